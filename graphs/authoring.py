@@ -1,0 +1,116 @@
+"""How every graph of this project is written down: one builder, one opset, one way to embed a network.
+
+A graph is authored with onnxscript's `GraphBuilder` (`op.Add(x, 1.0)` promotes constants and infers
+shapes as it goes). Parts are wrapped in `scope("preprocess")`, `scope("network")`,
+`scope("postprocess")`, so that a profiler's layer names say which part they belong to, and so that
+precision can be chosen for the network alone. Graph input and output names stay bare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import onnx
+import onnx_ir as ir
+from onnx import version_converter
+from onnxscript import GraphBuilder
+
+from graphs.contract import IR_VERSION, OPSET, TensorSpec
+
+_DTYPES = {"uint8": ir.DataType.UINT8, "float32": ir.DataType.FLOAT}
+
+
+class GraphAuthor:
+    """One graph under construction. `op` makes nodes; `finish` gives the checked ModelProto."""
+
+    def __init__(self, name: str) -> None:
+        graph = ir.Graph([], [], nodes=[], opset_imports={"": OPSET}, name=name)
+        self.builder = GraphBuilder(graph)
+        self.op = self.builder.op
+        self._metadata: dict[str, str] = {}
+
+    def input(self, spec: TensorSpec) -> ir.Value:
+        """Declare a graph input of `spec`, with the batch axis "B" in front."""
+        return self.builder.input(spec.name, _DTYPES[spec.dtype], ["B", *spec.dims])
+
+    def output(self, value: ir.Value, spec: TensorSpec) -> None:
+        """Make `value` a graph output under the name, dtype and axes of `spec`."""
+        named = self.op.Identity(value) if value.is_graph_input() else value
+        named.shape = ir.Shape(["B", *spec.dims])
+        named.dtype = _DTYPES[spec.dtype]
+        self.builder.add_output(named, spec.name)
+
+    @contextmanager
+    def scope(self, name: str) -> Iterator[None]:
+        """Prefix the names of every node made inside."""
+        self.builder.push_module(name)
+        try:
+            yield
+        finally:
+            self.builder.pop_module()
+
+    def embed(
+        self, network: onnx.ModelProto, inputs: Mapping[str, ir.Value], prefix: str = "network"
+    ) -> list[ir.Value]:
+        """Copy `network` into this graph, fed from `inputs`; returns its outputs by position.
+
+        Args:
+            network: any opset from 7 up; it is converted to this project's.
+            inputs: the network's input name to the value that feeds it; all must be given.
+            prefix: first part of every copied node's, value's and initializer's name.
+
+        Raises:
+            ValueError: an input of the network is not fed, or a name is not one of its inputs.
+        """
+        graph = ir.from_proto(to_project_opset(network)).graph
+        wanted = {value.name for value in graph.inputs}
+        if wanted != set(inputs):
+            raise ValueError(
+                f"the network's inputs are {sorted(map(str, wanted))}, given: {sorted(inputs)}"
+            )
+        outputs = list(graph.outputs)
+        for value in list(graph.inputs):
+            ir.convenience.replace_all_uses_with(value, inputs[str(value.name)])
+        outputs = [inputs[str(v.name)] if v.name in inputs else v for v in outputs]
+        for initializer in list(graph.initializers.values()):
+            tensor = initializer.const_value
+            assert tensor is not None, f"{initializer.name} has no data"
+            name = f"{prefix}/{initializer.name}"
+            fresh = self.builder.initializer(tensor, name=name, qualify=False)
+            ir.convenience.replace_all_uses_with(initializer, fresh)
+            outputs = [fresh if v is initializer else v for v in outputs]
+        nodes = list(graph)
+        graph.outputs.clear()
+        graph.remove(nodes)
+        for index, node in enumerate(nodes):
+            node.name = f"{prefix}/{node.name or f'{node.op_type}_{index}'}"
+            for value in node.outputs:
+                value.name = f"{prefix}/{value.name}"
+        self.builder.graph.extend(nodes)
+        return outputs
+
+    def metadata(self, entries: Mapping[str, str]) -> None:
+        """Record `entries` in the model's metadata_props."""
+        self._metadata.update(entries)
+
+    def finish(self) -> onnx.ModelProto:
+        """The graph as a checked model: project opset and IR, deterministic bytes."""
+        model = ir.Model(self.builder.graph, ir_version=IR_VERSION, producer_name="frameswap")
+        model.metadata_props.update(self._metadata)
+        proto = ir.to_proto(model)
+        onnx.checker.check_model(proto, full_check=False)
+        return proto
+
+
+def to_project_opset(model: onnx.ModelProto) -> onnx.ModelProto:
+    """`model` in this project's opset (unchanged when it already is)."""
+    versions = {entry.domain: entry.version for entry in model.opset_import}
+    if versions.get("", 0) == OPSET:
+        return model
+    return version_converter.convert_version(model, OPSET)
+
+
+def tensor_names(values: Sequence[ir.Value]) -> list[str]:
+    """Names of `values`, for messages."""
+    return [str(value.name) for value in values]
