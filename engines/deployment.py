@@ -1,0 +1,89 @@
+"""What one build of the model repository is for: a swapper with its detector and recogniser."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from engines.errors import EngineError
+from graphs.recognizers import DEFAULT_RECOGNIZER, RECOGNIZERS, Recognizer
+from graphs.swappers import SWAPPERS, Swapper, check_pairing, check_pixel_boost
+
+Row = TypeVar("Row")
+
+
+class DeploymentError(EngineError):
+    """A name that is not known, or a combination that cannot work; the text is one sentence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """The networks behind one repository.
+
+    detector: row of `graphs.detectors.DETECTORS`.
+    recognizer: behind `embed_face_bgr`; an identity swapper's sources come from this one too.
+    """
+
+    swapper: Swapper
+    detector: str
+    recognizer: Recognizer
+    pixel_boost: int = 1
+
+    @property
+    def crop_size(self) -> int:
+        """S, side of the crops between detector, swapper and blender, in pixels."""
+        return self.swapper.crop_size * self.pixel_boost
+
+    @property
+    def axis_sizes(self) -> dict[str, int]:
+        """Sizes of the contract's axes that this deployment decides."""
+        return {
+            "S": self.crop_size,
+            "D": self.swapper.source_length,
+            "E": self.recognizer.embedding_length,
+        }
+
+
+def resolve(
+    *,
+    swapper: str,
+    detector: str,
+    recognizer: str | None = None,
+    pixel_boost: int = 1,
+    detectors: tuple[str, ...],
+) -> Deployment:
+    """Look the names up and refuse what does not fit together.
+
+    Args:
+        recognizer: None takes the one that the swapper needs, and the default where it needs none.
+        detectors: the known detectors' names.
+
+    Raises:
+        DeploymentError: an unknown name, a recogniser whose embeddings the swapper was not made
+            for, or a pixel boost that the swapper does not have.
+    """
+    row = _known("swapper", swapper, SWAPPERS)
+    if detector not in detectors:
+        raise DeploymentError(_unknown("detector", detector, detectors))
+    chosen = _known(
+        "recogniser", recognizer or row.recognizer or DEFAULT_RECOGNIZER, RECOGNIZERS
+    )
+    try:
+        # An image swapper takes no identity: any recogniser may stand beside it.
+        if row.recognizer is not None:
+            check_pairing(row, chosen)
+        check_pixel_boost(row, pixel_boost)
+    except ValueError as refusal:
+        raise DeploymentError(str(refusal)) from refusal
+    return Deployment(swapper=row, detector=detector, recognizer=chosen, pixel_boost=pixel_boost)
+
+
+def _known(kind: str, name: str, rows: Mapping[str, Row]) -> Row:
+    if name not in rows:
+        raise DeploymentError(_unknown(kind, name, tuple(rows)))
+    return rows[name]
+
+
+def _unknown(kind: str, name: str, known: tuple[str, ...]) -> str:
+    return f"no {kind} is called {name!r}; known: {', '.join(known)}"
