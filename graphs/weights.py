@@ -257,9 +257,7 @@ def fetch_package(archive: PackageArchive) -> Path:
     return fetch_archive(archive, cache_dir() / "packages")
 
 
-def fetch(
-    name: str, *, accept_licence: bool = False, progress: Progress | None = None
-) -> Path:
+def fetch(name: str, *, accept_licence: bool = False, progress: Progress | None = None) -> Path:
     """Make sure that the file `name` is in the cache and is the right one; return its path.
 
     Raises:

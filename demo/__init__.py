@@ -1,0 +1,1 @@
+"""Pictures, a synthetic clip and the run that `make demo` does."""
