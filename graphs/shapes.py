@@ -1,0 +1,40 @@
+"""The operator builder's type, and small things that every graph does with shapes and types."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, cast
+
+import onnx_ir as ir
+
+
+class Op(Protocol):
+    """onnxscript's operator builder: `op.Add(x, y)` appends a node and gives its output."""
+
+    def __getattr__(self, name: str) -> Callable[..., ir.Value]: ...
+
+
+def dimension(op: Op, value: ir.Value, axis: int) -> ir.Value:
+    """Size of `value` along `axis` (not negative): int64 [1]."""
+    return op.Shape(value, start=axis, end=axis + 1)
+
+
+def to_float(op: Op, value: ir.Value) -> ir.Value:
+    """`value` as float32."""
+    return op.Cast(value, to=ir.DataType.FLOAT)
+
+
+def to_int64(op: Op, value: ir.Value) -> ir.Value:
+    """`value` as int64 (fractions are cut off)."""
+    return op.Cast(value, to=ir.DataType.INT64)
+
+
+def constant(op: Op, array: Any) -> ir.Value:
+    """A NumPy array as a constant of its own dtype and shape."""
+    return op.Constant(value=ir.tensor(array))
+
+
+def split(op: Op, value: ir.Value, parts: int, axis: int) -> list[ir.Value]:
+    """`value` cut into `parts` equal parts along `axis`."""
+    outputs: Any = op.Split(value, num_outputs=parts, axis=axis, _outputs=parts)
+    return list(cast("list[ir.Value]", outputs))
