@@ -1,0 +1,61 @@
+# `make` shows the targets. The recipes keep everything under .venv/, out/ and the user's cache.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+SHELL := /bin/bash
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet
+PROJECTS := pyproject.toml client/pyproject.toml
+
+.PHONY: help venv demo test lint soak bench lock clean
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 14
+
+venv: $(VENV)/runtime.stamp ## Make .venv with what the programs need
+
+demo: $(VENV)/runtime.stamp ## Swap Newton's face onto a clip of Gauss: out/demo.mp4, out/demo.png
+	@$(BIN)/python demo/run.py
+
+test: $(VENV)/test.stamp ## Install what tests need and run all of them
+	@$(BIN)/python -m pytest -m "not soak" $(PYTEST_ARGS)
+
+lint: $(VENV)/test.stamp ## ruff and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+soak: $(VENV)/test.stamp ## The long tests
+	@$(BIN)/python -m pytest -m soak $(PYTEST_ARGS)
+
+bench: $(VENV)/bench.stamp ## Measure whole jobs beside the classic pipeline; prints and plots
+	@$(BIN)/python -m bench $(BENCH_ARGS)
+
+lock: $(VENV)/made.stamp ## Write requirements/*.lock again (UPGRADE=1: take the newest versions)
+	@$(PIP) --require-hashes -r requirements/uv.lock
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python requirements/lock.py $(if $(UPGRADE),--upgrade)
+
+clean: ## Remove .venv, out and what was built into model_repository (the cache stays)
+	rm -rf $(VENV) out build *.egg-info client/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find model_repository -mindepth 3 -path '*/1/*' ! -name .gitkeep -delete
+	rm -rf model_repository/*/configs
+
+$(VENV)/made.stamp:
+	@requirements/make-venv $(VENV)
+	@touch $@
+
+$(VENV)/runtime.stamp: requirements/runtime.lock $(PROJECTS) $(VENV)/made.stamp
+	@echo "installing what the programs need into $(VENV)"
+	@$(PIP) --require-hashes -r requirements/runtime.lock
+	@$(PIP) --no-deps --no-build-isolation -e ./client -e .
+	@touch $@
+
+$(VENV)/test.stamp: requirements/test.lock requirements/insightface.lock $(VENV)/runtime.stamp
+	@echo "installing what the tests need into $(VENV)"
+	@$(PIP) --require-hashes -r requirements/test.lock
+	@$(PIP) --require-hashes --no-deps -r requirements/insightface.lock
+	@touch $@
+
+$(VENV)/bench.stamp: requirements/bench.lock $(VENV)/runtime.stamp
+	@$(PIP) --require-hashes -r requirements/bench.lock
+	@touch $@

@@ -1,0 +1,70 @@
+"""Write the hash-pinned lock files from the two pyproject.toml files; `make lock` runs this.
+
+Pins that are there stay, so that a second run changes nothing; `--upgrade` takes the newest.
+One lock serves Python 3.11 to 3.13. It names no index: pip's own settings say where to look.
+insightface is apart: it is installed with --no-deps, because it would bring a second OpenCV.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+LOCKS = ROOT / "requirements"
+NO_DEPENDENCIES = "insightface"
+BUILD = ["setuptools>=77"]
+"""What `pip install --no-build-isolation -e .` needs in the environment."""
+IMPORTED_BY_INSIGHTFACE = ["requests", "tqdm"]
+
+
+def _requirements() -> tuple[list[str], list[str], list[str], list[str]]:
+    server = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    client = tomllib.loads((ROOT / "client" / "pyproject.toml").read_text())
+    own = {server["project"]["name"], client["project"]["name"]}
+    declared = [*server["project"]["dependencies"], *client["project"]["dependencies"], *BUILD]
+    runtime = [line for line in declared if re.split(r"[^\w.-]", line)[0] not in own]
+    groups = server["dependency-groups"]
+    apart = [line for line in groups["test"] if line.startswith(NO_DEPENDENCIES)]
+    test = [line for line in groups["test"] if line not in apart]
+    return runtime, [*runtime, *test, *IMPORTED_BY_INSIGHTFACE], groups["bench"], apart
+
+
+def _compile(name: str, requirements: list[str], *options: str) -> None:
+    output = LOCKS / f"{name}.lock"
+    command = [
+        "uv", "pip", "compile", "-", "--no-config", "--universal", "--python-version", "3.11",
+        "--generate-hashes", "--no-header", "--no-annotate", "--quiet",
+        "--fork-strategy", "fewest",  # the same versions for every Python
+        "--output-file", str(output), *options,
+    ]  # fmt: skip
+    command += [option for option in sys.argv[1:] if option == "--upgrade"]
+    text = "\n".join(sorted(requirements)) + "\n"
+    subprocess.run(command, input=text, text=True, check=True, stdout=subprocess.DEVNULL)
+    head = f"# Written by `make lock` from pyproject.toml and client/pyproject.toml: {name}.\n"
+    output.write_text(head + output.read_text())
+    print(output.relative_to(ROOT))
+
+
+def main() -> int:
+    """Write every lock; 1 where uv is missing."""
+    if shutil.which("uv") is None:
+        print("error: uv is not installed; run `make lock`, which installs it", file=sys.stderr)
+        return 1
+    runtime, test, bench, apart = _requirements()
+    # The widest set first: the others take its versions, so that one environment holds them all.
+    _compile("test", test)
+    same = ("--constraint", str(LOCKS / "test.lock"))
+    _compile("runtime", runtime, *same)
+    _compile("bench", bench, *same)
+    _compile("insightface", apart, "--no-deps")
+    _compile("uv", ["uv"])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
