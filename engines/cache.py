@@ -17,17 +17,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from engines.errors import CacheError
 from engines.files import TEMPORARY_PREFIX, publish_file
 from engines.lease import Holder, LeaseFolder
-from engines.profiles import Profile
+
+if TYPE_CHECKING:  # a process that only waits for a plan need not load ONNX
+    from engines.profiles import Profile
 
 _MAGIC = "frameswap-plan 1"
 _SUFFIX = ".plan"
+_LEASES = "leases"
 
-# Anyone's half-written file is older than this only if its writer is gone.
+# A half-written file or a lease is older than this only if its writer is gone.
 _ABANDONED_AFTER_S = 24 * 3600.0
 
 Outcome = Literal["hit", "built", "waited"]
@@ -164,7 +167,7 @@ class PlanCache:
         found = self._read(key, notes)
         if found is not None:
             return found
-        leases = LeaseFolder(self.folder / "leases", expiry_s=self._lease_expiry_s)
+        leases = LeaseFolder(self.folder / _LEASES, expiry_s=self._lease_expiry_s)
         started = time.monotonic()
         waited = False
         while True:
@@ -230,8 +233,8 @@ class PlanCache:
     ) -> Collected:
         """Remove plans not used for `max_age_s`, then the longest unused ones above `max_bytes`.
 
-        Half-written files that their writers left behind go as well. A plan that is removed while
-        another process reads it stays whole for that process.
+        Half-written files and leases that their writers left behind go as well. A plan that is
+        removed while another process reads it stays whole for that process.
         """
         found = []
         for path in self.folder.glob(f"??/*{_SUFFIX}"):
@@ -252,7 +255,10 @@ class PlanCache:
                 path.unlink()
                 removed, removed_bytes = removed + 1, removed_bytes + size
                 kept, kept_bytes = kept - 1, kept_bytes - size
-        for path in self.folder.glob(f"*/{TEMPORARY_PREFIX}*"):
+        for path in (
+            *self.folder.glob(f"*/{TEMPORARY_PREFIX}*"),
+            *self.folder.glob(f"{_LEASES}/*"),
+        ):
             with suppress(OSError):
                 if now - path.stat().st_mtime > _ABANDONED_AFTER_S:
                     path.unlink()
@@ -331,5 +337,8 @@ def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def _short(value: object) -> str:
+    """A value as a person can compare it: digests by their first digits."""
     text = value if isinstance(value, str) else json.dumps(value)
+    if len(text) == 64 and " " not in text:
+        return text[:12]
     return text if len(text) <= 200 else f"{text[:200]}..."
