@@ -1,0 +1,223 @@
+"""One gRPC channel to a Triton server: readiness, what a model says of itself, inference calls."""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+import grpc
+from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
+
+from frameswap.errors import (
+    ContractMismatch,
+    FrameswapError,
+    ServerNotReady,
+    ServerUnreachable,
+    from_rpc_error,
+)
+from frameswap.wire import INFER_METHOD
+
+__all__ = ["Connection", "ModelDescription", "PendingCall"]
+
+_CHANNEL_OPTIONS: Final = (
+    # gRPC's default of 4 MB is less than one 1080p BGR frame.
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    # A channel of its own is a TCP connection of its own: two swappers do not share one.
+    ("grpc.use_local_subchannel_pool", 1),
+)
+_RECONNECT_OPTIONS: Final = (
+    # gRPC waits up to 120 s between attempts; a server on the same network is back sooner.
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+)
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """What a deployed model says of itself; dims are without the batch axis, -1 where free."""
+
+    name: str
+    inputs: dict[str, tuple[str, tuple[int, ...]]]
+    outputs: dict[str, tuple[str, tuple[int, ...]]]
+    max_batch_size: int
+    parameters: dict[str, str]
+
+
+class PendingCall:
+    """One inference in flight."""
+
+    def __init__(self, future: Any, connection: Connection, doing: str) -> None:
+        self._future = future
+        self._connection = connection
+        self._doing = doing
+
+    def result(self) -> bytes:
+        """Wait for the serialised ModelInferResponse.
+
+        Raises:
+            FrameswapError: how the call failed (`errors.STATUS_ERRORS`).
+        """
+        try:
+            return bytes(self._future.result())
+        except grpc.RpcError as error:
+            raise self._connection.translate(error, self._doing) from error
+        except grpc.FutureCancelledError as error:
+            raise self._connection.translate(self._future, self._doing) from error
+
+    def cancel(self) -> None:
+        """Tell the server that the answer is not wanted any more."""
+        self._future.cancel()
+
+
+class Connection:
+    """A channel to one address, or to all addresses behind a `dns:///` name.
+
+    Args:
+        address: HOST:PORT of the server's gRPC endpoint, or a gRPC target such as
+            `dns:///HOST:PORT`, whose addresses are then used in turn.
+        timeout_s: deadline of every single call, in seconds.
+    """
+
+    def __init__(self, address: str, *, timeout_s: float) -> None:
+        self.address = _check_address(address)
+        self.timeout_s = timeout_s
+        options: list[tuple[str, Any]] = [*_CHANNEL_OPTIONS, *_RECONNECT_OPTIONS]
+        if "///" in address:
+            balancing = '{"loadBalancingConfig": [{"round_robin": {}}]}'
+            options.append(("grpc.service_config", balancing))
+        self._channel = grpc.insecure_channel(address, options=options)
+        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        # No serialisers: requests and responses are bytes here (see frameswap.wire).
+        self._infer = self._channel.unary_unary(INFER_METHOD)
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def translate(self, error: grpc.RpcError, doing: str) -> FrameswapError:
+        """Turn an error of the gRPC library into ours."""
+        return from_rpc_error(error, address=self.address, doing=doing, timeout_s=self.timeout_s)
+
+    def submit(self, message: bytes, *, doing: str) -> PendingCall:
+        """Send a serialised ModelInferRequest; the answer is asked of the returned call."""
+        return PendingCall(self._infer.future(message, timeout=self.timeout_s), self, doing)
+
+    def call(self, method: str, request: Any, *, doing: str) -> Any:
+        """Call one of the service's other methods and wait.
+
+        Raises:
+            FrameswapError: how the call failed.
+        """
+        try:
+            return getattr(self._stub, method)(request, timeout=self.timeout_s)
+        except grpc.RpcError as error:
+            raise self.translate(error, doing) from error
+
+    def check_ready(self) -> None:
+        """Raise unless the server says that it, and all its models, are ready.
+
+        Raises:
+            ServerUnreachable, ServerTimeout: nothing answers.
+            ServerNotReady: it answers no.
+        """
+        answer = self.call("ServerReady", service_pb2.ServerReadyRequest(), doing="at connecting")
+        if not answer.ready:
+            raise ServerNotReady(
+                f"the server at {self.address} is up but not ready: its models are still loading "
+                f"or one of them failed; try again, or look at the server's log"
+            )
+
+    def wait_ready(self, limit_s: float) -> None:
+        """Wait until the server is ready, at most `limit_s` seconds.
+
+        Raises:
+            ServerUnreachable, ServerTimeout, ServerNotReady: the last answer, when time is up.
+        """
+        deadline = time.monotonic() + limit_s
+        while True:
+            try:
+                return self.check_ready()
+            except (ServerUnreachable, ServerNotReady):
+                if time.monotonic() >= deadline:
+                    raise
+            time.sleep(0.1)
+
+    def describe(self, model: str) -> ModelDescription | None:
+        """Ask the server for a model's configuration; None when it has no such model.
+
+        Raises:
+            ServerNotReady: the model is there but not ready.
+            FrameswapError: the call failed.
+        """
+        request = service_pb2.ModelConfigRequest(name=model)
+        try:
+            config = self.call("ModelConfig", request, doing="while reading its models").config
+        except ContractMismatch:
+            return None
+        except FrameswapError as error:
+            # Triton answers UNAVAILABLE, not NOT_FOUND, for a model that was unloaded or failed.
+            if "unknown model" in str(error).lower():
+                return None
+            raise
+        ready = self.call(
+            "ModelReady",
+            service_pb2.ModelReadyRequest(name=model),
+            doing="while reading its models",
+        )
+        if not ready.ready:
+            raise ServerNotReady(
+                f"the server at {self.address} has the model {model} but it is not ready: "
+                f"try again, or look at the server's log"
+            )
+        return _read_config(config)
+
+
+def _read_config(config: Any) -> ModelDescription:
+    def signature(tensors: Any) -> dict[str, tuple[str, tuple[int, ...]]]:
+        return {
+            tensor.name: (
+                model_config_pb2.DataType.Name(tensor.data_type).removeprefix("TYPE_"),
+                tuple(tensor.dims),
+            )
+            for tensor in tensors
+        }
+
+    return ModelDescription(
+        name=config.name,
+        inputs=signature(config.input),
+        outputs=signature(config.output),
+        max_batch_size=config.max_batch_size,
+        parameters={key: value.string_value for key, value in config.parameters.items()},
+    )
+
+
+def _check_address(address: str) -> str:
+    scheme, separator, _ = address.partition("://")
+    if separator and scheme in ("http", "https", "grpc"):
+        raise ServerUnreachable(
+            f"a server's address is HOST:PORT of its gRPC endpoint, without {scheme}://: "
+            f"{address!r} was given"
+        )
+    if not separator and not address.startswith(("unix:", "dns:", "ipv4:", "ipv6:")):
+        host, colon, port = address.rpartition(":")
+        if not (host and colon and port.isdigit() and 0 < int(port) < 65536):
+            raise ServerUnreachable(
+                f"a server's address is HOST:PORT of its gRPC endpoint, such as localhost:8001: "
+                f"{address!r} was given"
+            )
+    return address
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an address can only mean this machine."""
+    if address.startswith("unix:"):
+        return True
+    host = address.rpartition(":")[0].strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

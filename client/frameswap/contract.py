@@ -1,0 +1,86 @@
+"""The serving contract as the client sees it.
+
+The client installs alone, so it cannot import the deployment side; a test compares this file with
+`graphs/contract.py`, name by name. Axis letters: H W frame, K face slots of a request, M detector
+rows, D length of a source vector. Coordinates are pixels, x then y; integers are pixel centres.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Final, Literal
+
+CONTRACT_VERSION: Final = 1
+MAX_DETECTIONS: Final = 16
+"""M: rows of `faces`, and the most face slots a request may ask for."""
+
+FrameFormat = Literal["i420", "bgr"]
+FRAME_FORMATS: Final[tuple[FrameFormat, ...]] = ("i420", "bgr")
+
+SWAP_MODELS: Final[dict[FrameFormat, str]] = {"i420": "swap_faces_i420", "bgr": "swap_faces_bgr"}
+ENCODE_MODEL: Final = "encode_source_bgr"
+
+FRAME: Final = "frame"
+SOURCE: Final = "source"
+OPTIONS: Final = "options"
+SWAPPED_FRAME: Final = "swapped_frame"
+FACES: Final = "faces"
+
+FACE_COLUMNS: Final = 15
+"""x1 y1 x2 y2, score, then x y of the left eye, right eye, nose, left and right mouth corner."""
+SCORE_COLUMN: Final = 4
+LANDMARK_COLUMN: Final = 5
+OPTION_COUNT: Final = 8
+
+PARAMETER_CONTRACT_VERSION: Final = "contract_version"
+PARAMETER_SWAPPER: Final = "swapper"
+PARAMETER_SOURCE_KIND: Final = "source_kind"
+"""Keys of the ensembles' config parameters."""
+
+
+class Option(IntEnum):
+    """Position of each option in the `options` tensor; a value of 0 is always the default."""
+
+    FACE_ORDER = 0
+    COLOR_MATRIX = 1
+    COLOR_RANGE = 2
+    CHROMA_LOCATION = 3
+    SCORE_THRESHOLD = 4
+    NMS_THRESHOLD = 5
+
+
+class FaceOrder(IntEnum):
+    """Which face is row 0 of `faces`, and so is given the first source."""
+
+    LARGEST_FIRST = 0
+    SMALLEST_FIRST = 1
+    LEFT_TO_RIGHT = 2
+    RIGHT_TO_LEFT = 3
+    TOP_TO_BOTTOM = 4
+    BOTTOM_TO_TOP = 5
+    BEST_FIRST = 6
+    WORST_FIRST = 7
+
+
+class ColorMatrix(IntEnum):
+    """Luma matrix of an I420 frame; AUTO is the server's rule by frame height."""
+
+    AUTO = 0
+    BT601 = 1
+    BT709 = 2
+    BT2020 = 3
+
+
+class ColorRange(IntEnum):
+    """LIMITED: Y in 16..235, chroma in 16..240. FULL: 0..255."""
+
+    LIMITED = 0
+    FULL = 1
+
+
+class ChromaLocation(IntEnum):
+    """Where a 4:2:0 chroma sample lies in its 2x2 luma block."""
+
+    LEFT = 0
+    CENTER = 1
+    TOP_LEFT = 2

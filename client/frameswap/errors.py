@@ -1,0 +1,188 @@
+"""Every error the client raises, and the one place where gRPC's errors become ours.
+
+    FrameswapError
+    ├── ServerUnreachable      nothing answers at that address, or the connection was lost
+    ├── ServerTimeout          the server did not answer in time
+    ├── ServerNotReady         the server answers, but its models are not ready
+    ├── ContractMismatch       the server lacks our models, or is older or newer than the client
+    ├── RequestRejected        the server understood the request and refused it
+    ├── ServerFault            the server failed, or answered something that breaks the contract
+    ├── TransportUnavailable   the transport that was insisted on cannot be used here
+    ├── BadFrame               a frame of the wrong type, shape or size
+    ├── BadSource              a source that this server's swapper cannot take
+    │   ├── NoFaceFound        a source photo without a face
+    │   └── SeveralFacesFound  a source photo with more than one face, and no word which
+    ├── BadOptions             an option value that does not exist
+    ├── UnreadableFile         an input file that is missing, damaged or of an unknown format
+    ├── UnwritableFile         an output that cannot be written as asked
+    └── ServeUnavailable       no embedded server is installed beside the client
+
+A message is one sentence: what was expected, what came, what to do.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import grpc
+
+__all__ = [
+    "BadFrame",
+    "BadOptions",
+    "BadSource",
+    "ContractMismatch",
+    "FrameswapError",
+    "NoFaceFound",
+    "RequestRejected",
+    "ServeUnavailable",
+    "ServerFault",
+    "ServerNotReady",
+    "ServerTimeout",
+    "ServerUnreachable",
+    "SeveralFacesFound",
+    "TransportUnavailable",
+    "UnreadableFile",
+    "UnwritableFile",
+]
+
+
+class FrameswapError(Exception):
+    """Root of all errors of this package; `str()` of it is a sentence for the user."""
+
+
+class ServerUnreachable(FrameswapError):
+    """Nothing answers at that address, or the connection was lost."""
+
+
+class ServerTimeout(FrameswapError):
+    """The server did not answer in time."""
+
+
+class ServerNotReady(FrameswapError):
+    """The server answers, but its models are not ready."""
+
+
+class ContractMismatch(FrameswapError):
+    """The server lacks our models, or is older or newer than this client."""
+
+
+class RequestRejected(FrameswapError):
+    """The server understood the request and refused it."""
+
+
+class ServerFault(FrameswapError):
+    """The server failed, or answered something that breaks the contract."""
+
+
+class TransportUnavailable(FrameswapError):
+    """The transport that was insisted on cannot be used between this client and this server."""
+
+
+class BadFrame(FrameswapError):
+    """A frame of the wrong type, shape or size."""
+
+
+class BadSource(FrameswapError):
+    """A source that this server's swapper cannot take."""
+
+
+class NoFaceFound(BadSource):
+    """A source photo without a face."""
+
+
+class SeveralFacesFound(BadSource):
+    """A source photo with more than one face, and no word which one is meant."""
+
+
+class BadOptions(FrameswapError):
+    """An option value that does not exist."""
+
+
+class UnreadableFile(FrameswapError):
+    """An input file that is missing, damaged or of an unknown format."""
+
+
+class UnwritableFile(FrameswapError):
+    """An output that cannot be written as asked."""
+
+
+class ServeUnavailable(FrameswapError):
+    """No embedded server is installed beside the client."""
+
+
+STATUS_ERRORS: Final[dict[grpc.StatusCode, type[FrameswapError]]] = {
+    grpc.StatusCode.UNAVAILABLE: ServerUnreachable,
+    grpc.StatusCode.DEADLINE_EXCEEDED: ServerTimeout,
+    # Nobody asks for a call's result after cancelling it, so a server that shuts down did it.
+    grpc.StatusCode.CANCELLED: ServerUnreachable,
+    grpc.StatusCode.INVALID_ARGUMENT: RequestRejected,
+    grpc.StatusCode.OUT_OF_RANGE: RequestRejected,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: RequestRejected,
+    grpc.StatusCode.PERMISSION_DENIED: RequestRejected,
+    grpc.StatusCode.UNAUTHENTICATED: RequestRejected,
+    grpc.StatusCode.NOT_FOUND: ContractMismatch,
+    grpc.StatusCode.UNIMPLEMENTED: ContractMismatch,
+    grpc.StatusCode.ABORTED: ServerFault,
+    grpc.StatusCode.ALREADY_EXISTS: ServerFault,
+    grpc.StatusCode.DATA_LOSS: ServerFault,
+    grpc.StatusCode.FAILED_PRECONDITION: ServerFault,
+    grpc.StatusCode.INTERNAL: ServerFault,
+    grpc.StatusCode.UNKNOWN: ServerFault,
+}
+"""Every gRPC status that a call can end with. A test compares this with grpc.StatusCode."""
+
+_HTTP_PORT_SIGNS: Final = ("http1", "http 1", "http/1", "settings frame")
+"""In gRPC's details when the other side speaks HTTP/1: Triton's port 8000, or a web server."""
+
+
+def from_status(
+    code: grpc.StatusCode, details: str, *, address: str, doing: str, timeout_s: float | None = None
+) -> FrameswapError:
+    """Turn a gRPC status into our error, with a sentence that names the server and the act.
+
+    Args:
+        code: how the call ended.
+        details: the server's or gRPC's own text.
+        address: HOST:PORT of the server, for the sentence.
+        doing: what was asked, as in "while swapping a frame".
+        timeout_s: the deadline of the call, in seconds, if it had one.
+    """
+    kind = STATUS_ERRORS.get(code, ServerFault)
+    text = " ".join(details.split()).rstrip(".") or code.name.lower().replace("_", " ")
+    if kind is ServerTimeout:
+        waited = f" within {timeout_s:g} s" if timeout_s is not None else " in time"
+        return ServerTimeout(
+            f"the server at {address} did not answer{waited} {doing}: it is overloaded or stuck; "
+            f"raise the time limit (--timeout-s) or look at the server's log"
+        )
+    if kind is ServerUnreachable:
+        if any(sign in text.lower() for sign in _HTTP_PORT_SIGNS):
+            return ServerUnreachable(
+                f"{address} answers, but not with gRPC: give the server's gRPC port (8001 unless "
+                f"it was set otherwise), not its HTTP port"
+            )
+        return ServerUnreachable(
+            f"the server at {address} cannot be reached, or shut down, {doing} ({text}): check the "
+            f"address and that the server runs"
+        )
+    if kind is RequestRejected:
+        return RequestRejected(f"the server at {address} refused the request {doing}: {text}")
+    if kind is ContractMismatch:
+        return ContractMismatch(
+            f"the server at {address} cannot do what was asked {doing}: {text}; is it a frameswap "
+            f"server with its models loaded?"
+        )
+    return ServerFault(f"the server at {address} failed {doing} ({code.name}): {text}")
+
+
+def from_rpc_error(
+    error: grpc.RpcError, *, address: str, doing: str, timeout_s: float | None = None
+) -> FrameswapError:
+    """`from_status` for an exception of the gRPC library; one without a status is a ServerFault."""
+    if not isinstance(error, grpc.Call):
+        return ServerFault(f"the connection to {address} failed {doing}: {error}")
+    code = error.code()
+    assert isinstance(code, grpc.StatusCode)  # a finished call always has one
+    return from_status(
+        code, error.details() or "", address=address, doing=doing, timeout_s=timeout_s
+    )

@@ -1,0 +1,148 @@
+"""The server's ensembles, checked against the contract before anything is sent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from frameswap.connection import Connection, ModelDescription
+from frameswap.contract import (
+    CONTRACT_VERSION,
+    ENCODE_MODEL,
+    FACES,
+    FRAME,
+    MAX_DETECTIONS,
+    OPTIONS,
+    PARAMETER_CONTRACT_VERSION,
+    PARAMETER_SOURCE_KIND,
+    PARAMETER_SWAPPER,
+    SOURCE,
+    SWAP_MODELS,
+    SWAPPED_FRAME,
+)
+from frameswap.errors import ContractMismatch
+
+__all__ = ["Ensemble", "Ensembles", "SourceKind"]
+
+SourceKind = Literal["identity", "image"]
+
+_SIGNATURES: Final[dict[str, tuple[frozenset[str], frozenset[str]]]] = {
+    ENCODE_MODEL: (frozenset({FRAME, OPTIONS}), frozenset({SOURCE, FACES})),
+    **{
+        model: (frozenset({FRAME, SOURCE, OPTIONS}), frozenset({SWAPPED_FRAME, FACES}))
+        for model in SWAP_MODELS.values()
+    },
+}
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """One of our ensembles as deployed.
+
+    source_length: D; -1 when the server leaves it open.
+    max_faces: the largest K. max_height, max_width: of a frame, pixels; None when not said.
+    """
+
+    name: str
+    batched: bool
+    swapper: str
+    source_kind: SourceKind
+    source_length: int
+    max_faces: int
+    max_height: int | None
+    max_width: int | None
+
+
+class Ensembles:
+    """The ensembles of one server, looked up when first needed and then remembered."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._known: dict[str, Ensemble] = {}
+
+    def get(self, name: str) -> Ensemble:
+        """Return a checked ensemble.
+
+        Raises:
+            ContractMismatch: the server has no such model, or speaks another contract version.
+            ServerNotReady: the model is there but not ready.
+        """
+        if name not in self._known:
+            description = self._connection.describe(name)
+            if description is None:
+                raise ContractMismatch(
+                    f"the server at {self._connection.address} has no model {name}: load it there, "
+                    f"or use a server that was started for this client (`frameswap serve`)"
+                )
+            self._known[name] = check_ensemble(description, self._connection.address)
+        return self._known[name]
+
+    def any(self) -> Ensemble:
+        """Return one of our ensembles, whichever the server has.
+
+        Raises:
+            ContractMismatch: it has none of them.
+        """
+        for name in _SIGNATURES:
+            if name in self._known or self._connection.describe(name) is not None:
+                return self.get(name)
+        raise ContractMismatch(
+            f"the server at {self._connection.address} has none of the models "
+            f"{', '.join(_SIGNATURES)}: it is a Triton server, but not one that swaps faces"
+        )
+
+    def forget(self) -> None:
+        """Look everything up again: the server may have been restarted with other models."""
+        self._known.clear()
+
+
+def check_ensemble(description: ModelDescription, address: str) -> Ensemble:
+    """Read an ensemble's parameters, and refuse one that does not keep to the contract.
+
+    Raises:
+        ContractMismatch: another version (the text says which side is older), no version, or
+            other tensors.
+    """
+    parameters = description.parameters
+    version = parameters.get(PARAMETER_CONTRACT_VERSION, "")
+    if not version.isdigit():
+        raise ContractMismatch(
+            f"the model {description.name} at {address} states no contract version: its "
+            f"repository was not built by this project; build it again"
+        )
+    if int(version) != CONTRACT_VERSION:
+        older, newer = (
+            ("server", "client") if int(version) < CONTRACT_VERSION else ("client", "server")
+        )
+        raise ContractMismatch(
+            f"the server at {address} speaks version {version} of the contract and this client "
+            f"version {CONTRACT_VERSION}: the {older} is older than the {newer}; update the {older}"
+        )
+    inputs, outputs = _SIGNATURES[description.name]
+    if inputs != description.inputs.keys() or outputs != description.outputs.keys():
+        raise ContractMismatch(
+            f"the model {description.name} at {address} has other tensors than version "
+            f"{CONTRACT_VERSION} of the contract says: build its repository again"
+        )
+    kind = parameters.get(PARAMETER_SOURCE_KIND)
+    if kind not in ("identity", "image") or PARAMETER_SWAPPER not in parameters:
+        raise ContractMismatch(
+            f"the model {description.name} at {address} does not say its swapper and source kind: "
+            f"start the server with one of the built variants (`--model-config-name=cpu`, for one)"
+        )
+    tensors = description.inputs if SOURCE in description.inputs else description.outputs
+    return Ensemble(
+        name=description.name,
+        batched=description.max_batch_size > 0,
+        swapper=parameters[PARAMETER_SWAPPER],
+        source_kind="image" if kind == "image" else "identity",
+        source_length=tensors[SOURCE][1][-1],
+        max_faces=_number(parameters, "max_faces") or MAX_DETECTIONS,
+        max_height=_number(parameters, "max_height"),
+        max_width=_number(parameters, "max_width"),
+    )
+
+
+def _number(parameters: dict[str, str], key: str) -> int | None:
+    text = parameters.get(key, "")
+    return int(text) if text.isdigit() else None

@@ -1,0 +1,396 @@
+"""The library's front door: connect, encode a source, swap one frame, stream many.
+
+>>> with FaceSwapper("localhost:8001") as swapper:                       # doctest: +SKIP
+...     source = swapper.encode_source(cv2.imread("person.png"))
+...     swapped = swapper.swap(cv2.imread("group.png"), source)
+...     cv2.imwrite("swapped.png", swapped.frame)
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from frameswap.connection import Connection
+from frameswap.contract import (
+    ENCODE_MODEL,
+    FACE_COLUMNS,
+    FACES,
+    FRAME,
+    LANDMARK_COLUMN,
+    MAX_DETECTIONS,
+    OPTIONS,
+    SCORE_COLUMN,
+    SOURCE,
+    SWAP_MODELS,
+    SWAPPED_FRAME,
+    FaceOrder,
+    FrameFormat,
+)
+from frameswap.errors import (
+    BadFrame,
+    BadOptions,
+    NoFaceFound,
+    ServerFault,
+    ServerUnreachable,
+    SeveralFacesFound,
+)
+from frameswap.frames import Frame, frame_format, frame_size
+from frameswap.models import Ensemble, Ensembles, SourceKind
+from frameswap.options import SwapOptions
+from frameswap.sources import Source, stack_sources
+from frameswap.transport import PendingSwap, SwapRequest, Transport, TransportName, read_outputs
+from frameswap.transports import choose_transport
+from frameswap.wire import TensorInfo, build_header, join_request
+
+__all__ = ["FaceSwapper", "SwappedFrame"]
+
+DEFAULT_TIMEOUT_S: Final = 60.0
+DEFAULT_IN_FLIGHT: Final = 16
+
+
+@dataclass(frozen=True, eq=False)
+class SwappedFrame:
+    """A finished frame.
+
+    frame: uint8, shape and format of the frame that was sent; pixels outside the blend are its.
+    faces: (F, 15) float32, the faces found, in the order asked for: x1 y1 x2 y2, score, five
+        landmarks x y; pixels.
+    original: the frame that was sent.
+    """
+
+    frame: NDArray[np.uint8]
+    faces: NDArray[np.float32]
+    original: Frame
+
+
+class FaceSwapper:
+    """A connection to a server that swaps faces.
+
+    Args:
+        server: HOST:PORT of its gRPC endpoint, or `dns:///HOST:PORT` for several behind one name.
+        timeout_s: deadline of every single request, in seconds.
+        transport: "auto" takes shared memory when server and client share a host and the server
+            allows it, and gRPC otherwise; a name insists on that transport.
+        in_flight: most requests that `stream` keeps under way.
+        reconnect_s: how long to wait for a lost server to come back before giving up, in seconds;
+            its unanswered frames are then sent again, in order. 0 gives up at once.
+
+    Raises:
+        ServerUnreachable, ServerTimeout, ServerNotReady: no ready server at that address.
+        ContractMismatch: a server without our models, or with another contract version.
+        TransportUnavailable: the transport that was insisted on cannot be used.
+    """
+
+    def __init__(
+        self,
+        server: str,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        transport: TransportName = "auto",
+        in_flight: int = DEFAULT_IN_FLIGHT,
+        reconnect_s: float = 0.0,
+    ) -> None:
+        if in_flight < 1:
+            raise BadOptions(f"in_flight must be at least 1, not {in_flight}")
+        self.in_flight = in_flight
+        self.reconnect_s = reconnect_s
+        self._connection = Connection(server, timeout_s=timeout_s)
+        self._ensembles = Ensembles(self._connection)
+        try:
+            self._connection.check_ready()
+            ensemble = self._ensembles.any()
+            self.swapper = ensemble.swapper
+            self.source_kind: SourceKind = ensemble.source_kind
+            self._transport: Transport = choose_transport(transport, self._connection)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def __enter__(self) -> FaceSwapper:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give shared memory back and close the connection; more than once does no harm."""
+        try:
+            self._transport.close()
+        finally:
+            self._connection.close()
+
+    @property
+    def transport(self) -> TransportName:
+        """The transport in use."""
+        return self._transport.name
+
+    def check_model(self, pixel: FrameFormat) -> None:
+        """Raise ContractMismatch or ServerNotReady unless frames of that format can be swapped."""
+        self._ensembles.get(SWAP_MODELS[pixel])
+
+    def encode_source(
+        self,
+        image_bgr: NDArray[np.uint8],
+        *,
+        face: FaceOrder | None = None,
+        score_threshold: float | None = None,
+    ) -> Source:
+        """Encode the person in a photo, in the form that the server's swapper wants.
+
+        A photo larger than the server takes is scaled down to fit.
+
+        Args:
+            image_bgr: (H, W, 3) uint8 BGR.
+            face: which face, when the photo has several; None wants exactly one.
+            score_threshold: the detector's, in (0, 1]; None is the server's default.
+
+        Raises:
+            BadFrame: not such an array.
+            NoFaceFound, SeveralFacesFound: the text says which argument helps.
+            FrameswapError: the call failed.
+        """
+        if frame_format(image_bgr) != "bgr":
+            raise BadFrame(f"a source photo is (H, W, 3) uint8 BGR, not {image_bgr.shape}")
+        ensemble = self._ensembles.get(ENCODE_MODEL)
+        options = SwapOptions(
+            face_order=FaceOrder.LARGEST_FIRST if face is None else face,
+            score_threshold=score_threshold,
+        )
+        photo, scale = _fit(image_bgr, ensemble)
+        vector, faces = self._encode(ensemble, photo, options)
+        if len(faces) == 0:
+            raise NoFaceFound(
+                "no face was found in the source photo: use one with a larger, upright face, or "
+                "lower the score threshold (--score-threshold 0.3, for one)"
+            )
+        if face is None and len(faces) > 1:
+            raise SeveralFacesFound(
+                f"{len(faces)} faces were found in the source photo and it is not said which one "
+                f"is meant: crop it, or say which (--source-face largest-first, for one)"
+            )
+        faces[:, :SCORE_COLUMN] *= scale
+        faces[:, LANDMARK_COLUMN:] *= scale
+        if not np.isfinite(vector).all():
+            raise ServerFault("the server encoded the source photo to numbers that are not finite")
+        return Source(vector, self.source_kind, ensemble.swapper, faces)
+
+    def _encode(
+        self, ensemble: Ensemble, photo: NDArray[np.uint8], options: SwapOptions
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        tensor = options.to_tensor()
+        shapes = (photo.shape, tensor.shape)
+        leading = (1,) if ensemble.batched else ()
+        header = build_header(
+            ENCODE_MODEL,
+            [
+                TensorInfo(FRAME, "UINT8", leading + shapes[0]),
+                TensorInfo(OPTIONS, "FP32", leading + shapes[1]),
+            ],
+            [SOURCE, FACES],
+        )
+        message = join_request(header, [np.ascontiguousarray(photo), tensor])
+        answer = self._connection.submit(message, doing="while encoding a source photo").result()
+        outputs = read_outputs(answer, self._connection)
+        vector = self._output(outputs, SOURCE).reshape(-1)
+        return np.array(vector, np.float32), self._found_faces(outputs)
+
+    def swap(
+        self,
+        frame: Frame,
+        sources: Source | Sequence[Source],
+        options: SwapOptions | None = None,
+    ) -> SwappedFrame:
+        """Swap the faces of one frame.
+
+        Args:
+            frame: (H, W, 3) uint8 BGR, or (H*3/2, W) uint8 I420.
+            sources: one a face slot: the k-th face, in the order asked for, is given the k-th.
+
+        Raises:
+            BadFrame, BadSource, BadOptions: what was given cannot be sent.
+            FrameswapError: the call failed.
+        """
+        return next(self.stream([frame], sources, options))
+
+    def stream(
+        self,
+        frames: Iterable[Frame],
+        sources: Source | Sequence[Source],
+        options: SwapOptions | None = None,
+        *,
+        reuse_buffers: bool = False,
+    ) -> Iterator[SwappedFrame]:
+        """Swap many frames, at most `in_flight` at a time, and return them in order.
+
+        Frames are taken as there is room, so memory does not grow with their number. An error of
+        one frame is raised in its place, after the frames before it. Closing the generator early
+        cancels what is under way.
+
+        Args:
+            reuse_buffers: leave out one copy: each result is a read-only view that is good only
+                until the next one is asked for.
+
+        Raises:
+            As `swap`, and whatever `frames` raises.
+        """
+        chosen = options or SwapOptions()
+        window: deque[_InFlight] = deque()
+        arriving = iter(frames)
+        failure: Exception | None = None
+        exhausted = False
+        try:
+            while True:
+                while not exhausted and len(window) < self.in_flight:
+                    try:
+                        frame = next(arriving)
+                        window.append(_InFlight(self, frame, sources, chosen))
+                    except StopIteration:
+                        exhausted = True
+                    except Exception as error:  # raised below, in its place
+                        failure, exhausted = error, True
+                if not window:
+                    break
+                head = window[0]
+                swapped = head.result(copy=not reuse_buffers)
+                try:
+                    yield swapped
+                finally:
+                    window.popleft()
+                    head.release()
+            if failure is not None:
+                raise failure
+        finally:
+            for waiting in window:
+                waiting.cancel()
+            for waiting in window:
+                waiting.release()
+
+    def _request(
+        self, frame: Frame, sources: Source | Sequence[Source], options: SwapOptions
+    ) -> SwapRequest:
+        ensemble = self._ensembles.get(SWAP_MODELS[frame_format(frame)])
+        _check_size(frame, ensemble)
+        return SwapRequest(
+            model=ensemble.name,
+            frame=frame,
+            source=stack_sources(sources, ensemble),
+            options=options.to_tensor(),
+            batched=ensemble.batched,
+        )
+
+    def _await_server(self) -> None:
+        """Wait for a lost server; what it has then is looked up again."""
+        self._connection.wait_ready(self.reconnect_s)
+        self._ensembles.forget()
+
+    def _output(self, outputs: Any, name: str) -> NDArray[Any]:
+        array = outputs.get(name)
+        if array is None:
+            # Triton drops an output that a step did not produce, without an error.
+            raise ServerFault(
+                f"the server at {self._connection.address} did not return the output {name}: one "
+                f"of its models is broken; look at its log"
+            )
+        return np.asarray(array)
+
+    def _found_faces(self, outputs: Any) -> NDArray[np.float32]:
+        """(F, 15): the rows of `faces` that hold a face."""
+        faces = self._output(outputs, FACES).reshape(-1, FACE_COLUMNS)
+        if len(faces) != MAX_DETECTIONS:
+            raise ServerFault(f"the server returned {len(faces)} rows of faces")
+        if np.isnan(faces).any():
+            raise BadOptions(
+                "the server could not use the options of the request: an option has a value that "
+                "it does not know, or the source is not finite"
+            )
+        return np.array(faces[faces[:, SCORE_COLUMN] > 0.0], np.float32)
+
+    def _finish(self, frame: Frame, outputs: Any, *, copy: bool) -> SwappedFrame:
+        swapped = self._output(outputs, SWAPPED_FRAME)
+        if swapped.dtype != np.uint8 or swapped.size != np.prod(frame.shape):
+            raise ServerFault(
+                f"the server returned a frame of {swapped.dtype} {swapped.shape} for one of "
+                f"uint8 {frame.shape}"
+            )
+        swapped = swapped.reshape(frame.shape)
+        return SwappedFrame(
+            frame=swapped.copy() if copy else swapped,
+            faces=self._found_faces(outputs),
+            original=frame,
+        )
+
+
+class _InFlight:
+    """One frame of a stream: sent when made, sent again if its server was lost."""
+
+    def __init__(
+        self,
+        swapper: FaceSwapper,
+        frame: Frame,
+        sources: Source | Sequence[Source],
+        options: SwapOptions,
+    ) -> None:
+        self._swapper = swapper
+        self._frame = frame
+        self._sources = sources
+        self._options = options
+        self._pending = self._submit()
+
+    def _submit(self) -> PendingSwap:
+        swapper = self._swapper
+        return swapper._transport.submit(
+            swapper._request(self._frame, self._sources, self._options)
+        )
+
+    def result(self, *, copy: bool) -> SwappedFrame:
+        while True:
+            try:
+                return self._swapper._finish(self._frame, self._pending.result(), copy=copy)
+            except ServerUnreachable:
+                if self._swapper.reconnect_s <= 0.0:
+                    raise
+            # A swap changes nothing on the server, so sending the frame again is safe.
+            self._pending.release()
+            self._swapper._await_server()
+            self._pending = self._submit()
+
+    def cancel(self) -> None:
+        self._pending.cancel()
+
+    def release(self) -> None:
+        self._pending.release()
+
+
+def _fit(image: NDArray[np.uint8], ensemble: Ensemble) -> tuple[NDArray[np.uint8], float]:
+    """Scale a photo down to the server's limits; the factor leads back to its pixels."""
+    height, width = image.shape[:2]
+    factor = max(
+        height / (ensemble.max_height or height), width / (ensemble.max_width or width), 1.0
+    )
+    if factor == 1.0:
+        return image, 1.0
+    size = (max(1, int(width / factor)), max(1, int(height / factor)))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8), factor
+
+
+def _check_size(frame: Frame, ensemble: Ensemble) -> None:
+    size = frame_size(frame)
+    max_height, max_width = ensemble.max_height, ensemble.max_width
+    if (max_height and size.height > max_height) or (max_width and size.width > max_width):
+        raise BadFrame(
+            f"a frame may be at most {max_width} x {max_height} pixels on this server, not "
+            f"{size.width} x {size.height}: scale it down, or build the models for larger frames"
+        )

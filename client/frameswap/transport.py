@@ -1,0 +1,152 @@
+"""How a frame gets to the server and back. This file: the interface, and raw gRPC bytes.
+
+transport   copies of a frame made by the client, each way
+grpc        1 out (into the message), 0 in (a view of the response); gRPC and the kernel copy
+            more underneath
+system      1 out (into the region), 1 in (out of it; 0 with `reuse_buffers`)
+cuda        1 out (into pinned memory), 1 in; the device copies itself
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from frameswap.connection import Connection, PendingCall
+from frameswap.contract import FACES, FRAME, OPTIONS, SOURCE, SWAPPED_FRAME
+from frameswap.errors import ServerFault
+from frameswap.frames import Frame
+from frameswap.wire import ResponseError, TensorInfo, build_header, join_request, read_response
+
+__all__ = ["GrpcTransport", "PendingSwap", "SwapRequest", "Transport", "TransportName"]
+
+TransportName = Literal["auto", "grpc", "system", "cuda"]
+TRANSPORT_NAMES: Final[tuple[TransportName, ...]] = ("auto", "grpc", "system", "cuda")
+
+DOING: Final = "while swapping a frame"
+
+
+@dataclass(frozen=True, eq=False)
+class SwapRequest:
+    """One frame on its way.
+
+    frame: uint8, I420 or BGR. source: (K, D) float32, C-contiguous. options: (8,) float32.
+    batched: whether the model has a batch axis, which is then 1.
+    """
+
+    model: str
+    frame: Frame
+    source: NDArray[np.float32]
+    options: NDArray[np.float32]
+    batched: bool
+
+    def shape_on_wire(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (1, *shape) if self.batched else shape
+
+
+class PendingSwap(Protocol):
+    """A request in flight, and what holds its buffers."""
+
+    def result(self) -> Mapping[str, NDArray[Any]]:
+        """Wait for `swapped_frame` and `faces`, with the batch axis; views until `release`.
+
+        Raises:
+            FrameswapError: how it failed.
+        """
+
+    def cancel(self) -> None:
+        """Give the answer up. `release` is still to be called."""
+
+    def release(self) -> None:
+        """Give the buffers back: what `result` returned must not be read any more."""
+
+
+class Transport(Protocol):
+    """Sends requests; `submit` may be called again before earlier answers are there."""
+
+    name: TransportName
+
+    def submit(self, request: SwapRequest) -> PendingSwap: ...
+
+    def close(self) -> None: ...
+
+
+class GrpcTransport:
+    """Tensors as bytes in the messages: works between any two machines."""
+
+    name: TransportName = "grpc"
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._headers: dict[tuple[Any, ...], bytes] = {}
+
+    def submit(self, request: SwapRequest) -> PendingSwap:
+        """Send one frame; one copy is made of it, into the message."""
+        key = (request.model, request.frame.shape, request.source.shape)
+        header = self._headers.get(key)
+        if header is None:
+            # A video has one shape; a mixed stream should not let this table grow for ever.
+            if len(self._headers) >= 64:
+                self._headers.clear()
+            header = self._headers[key] = _build_header(request)
+        message = join_request(header, [as_array(request.frame), request.source, request.options])
+        return _PendingBytes(self._connection.submit(message, doing=DOING), self._connection)
+
+    def close(self) -> None:
+        """Nothing is held beyond the connection."""
+
+
+class _PendingBytes:
+    def __init__(self, call: PendingCall, connection: Connection) -> None:
+        self._call = call
+        self._connection = connection
+
+    def result(self) -> Mapping[str, NDArray[Any]]:
+        return {
+            name: array
+            for name, array in read_outputs(self._call.result(), self._connection).items()
+            if array is not None
+        }
+
+    def cancel(self) -> None:
+        self._call.cancel()
+
+    def release(self) -> None:
+        """The response's bytes belong to the arrays that view them."""
+
+
+def as_array(frame: Frame) -> NDArray[np.uint8]:
+    """The frame as a C-contiguous array; no copy when it is one."""
+    if isinstance(frame, np.ndarray):
+        return np.ascontiguousarray(frame)
+    array = np.empty(frame.shape, np.uint8)
+    frame.copy_to(array)
+    return array
+
+
+def read_outputs(message: bytes, connection: Connection) -> Mapping[str, NDArray[Any] | None]:
+    """`read_response`, with damage reported as the server's fault."""
+    try:
+        return read_response(message)
+    except ResponseError as error:
+        raise ServerFault(
+            f"the answer of the server at {connection.address} cannot be read: {error}"
+        ) from error
+
+
+def _build_header(request: SwapRequest) -> bytes:
+    return build_header(
+        request.model,
+        [
+            TensorInfo(FRAME, "UINT8", request.shape_on_wire(request.frame.shape)),
+            TensorInfo(SOURCE, "FP32", request.shape_on_wire(request.source.shape)),
+            TensorInfo(OPTIONS, "FP32", request.shape_on_wire(request.options.shape)),
+        ],
+        # All outputs, always: an ensemble asked for some of them can answer "unexpected deadlock"
+        # (triton-inference-server/server issues 7280 and 7482).
+        [SWAPPED_FRAME, FACES],
+    )

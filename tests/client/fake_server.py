@@ -1,0 +1,241 @@
+"""A gRPC server that keeps to the contract without any network: the client's tests talk to it.
+
+Its swap is arithmetic that a test can repeat: the frame's bytes inverted, and one face whose x1
+is the frame's first byte. `Behavior` makes it slow, broken, late, or other than it should be.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import numpy as np
+from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
+
+MAX_DETECTIONS = 16
+SOURCE_LENGTH = 4
+
+TYPES = {"UINT8": np.uint8, "FP32": np.float32}
+
+
+@dataclass
+class Behavior:
+    """What the server does; a test changes it while the server runs."""
+
+    ready: bool = True
+    models_ready: bool = True
+    contract_version: str = "1"
+    source_kind: str = "identity"
+    swapper: str = "fake_identity"
+    models: tuple[str, ...] = ("swap_faces_i420", "swap_faces_bgr", "encode_source_bgr")
+    parameters: dict[str, str] = field(default_factory=dict)
+    max_batch_size: int = 8
+    faces: int = 1
+    nan_faces: bool = False
+    missing_output: str | None = None
+    allow_shared_memory: bool = True
+    fail: Callable[[int, grpc.ServicerContext], None] | None = None
+    """Called with the first byte of a request's frame; may sleep, or abort the call."""
+
+
+class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
+    def __init__(self, behavior: Behavior | None = None) -> None:
+        self.behavior = behavior or Behavior()
+        self.requests = 0
+        self.running = 0
+        self.most_running = 0
+        self.regions: dict[str, tuple[str, int]] = {}
+        self.registrations = 0
+        self.received: list[dict[str, np.ndarray]] = []
+        self._lock = threading.Lock()
+        self._server: grpc.Server | None = None
+        self.port = 0
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def start(self, port: int = 0) -> FakeServer:
+        options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+        self._pool = ThreadPoolExecutor(32)
+        self._server = grpc.server(self._pool, options=options)
+        service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self, self._server)
+        self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
+        self._server.start()
+        return self
+
+    def stop(self) -> None:
+        """Drop the connections at once, as a killed server would."""
+        if self._server is not None:
+            self._server.stop(grace=None).wait()
+            self._pool.shutdown(wait=True)
+            self._server = None
+        self.regions.clear()
+
+    def __enter__(self) -> FakeServer:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    # The service's methods, with the names that the protocol gives them.
+
+    def ServerReady(self, request: Any, context: Any) -> Any:
+        return service_pb2.ServerReadyResponse(ready=self.behavior.ready)
+
+    def ModelReady(self, request: Any, context: Any) -> Any:
+        return service_pb2.ModelReadyResponse(ready=self.behavior.models_ready)
+
+    def ModelConfig(self, request: Any, context: Any) -> Any:
+        behavior = self.behavior
+        if request.name not in behavior.models:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"Request for unknown model: '{request.name}'")
+        config = model_config_pb2.ModelConfig(
+            name=request.name, max_batch_size=behavior.max_batch_size
+        )
+        dims = [-1, -1, 3] if request.name.endswith("bgr") else [-1, -1]
+        config.input.add(name="frame", data_type="TYPE_UINT8", dims=dims)
+        config.input.add(name="options", data_type="TYPE_FP32", dims=[8])
+        config.output.add(name="faces", data_type="TYPE_FP32", dims=[16, 15])
+        if request.name.startswith("swap"):
+            config.input.add(name="source", data_type="TYPE_FP32", dims=[-1, SOURCE_LENGTH])
+            config.output.add(name="swapped_frame", data_type="TYPE_UINT8", dims=dims)
+        else:
+            config.output.add(name="source", data_type="TYPE_FP32", dims=[SOURCE_LENGTH])
+        parameters = {
+            "contract_version": behavior.contract_version,
+            "swapper": behavior.swapper,
+            "source_kind": behavior.source_kind,
+            "max_faces": "4",
+            **behavior.parameters,
+        }
+        for key, value in parameters.items():
+            config.parameters[key].string_value = value
+        return service_pb2.ModelConfigResponse(config=config)
+
+    def SystemSharedMemoryRegister(self, request: Any, context: Any) -> Any:
+        if not self.behavior.allow_shared_memory:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "client shared memory is not allowed")
+        if not os.path.exists(f"/dev/shm{request.key}"):
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "Unable to open shared memory region")
+        with self._lock:
+            if request.name in self.regions:
+                context.abort(grpc.StatusCode.ALREADY_EXISTS, "region already in manager")
+            self.regions[request.name] = (request.key, request.byte_size)
+            self.registrations += 1
+        return service_pb2.SystemSharedMemoryRegisterResponse()
+
+    def SystemSharedMemoryUnregister(self, request: Any, context: Any) -> Any:
+        with self._lock:
+            self.regions.pop(request.name, None)
+        return service_pb2.SystemSharedMemoryUnregisterResponse()
+
+    def ModelInfer(self, request: Any, context: grpc.ServicerContext) -> Any:
+        with self._lock:
+            self.requests += 1
+            self.running += 1
+            self.most_running = max(self.most_running, self.running)
+        try:
+            if self.behavior.fail is not None and request.raw_input_contents:
+                self.behavior.fail(request.raw_input_contents[0][0], context)
+            return self._infer(request, context)
+        finally:
+            with self._lock:
+                self.running -= 1
+
+    def _infer(self, request: Any, context: grpc.ServicerContext) -> Any:
+        inputs = self._read_inputs(request, context)
+        self.received.append({name: array.copy() for name, array in inputs.items()})
+        del self.received[:-4]
+        outputs = self._compute(request.model_name, inputs)
+        response = service_pb2.ModelInferResponse(model_name=request.model_name)
+        for wanted in request.outputs:
+            if wanted.name == self.behavior.missing_output:
+                continue
+            array = outputs[wanted.name]
+            info = response.outputs.add(
+                name=wanted.name,
+                datatype="UINT8" if array.dtype == np.uint8 else "FP32",
+                shape=array.shape,
+            )
+            if "shared_memory_region" in wanted.parameters:
+                with self._region(wanted.parameters, context) as view:
+                    view[: array.nbytes] = array.tobytes()
+                for key, value in wanted.parameters.items():
+                    info.parameters[key].CopyFrom(value)
+                response.raw_output_contents.append(b"")
+            else:
+                response.raw_output_contents.append(array.tobytes())
+        return response
+
+    def _read_inputs(self, request: Any, context: Any) -> dict[str, np.ndarray]:
+        inputs: dict[str, np.ndarray] = {}
+        raws = iter(request.raw_input_contents)
+        for info in request.inputs:
+            dtype = TYPES[info.datatype]
+            if "shared_memory_region" in info.parameters:
+                count = int(np.prod(info.shape))
+                with self._region(info.parameters, context) as view:
+                    array = np.frombuffer(view, dtype, count).copy()
+            else:
+                array = np.frombuffer(next(raws), dtype)
+            inputs[info.name] = array.reshape(tuple(info.shape))
+        return inputs
+
+    @contextlib.contextmanager
+    def _region(self, parameters: Any, context: Any) -> Iterator[memoryview]:
+        name = parameters["shared_memory_region"].string_param
+        offset = parameters["shared_memory_offset"].int64_param
+        size = parameters["shared_memory_byte_size"].int64_param
+        if name not in self.regions:
+            context.abort(
+                grpc.StatusCode.NOT_FOUND, f"Unable to find shared memory region: '{name}'"
+            )
+        key, region_size = self.regions[name]
+        if offset + size > region_size:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "Invalid offset + byte size")
+        descriptor = os.open(f"/dev/shm{key}", os.O_RDWR)
+        try:
+            with (
+                mmap.mmap(descriptor, 0) as whole,
+                memoryview(whole) as view,
+                view[offset : offset + size] as window,
+            ):
+                yield window
+        finally:
+            os.close(descriptor)
+
+    def _compute(self, model: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        behavior = self.behavior
+        frame = inputs["frame"]
+        leading = (1,) if behavior.max_batch_size else ()
+        faces = np.zeros((*leading, MAX_DETECTIONS, 15), np.float32)
+        faces[..., : behavior.faces, :] = np.arange(15) + 1
+        faces[..., : behavior.faces, 4] = 0.9
+        if behavior.faces:
+            faces[..., 0, 0] = frame.reshape(-1)[0]
+        if behavior.nan_faces:
+            faces[:] = np.nan
+        if model == "encode_source_bgr":
+            mean = frame.reshape(-1, 3).mean(axis=0)
+            vector = np.array([*mean, 1.0], np.float32)
+            return {
+                "source": (vector / np.linalg.norm(vector)).reshape(*leading, -1),
+                "faces": faces,
+            }
+        return {"swapped_frame": 255 - frame, "faces": faces}
+
+
+def sleep_s(seconds: float) -> Callable[[int, Any], None]:
+    def behave(first_byte: int, context: Any) -> None:
+        time.sleep(seconds)
+
+    return behave
