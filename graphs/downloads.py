@@ -88,7 +88,7 @@ def check_sha256(path: Path, expected: str, *, what: str) -> None:
 
 @contextmanager
 def disk_errors(folder: Path) -> Iterator[None]:
-    """Turn a full or read-only disk into one sentence about `folder`."""
+    """Turn a full, read-only or unusable disk into one sentence about `folder`."""
     try:
         yield
     except OSError as error:
@@ -96,11 +96,10 @@ def disk_errors(folder: Path) -> Iterator[None]:
             raise DownloadError(
                 f"no space left for {folder}; free some, or set FRAMESWAP_CACHE to another folder"
             ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise DownloadError(
-                f"cannot write to {folder}; set FRAMESWAP_CACHE to a folder you may write to"
-            ) from error
-        raise
+        raise DownloadError(
+            f"cannot write to {folder} ({error.strerror}); set FRAMESWAP_CACHE to a folder you "
+            "may write to"
+        ) from error
 
 
 @contextmanager
