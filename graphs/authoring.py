@@ -51,7 +51,12 @@ class GraphAuthor:
             self.builder.pop_module()
 
     def embed(
-        self, network: onnx.ModelProto, inputs: Mapping[str, ir.Value], prefix: str = "network"
+        self,
+        network: onnx.ModelProto,
+        inputs: Mapping[str, ir.Value],
+        prefix: str = "network",
+        *,
+        into: ir.Graph | None = None,
     ) -> list[ir.Value]:
         """Copy `network` into this graph, fed from `inputs`; returns its outputs by position.
 
@@ -59,6 +64,8 @@ class GraphAuthor:
             network: any opset from 7 up; it is converted to this project's.
             inputs: the network's input name to the value that feeds it; all must be given.
             prefix: first part of every copied node's, value's and initializer's name.
+            into: the branch or loop body that gets the nodes; None: this graph. Initializers
+                always go to this graph, where branches can read them.
 
         Raises:
             ValueError: an input of the network is not fed, or a name is not one of its inputs.
@@ -87,7 +94,7 @@ class GraphAuthor:
             node.name = f"{prefix}/{node.name or f'{node.op_type}_{index}'}"
             for value in node.outputs:
                 value.name = f"{prefix}/{value.name}"
-        self.builder.graph.extend(nodes)
+        (self.builder.graph if into is None else into).extend(nodes)
         return outputs
 
     def metadata(self, entries: Mapping[str, str]) -> None:

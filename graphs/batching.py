@@ -52,7 +52,7 @@ def with_free_batch(
     """
     model = ir.from_proto(_without_stale_shapes(to_project_opset(network)))
     common_passes.RemoveInitializersFromInputsPass()(model)
-    common_passes.LiftConstantsToInitializersPass()(model)
+    common_passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     _set_input_shapes(model.graph, image_size)
     _infer_shapes(model)
     while _fold_constants(model.graph):
