@@ -1,0 +1,270 @@
+"""What every Python-based backend shares: a model's settings and the checks of a request.
+
+Nothing here knows Triton, ONNX Runtime or a device: arrays are anything with NumPy's indexing
+(`shape`, `reshape`, slices), and a `Memory` says how to join them. The launcher copies the modules
+of this folder into Triton's `python` backend folder, which is on every backend's module path, as
+the package `frameswap_backend`.
+
+Axis letters: B batch, K face slots of a request, M rows of `faces`.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+class RequestError(ValueError):
+    """One sentence for the client whose request cannot be served; the others of its batch can."""
+
+
+class Memory(Protocol):
+    """Where a backend keeps its arrays: host (NumPy) or one device."""
+
+    def join(self, parts: Sequence[Any], rows: int) -> Any:
+        """Join arrays [b_i, ...] along axis 0, zero rows appended up to `rows`.
+
+        A single part of that many rows is returned as it is, without a copy.
+        """
+
+    def zeros(self, shape: Sequence[int], like: Any) -> Any:
+        """Return a new array of zeros in the dtype of `like`."""
+
+    def all_finite(self, array: Any) -> bool:
+        """Tell whether a floating-point array has neither NaN nor infinity."""
+
+    def to_host(self, arrays: Sequence[Any]) -> list[Any]:
+        """Return NumPy copies or views, with one wait for all of them."""
+
+
+@dataclass(frozen=True)
+class OptionRange:
+    """Allowed values of one position of `options`: lowest..highest, whole numbers or any."""
+
+    name: str
+    lowest: float
+    highest: float
+    whole: bool
+
+    def accepts(self, value: float) -> bool:
+        in_range = self.lowest <= value <= self.highest
+        return in_range and (not self.whole or value == math.floor(value))
+
+    def __str__(self) -> str:
+        if self.lowest == self.highest:
+            return f"{self.lowest:g}"
+        return f"{'a whole number ' if self.whole else ''}{self.lowest:g} to {self.highest:g}"
+
+
+@dataclass(frozen=True)
+class RowRule:
+    """How face rows of all requests are joined: see `join_rows`."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    mask: str
+    max_rows: int
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """A model's configuration as a backend needs it; built by `from_config`."""
+
+    name: str
+    max_batch_size: int
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    dims: Mapping[str, tuple[int, ...]]
+    data_types: Mapping[str, str]
+    parameters: Mapping[str, str]
+    model_filename: str
+    passthrough: Mapping[str, str]
+    finite_inputs: tuple[str, ...]
+    face_inputs: tuple[str, ...]
+    option_ranges: tuple[OptionRange, ...]
+    rows: RowRule | None
+    optimization: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], *, default_filename: str) -> ModelSettings:
+        """Read Triton's model configuration (the JSON that `initialize` gets, parsed).
+
+        Raises:
+            ValueError: a parameter has a form that no backend reads; the sentence names it.
+        """
+        parameters = {
+            key: str(value.get("string_value", ""))
+            for key, value in config.get("parameters", {}).items()
+        }
+        tensors = [*config["input"], *config["output"]]
+        return cls(
+            name=config["name"],
+            max_batch_size=int(config.get("max_batch_size", 0)),
+            inputs=tuple(tensor["name"] for tensor in config["input"]),
+            outputs=tuple(tensor["name"] for tensor in config["output"]),
+            dims={
+                tensor["name"]: tuple(int(size) for size in tensor["dims"]) for tensor in tensors
+            },
+            data_types={tensor["name"]: tensor["data_type"] for tensor in tensors},
+            parameters=parameters,
+            model_filename=config.get("default_model_filename") or default_filename,
+            passthrough=_read_pairs(parameters.get("passthrough", "")),
+            finite_inputs=_read_names(parameters, "finite_inputs"),
+            face_inputs=_read_names(parameters, "face_inputs"),
+            option_ranges=_read_option_ranges(parameters.get("option_ranges", "")),
+            rows=_read_row_rule(parameters),
+            optimization=config.get("optimization", {}),
+        )
+
+    @property
+    def computed_outputs(self) -> tuple[str, ...]:
+        """Outputs that the network computes, in config order (not those passed through)."""
+        return tuple(name for name in self.outputs if name not in self.passthrough)
+
+    def number(self, key: str) -> int | None:
+        """Return a whole-number parameter, or None where the config does not set it."""
+        text = self.parameters.get(key, "")
+        if not text:
+            return None
+        try:
+            return int(text)
+        except ValueError:
+            raise ValueError(
+                f"parameter {key} of model {self.name} must be a whole number, and is {text!r}."
+            ) from None
+
+
+def _read_names(parameters: Mapping[str, str], key: str) -> tuple[str, ...]:
+    return tuple(name for name in parameters.get(key, "").split(",") if name)
+
+
+def _read_pairs(text: str) -> dict[str, str]:
+    pairs = {}
+    for entry in text.split(","):
+        if entry:
+            output, equals, source = entry.partition("=")
+            if not (output and equals and source):
+                raise ValueError(f"passthrough entry {entry!r} must read output=input.")
+            pairs[output] = source
+    return pairs
+
+
+def _read_option_ranges(text: str) -> tuple[OptionRange, ...]:
+    ranges = []
+    for entry in text.split(","):
+        if not entry:
+            continue
+        name, _, limits = entry.partition("=")
+        lowest, dots, highest = limits.partition("..")
+        try:
+            if not dots:
+                raise ValueError(entry)
+            whole = "." not in lowest + highest
+            ranges.append(OptionRange(name, float(lowest), float(highest), whole))
+        except ValueError:
+            raise ValueError(
+                f"option_ranges entry {entry!r} must read name=lowest..highest."
+            ) from None
+    return tuple(ranges)
+
+
+def _read_row_rule(parameters: Mapping[str, str]) -> RowRule | None:
+    inputs = _read_names(parameters, "row_inputs")
+    if not inputs:
+        return None
+    missing = [
+        key for key in ("row_outputs", "row_mask", "max_rows") if not parameters.get(key, "")
+    ]
+    if missing:
+        raise ValueError(f"row_inputs is set and {', '.join(missing)} is not; set all four.")
+    return RowRule(
+        inputs,
+        _read_names(parameters, "row_outputs"),
+        parameters["row_mask"],
+        int(parameters["max_rows"]),
+    )
+
+
+def check_request(settings: ModelSettings, arrays: Mapping[str, Any], memory: Memory) -> None:
+    """Check one request against the bounds that the config's parameters set.
+
+    Args:
+        settings: the model's.
+        arrays: input name to array [B, ...], on host or device.
+        memory: reads `options` and looks for NaN, where the arrays are.
+
+    Raises:
+        RequestError: the first bound that is broken, in one sentence.
+    """
+    if "frame_format" in settings.parameters and "frame" in arrays:
+        _check_frame(settings, tuple(arrays["frame"].shape))
+    _check_face_count(settings, arrays)
+    for name in settings.finite_inputs:
+        if name in arrays and not memory.all_finite(arrays[name]):
+            raise RequestError(
+                f"input {name!r} of {settings.name} holds a NaN or an infinity; "
+                "send finite numbers only."
+            )
+    if settings.option_ranges and "options" in arrays:
+        _check_options(settings, memory.to_host([arrays["options"]])[0])
+
+
+def _check_frame(settings: ModelSettings, shape: tuple[int, ...]) -> None:
+    frame_format = settings.parameters["frame_format"]
+    if frame_format == "i420":
+        if shape[1] % 3:
+            raise RequestError(
+                f"an i420 frame has height * 3 / 2 rows, and {shape[1]} is not a multiple of 3; "
+                "send all of Y, then U, then V."
+            )
+        height, width = shape[1] // 3 * 2, shape[2]
+        if width % 2:
+            raise RequestError(
+                f"an i420 frame has an even width, and this one is {width} wide; "
+                "crop or pad it by one column."
+            )
+    else:
+        height, width = shape[1], shape[2]
+    for key, word, breaks in (("max", "most", operator.gt), ("min", "least", operator.lt)):
+        limits = [settings.number(f"{key}_{axis}") for axis in ("height", "width")]
+        sizes = zip((height, width), limits, strict=True)
+        if any(limit is not None and breaks(size, limit) for size, limit in sizes):
+            bound = "x".join("any" if limit is None else str(limit) for limit in limits[::-1])
+            raise RequestError(
+                f"the frame is {width}x{height} (width x height) and {settings.name} takes at "
+                f"{word} {bound}; scale the frame."
+            )
+
+
+def _check_face_count(settings: ModelSettings, arrays: Mapping[str, Any]) -> None:
+    counts = {name: int(arrays[name].shape[1]) for name in settings.face_inputs if name in arrays}
+    if not counts:
+        return
+    if len(set(counts.values())) > 1:
+        told = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise RequestError(f"all inputs must hold the same number of faces, and hold {told}.")
+    count = next(iter(counts.values()))
+    most = settings.number("max_faces")
+    if count < 1 or (most is not None and count > most):
+        bound = f"1 to {most}" if most is not None else "at least 1"
+        raise RequestError(
+            f"{count} faces were asked for and {settings.name} takes {bound}; "
+            f"send that many rows of {settings.face_inputs[0]!r}."
+        )
+
+
+def _check_options(settings: ModelSettings, options: Any) -> None:
+    if options.shape[-1] != len(settings.option_ranges):
+        raise RequestError(
+            f"'options' has {len(settings.option_ranges)} values, and {options.shape[-1]} came."
+        )
+    for row in options.reshape(-1, options.shape[-1]).tolist():
+        for position, (value, allowed) in enumerate(zip(row, settings.option_ranges, strict=True)):
+            if not allowed.accepts(value):
+                raise RequestError(
+                    f"option {position} ({allowed.name}) must be {allowed}, and is {value:g}; "
+                    "0 is the default."
+                )

@@ -1,0 +1,208 @@
+"""Joining the requests of one Triton batch into one run of a network, and splitting it again.
+
+Triton hands a Python-based backend a list of requests. Requests of equal shapes are joined on the
+batch axis; a model whose inputs are ragged in K is joined along its face rows, and rows without a
+face are left out. Arrays are anything with NumPy's indexing, where a `common.Memory` keeps them.
+
+Axis letters: B batch, K face slots of a request, M rows of `faces`, N joined face rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .common import Memory, RowRule
+
+SCORE_COLUMN = 4
+"""Column of `faces` that is 0 in an empty row (the serving contract's)."""
+
+
+def group_by_shape(requests: Sequence[Mapping[str, Any]], max_batch_size: int) -> list[list[int]]:
+    """Return groups of request positions that can be joined on the batch axis.
+
+    Requests of a group agree in every axis but the first; a group has at most max_batch_size rows.
+    """
+    groups: dict[tuple[Any, ...], list[list[int]]] = {}
+    limit = max(1, max_batch_size)
+    rows: dict[tuple[Any, ...], int] = {}
+    for position, arrays in enumerate(requests):
+        key = tuple(tuple(arrays[name].shape[1:]) for name in arrays)
+        count = batch_rows(arrays)
+        if key not in groups or rows[key] + count > limit:
+            groups.setdefault(key, []).append([])
+            rows[key] = 0
+        groups[key][-1].append(position)
+        rows[key] += count
+    return [group for parts in groups.values() for group in parts]
+
+
+def batch_rows(arrays: Mapping[str, Any]) -> int:
+    """Return B of one request's arrays [B, ...]."""
+    return int(next(iter(arrays.values())).shape[0])
+
+
+Run = Callable[[dict[str, Any], int], dict[str, Any]]
+"""Runs a network: joined inputs [N, ...] and how many of the rows count, to outputs [N, ...]."""
+
+
+def run_joined(
+    requests: Sequence[Mapping[str, Any]],
+    run: Run,
+    memory: Memory,
+    *,
+    padded_rows: Callable[[int], int] = lambda rows: rows,
+) -> list[dict[str, Any]]:
+    """Run requests of equal shapes as one batch and split the outputs again.
+
+    Args:
+        requests: input name to array [b_i, ...], all of one group of `group_by_shape`.
+        run: the network.
+        memory: joins the arrays.
+        padded_rows: the batch size to run for a number of rows, at least that number.
+
+    Returns:
+        For each request its outputs [b_i, ...], views of the joined output.
+    """
+    counts = [batch_rows(arrays) for arrays in requests]
+    rows = padded_rows(sum(counts))
+    joined = {
+        name: memory.join([arrays[name] for arrays in requests], rows) for name in requests[0]
+    }
+    outputs = run(joined, sum(counts))
+    split: list[dict[str, Any]] = []
+    first = 0
+    for count in counts:
+        split.append({name: array[first : first + count] for name, array in outputs.items()})
+        first += count
+    return split
+
+
+@dataclass(frozen=True)
+class _Slots:
+    """Face slots of one request: K, and the flat positions b * K + k that hold a face."""
+
+    batch: int
+    count: int
+    kept: tuple[int, ...]
+
+
+def run_rows(
+    requests: Sequence[Mapping[str, Any]],
+    rule: RowRule,
+    run: Run,
+    memory: Memory,
+    *,
+    padded_rows: Callable[[int], int] = lambda rows: rows,
+    output_shape: Callable[[str, Mapping[str, Any]], tuple[int, ...]],
+) -> list[dict[str, Any]]:
+    """Run the face rows of all requests as one batch, rows without a face left out.
+
+    The network is called with N kept rows as B = N, K = 1: row inputs become [N, 1, ...], and the
+    mask (`faces`) becomes [N, M, 15], zeros but for row 0, which is that row's face. Requests may
+    differ in K. Empty slots of an output are 0. With no face at all the network is not called.
+
+    Args:
+        requests: row inputs [b_i, K_i, ...] and the mask [b_i, M, 15].
+        rule: names of the row tensors, and the most rows of one call.
+        run: the network.
+        memory: where the arrays are.
+        padded_rows: the batch size to run for a number of rows.
+        output_shape: shape of one slot of an output, for requests without any face.
+
+    Returns:
+        For each request its row outputs [b_i, K_i, ...].
+    """
+    slots = _find_slots(requests, rule, memory)
+    pieces = [(position, flat) for position, request in enumerate(slots) for flat in request.kept]
+    chunks: list[dict[str, Any]] = []
+    for first in range(0, len(pieces), rule.max_rows):
+        part = pieces[first : first + rule.max_rows]
+        rows = padded_rows(len(part))
+        joined = {name: memory.join(_row_parts(requests, name, part), rows) for name in rule.inputs}
+        joined[rule.mask] = _join_masks(requests, rule, slots, part, rows, memory)
+        chunks.append(run(joined, len(part)))
+    return _scatter_rows(requests, rule, slots, chunks, memory, output_shape)
+
+
+def _find_slots(
+    requests: Sequence[Mapping[str, Any]], rule: RowRule, memory: Memory
+) -> list[_Slots]:
+    scores = memory.to_host([arrays[rule.mask][:, :, SCORE_COLUMN] for arrays in requests])
+    slots = []
+    for arrays, score in zip(requests, scores, strict=True):
+        batch, count = (int(size) for size in arrays[rule.inputs[0]].shape[:2])
+        reported = int(score.shape[1])
+        # `!= 0` keeps a NaN row: the network turns it into NaN, which cannot be missed.
+        kept = tuple(
+            b * count + k
+            for b in range(batch)
+            for k in range(min(count, reported))
+            if score[b, k] != 0
+        )
+        slots.append(_Slots(batch, count, kept))
+    return slots
+
+
+def _row_parts(
+    requests: Sequence[Mapping[str, Any]], name: str, pieces: Sequence[tuple[int, int]]
+) -> list[Any]:
+    """Return slices [n, 1, ...] of the kept rows; neighbours of one request stay one slice."""
+    parts = []
+    start = 0
+    for end in range(1, len(pieces) + 1):
+        follows = end < len(pieces) and pieces[end] == (pieces[end - 1][0], pieces[end - 1][1] + 1)
+        if not follows:
+            array = requests[pieces[start][0]][name]
+            flat = array.reshape((array.shape[0] * array.shape[1], 1, *array.shape[2:]))
+            parts.append(flat[pieces[start][1] : pieces[end - 1][1] + 1])
+            start = end
+    return parts
+
+
+def _join_masks(
+    requests: Sequence[Mapping[str, Any]],
+    rule: RowRule,
+    slots: Sequence[_Slots],
+    pieces: Sequence[tuple[int, int]],
+    rows: int,
+    memory: Memory,
+) -> Any:
+    first_mask = requests[pieces[0][0]][rule.mask]
+    joined = memory.zeros((rows, *first_mask.shape[1:]), first_mask)
+    for row, (position, flat) in enumerate(pieces):
+        b, k = divmod(flat, slots[position].count)
+        joined[row, 0] = requests[position][rule.mask][b, k]
+    return joined
+
+
+def _scatter_rows(
+    requests: Sequence[Mapping[str, Any]],
+    rule: RowRule,
+    slots: Sequence[_Slots],
+    chunks: Sequence[Mapping[str, Any]],
+    memory: Memory,
+    output_shape: Callable[[str, Mapping[str, Any]], tuple[int, ...]],
+) -> list[dict[str, Any]]:
+    split: list[dict[str, Any]] = []
+    first = 0
+    for arrays, request in zip(requests, slots, strict=True):
+        last = first + len(request.kept)
+        outputs = {}
+        for name in rule.outputs:
+            whole = len(request.kept) == request.batch * request.count
+            if whole and first // rule.max_rows == (last - 1) // rule.max_rows:
+                start = first % rule.max_rows
+                block = chunks[first // rule.max_rows][name][start : start + len(request.kept)]
+                outputs[name] = block.reshape((request.batch, request.count, *block.shape[2:]))
+                continue
+            slot_shape = tuple(chunks[0][name].shape[2:]) if chunks else output_shape(name, arrays)
+            like = chunks[0][name] if chunks else arrays[rule.inputs[0]]
+            flat = memory.zeros((request.batch * request.count, *slot_shape), like)
+            for row, slot in enumerate(request.kept, start=first):
+                flat[slot] = chunks[row // rule.max_rows][name][row % rule.max_rows, 0]
+            outputs[name] = flat.reshape((request.batch, request.count, *slot_shape))
+        split.append(outputs)
+        first = last
+    return split

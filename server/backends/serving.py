@@ -1,0 +1,174 @@
+"""The request loop that every Python-based backend shares.
+
+A backend's `model.py` makes a network and a memory and hands them to a `RequestLoop`; the loop
+checks each request, joins what can be joined, runs, splits, and answers each request by itself:
+one bad request of a batch fails alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from .common import Memory, ModelSettings, RequestError, check_request
+from .joining import group_by_shape, run_joined, run_rows
+
+
+class Network(Protocol):
+    """An engine that runs joined arrays."""
+
+    def run(self, inputs: Mapping[str, Any], outputs: Sequence[str], rows: int) -> dict[str, Any]:
+        """Run inputs [N, ...] and return the named outputs [N, ...]; only `rows` rows count."""
+
+
+class TensorMemory(Memory, Protocol):
+    """A memory that reads and writes Triton's tensors too."""
+
+    def begin(self) -> None:
+        """Called once before a batch is read."""
+
+    def view(self, tensor: Any) -> Any:
+        """View an input tensor as an array, where it is."""
+
+    def place(self, array: Any) -> Any:
+        """Return a viewed array in this memory: itself, or a copy where it was elsewhere."""
+
+    def write(self, name: str, array: Any) -> Any:
+        """Return a Triton tensor of an array of this memory."""
+
+    def hand_through(self, name: str, tensor: Any, array: Any) -> Any:
+        """Return an input under an output's name; `array` is the tensor as `place` gave it."""
+
+    def finish(self) -> None:
+        """Wait until everything written is there; called once before a batch is answered."""
+
+
+class RequestLoop:
+    """Answers Triton's requests with one network.
+
+    Args:
+        settings: the model's.
+        network: the engine.
+        memory: keeps its arrays.
+        backend_utils: the module `triton_python_backend_utils`.
+        padded_rows: the batch size to run for a number of rows.
+    """
+
+    def __init__(
+        self,
+        settings: ModelSettings,
+        network: Network,
+        memory: TensorMemory,
+        backend_utils: Any,
+        *,
+        padded_rows: Callable[[int], int] = lambda rows: rows,
+    ) -> None:
+        self._settings = settings
+        self._network = network
+        self._memory = memory
+        self._utils = backend_utils
+        self._padded_rows = padded_rows
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """Return one response a request, in order."""
+        self._memory.begin()
+        responses: list[Any] = [None] * len(requests)
+        accepted: list[int] = []
+        arrays: list[dict[str, Any]] = []
+        for position, request in enumerate(requests):
+            try:
+                inputs = self._read(request)
+            except RequestError as error:
+                responses[position] = self._refuse(error)
+            else:
+                accepted.append(position)
+                arrays.append(inputs)
+        for group in self._groups(arrays):
+            members = [accepted[index] for index in group]
+            answers = self._answer(
+                [requests[position] for position in members], [arrays[index] for index in group]
+            )
+            for position, answer in zip(members, answers, strict=True):
+                responses[position] = answer
+        self._memory.finish()
+        return responses
+
+    def _read(self, request: Any) -> dict[str, Any]:
+        views = {tensor.name(): self._memory.view(tensor) for tensor in request.inputs()}
+        check_request(self._settings, views, self._memory)
+        return {name: self._memory.place(array) for name, array in views.items()}
+
+    def _groups(self, arrays: Sequence[Mapping[str, Any]]) -> list[list[int]]:
+        if self._settings.rows is not None:
+            return [list(range(len(arrays)))] if arrays else []
+        return group_by_shape(arrays, self._settings.max_batch_size)
+
+    def _answer(self, requests: Sequence[Any], arrays: Sequence[Mapping[str, Any]]) -> list[Any]:
+        """Run a group and answer it; a failure is narrowed down to the request that causes it."""
+        wanted = [
+            name
+            for name in self._settings.computed_outputs
+            if any(name in request.requested_output_names() for request in requests)
+        ]
+        try:
+            outputs = self._run(arrays, wanted)
+        except Exception as error:
+            # Whatever the engine throws (a shape it refuses, no memory) belongs to these requests
+            # alone: the process must live on for the next batch.
+            if len(requests) == 1:
+                return [self._fail(error)]
+            alone = zip(requests, arrays, strict=True)
+            return [self._answer([request], [inputs])[0] for request, inputs in alone]
+        return [
+            self._respond(request, inputs, computed)
+            for request, inputs, computed in zip(requests, arrays, outputs, strict=True)
+        ]
+
+    def _run(
+        self, arrays: Sequence[Mapping[str, Any]], wanted: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        def run(inputs: dict[str, Any], rows: int) -> dict[str, Any]:
+            return self._network.run(inputs, wanted, rows) if wanted else {}
+
+        if self._settings.rows is None:
+            return run_joined(arrays, run, self._memory, padded_rows=self._padded_rows)
+        return run_rows(
+            arrays,
+            self._settings.rows,
+            run,
+            self._memory,
+            padded_rows=self._padded_rows,
+            output_shape=self._slot_shape,
+        )
+
+    def _slot_shape(self, output: str, arrays: Mapping[str, Any]) -> tuple[int, ...]:
+        """Shape of one slot of a row output, from the config, else from the first row input."""
+        dims = self._settings.dims[output][1:]
+        rule = self._settings.rows
+        if rule is not None and any(size < 0 for size in dims):
+            return tuple(int(size) for size in arrays[rule.inputs[0]].shape[2:])
+        return dims
+
+    def _respond(self, request: Any, arrays: Mapping[str, Any], computed: Mapping[str, Any]) -> Any:
+        wanted = request.requested_output_names()
+        given = {tensor.name(): tensor for tensor in request.inputs()}
+        tensors = []
+        for name in self._settings.outputs:
+            if name not in wanted:
+                continue
+            source = self._settings.passthrough.get(name)
+            if source is None:
+                tensors.append(self._memory.write(name, computed[name]))
+            else:
+                tensors.append(self._memory.hand_through(name, given[source], arrays[source]))
+        return self._utils.InferenceResponse(tensors)
+
+    def _refuse(self, error: RequestError) -> Any:
+        code = self._utils.TritonError.INVALID_ARG
+        return self._utils.InferenceResponse([], self._utils.TritonError(str(error), code))
+
+    def _fail(self, error: Exception) -> Any:
+        told = " ".join(str(error).split()) or type(error).__name__
+        text = f"{self._settings.name} could not run this request: {told}"
+        code = self._utils.TritonError.INTERNAL
+        return self._utils.InferenceResponse([], self._utils.TritonError(text, code))

@@ -1,0 +1,88 @@
+"""Keeps one server process from outliving its parent; run as a script, imported by nobody.
+
+    python -I -S keeper.py SHM_PREFIX PATIENCE_S LOG COMMAND...
+
+The parent holds the other end of standard input and writes nothing to it. When that end closes,
+because the parent is done or because it was killed, the server is asked to stop, then made to; its
+whole process group goes with it, and so does every file in /dev/shm whose name starts with
+SHM_PREFIX (a killed server cannot remove them). The server's process id goes to standard output;
+the exit status is the server's.
+
+Imports little and holds no state, so that it starts at once and has nothing to fail on.
+"""
+
+import ctypes
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+SHARED_MEMORY = "/dev/shm"
+POLL_S = 0.5
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command until it ends or the parent goes; return its exit status."""
+    prefix, patience_s, log_path, *command = arguments
+    libc = ctypes.CDLL(None)
+    # Orphaned backend processes become children of this process, which can then reap them.
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    parent = os.getppid()
+    stop_read, stop_write = os.pipe()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: os.write(stop_write, b"x"))
+    with open(log_path, "ab") as log:
+        server = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            process_group=0,
+            # Should this process be killed too, the kernel stops the server.
+            preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0),
+        )
+    print(server.pid, flush=True)
+    ended = os.pidfd_open(server.pid)
+    while True:
+        readable, _, _ = select.select([0, stop_read, ended], [], [], POLL_S)
+        if ended in readable:
+            break
+        if readable or os.getppid() != parent:
+            server.terminate()
+            if not select.select([ended], [], [], float(patience_s))[0]:
+                server.kill()
+            break
+    status = server.wait()
+    _end_group(server.pid)
+    _remove_shared_memory(prefix)
+    return status if status >= 0 else 128 - status
+
+
+def _end_group(group: int) -> None:
+    """Kill what is left of the server's process group, and wait until it is gone."""
+    for _ in range(200):
+        try:
+            os.killpg(group, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+        try:
+            os.waitpid(-group, 0)
+        except ChildProcessError:
+            time.sleep(0.01)
+
+
+def _remove_shared_memory(prefix: str) -> None:
+    for name in os.listdir(SHARED_MEMORY):
+        if name.startswith(prefix):
+            try:
+                os.unlink(os.path.join(SHARED_MEMORY, name))
+            except FileNotFoundError:
+                continue
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,353 @@
+"""The embedded server: a real tritonserver for one user of one machine, without Docker.
+
+    with EmbeddedServer(Path("model_repository"), variant="cpu") as server:
+        client = tritonclient.grpc.InferenceServerClient(server.grpc_url)
+
+It listens on loopback unless told otherwise. Inference goes over gRPC; HTTP answers health alone
+(and the metrics port metrics), because a plain POST can kill Triton 24.10. Loading models and
+changing traces or logs over the network takes a key that only this process knows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+import tritonclient.grpc as triton_grpc
+from tritonclient.utils import InferenceServerException
+
+from server import shared_memory
+from server.command_line import (
+    EXIT_TIMEOUT_S,
+    GRPC_KEY_HEADER,
+    server_command,
+    server_environment,
+)
+from server.distribution import Distribution, prepare
+from server.errors import PortError, ServerStoppedError, StartError
+from server.memory_plan import MemoryPlan, plan_memory
+from server.ports import choose_ports
+from server.repository import Repository, read_repository, write_overlay
+from server.server_log import explain_failure, says_address_in_use
+
+KEEPER: Final = Path(__file__).resolve().parent / "keeper.py"
+PORT_ATTEMPTS: Final = 5
+POLL_S: Final = 0.05
+
+
+class EmbeddedServer:
+    """One tritonserver process tree, started and stopped by this process.
+
+    Args:
+        repository: the model repository.
+        variant: which of its generated configs to serve, for example "cpu".
+        models: the ensembles or models to load, with what they need; None loads all.
+        address: address to listen on.
+        grpc_port, http_port, metrics_port: 0 lets the system choose.
+        instance_counts: model name to number of instances, where another than the config's.
+        log_file: where the server's log goes; None keeps it in a temporary folder.
+        verbose: log every request.
+        frame_size: width and height that memory is planned for.
+        requests_in_flight: number of requests that memory is planned for.
+        start_timeout_s: how long loading may take.
+
+    Raises:
+        ServerError: from `start`; a subclass with one sentence.
+    """
+
+    def __init__(
+        self,
+        repository: Path,
+        *,
+        variant: str = "cpu",
+        models: Sequence[str] | None = None,
+        address: str = "127.0.0.1",
+        grpc_port: int = 0,
+        http_port: int = 0,
+        metrics_port: int = 0,
+        instance_counts: Mapping[str, int] | None = None,
+        log_file: Path | None = None,
+        verbose: bool = False,
+        frame_size: tuple[int, int] = (1920, 1080),
+        requests_in_flight: int = 16,
+        start_timeout_s: float = 300.0,
+    ) -> None:
+        self._folder = Path(repository)
+        self._variant = variant
+        self._models = models
+        self._address = address
+        self._asked_ports = (grpc_port, http_port, metrics_port)
+        self._instance_counts = dict(instance_counts or {})
+        self._log_file = log_file
+        self._verbose = verbose
+        self._frame_size = frame_size
+        self._requests_in_flight = requests_in_flight
+        self._start_timeout_s = start_timeout_s
+        self._key = secrets.token_hex(16)
+        self._keeper: subprocess.Popen[bytes] | None = None
+        self._scratch: Path | None = None
+        self._ports = (0, 0, 0)
+        self._pid = 0
+        self._repository: Repository | None = None
+        self._plan: MemoryPlan | None = None
+
+    @property
+    def grpc_url(self) -> str:
+        return self._url(0)
+
+    @property
+    def http_url(self) -> str:
+        return self._url(1)
+
+    @property
+    def metrics_url(self) -> str:
+        return self._url(2)
+
+    @property
+    def pid(self) -> int:
+        """Process id of tritonserver itself; its children are the models' processes."""
+        return self._pid
+
+    @property
+    def repository(self) -> Repository:
+        """What is being served."""
+        if self._repository is None:
+            raise ServerStoppedError("the embedded server is not running; call start() first.")
+        return self._repository
+
+    @property
+    def memory_plan(self) -> MemoryPlan:
+        """What was planned for the models being served."""
+        if self._plan is None:
+            raise ServerStoppedError("the embedded server is not running; call start() first.")
+        return self._plan
+
+    @property
+    def log_path(self) -> Path:
+        """Where the log is."""
+        if self._log_file is not None:
+            return self._log_file
+        if self._scratch is None:
+            raise ServerStoppedError("the embedded server is not running and keeps no log.")
+        return self._scratch / "server.log"
+
+    @property
+    def is_running(self) -> bool:
+        return self._keeper is not None and self._keeper.poll() is None
+
+    def __enter__(self) -> EmbeddedServer:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start the server and wait until every model is ready.
+
+        Raises:
+            ServerError: with one sentence; nothing is left running.
+        """
+        if self.is_running:
+            raise StartError("the embedded server is already running.")
+        shared_memory.remove_leftovers()
+        repository = read_repository(self._folder, self._variant, self._models)
+        distribution = prepare()
+        self._scratch = Path(tempfile.mkdtemp(prefix="frameswap-server-"))
+        try:
+            if self._instance_counts:
+                overlay = self._scratch / "model_repository"
+                repository = write_overlay(repository, overlay, self._instance_counts)
+            self._repository = repository
+            self._plan = plan_memory(
+                list(repository.configs.values()),
+                frame_size=self._frame_size,
+                requests_in_flight=self._requests_in_flight,
+            )
+            self._launch(distribution)
+            self._check_loaded()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Stop the server; no process and no shared memory of it is left. Harmless when stopped."""
+        if self._keeper is not None:
+            self._end_keeper()
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._scratch = None
+        self._repository = None
+
+    def restart(self) -> None:
+        """Stop and start again, on the same ports.
+
+        Raises:
+            ServerError: as `start`.
+        """
+        ports = self._ports
+        self.stop()
+        asked, self._asked_ports = self._asked_ports, ports
+        try:
+            self.start()
+        finally:
+            self._asked_ports = asked
+
+    def reload(self, model: str) -> None:
+        """Load one model afresh, in new processes; ensembles that use it come back with it.
+
+        Raises:
+            ServerStoppedError: the server does not do it.
+        """
+        client = self._client()
+        headers = {GRPC_KEY_HEADER: self._key}
+        try:
+            client.unload_model(model, headers=headers)
+            client.load_model(model, headers=headers)
+        except InferenceServerException as error:
+            raise ServerStoppedError(
+                f"{model} could not be loaded again: {error.message()}."
+            ) from error
+        finally:
+            client.close()
+
+    def check_running(self) -> None:
+        """Raise ServerStoppedError, with the reason, when the server has ended by itself."""
+        if not self.is_running:
+            reason = self._failure()
+            raise ServerStoppedError(f"the embedded server has stopped: {reason}.")
+
+    def _url(self, index: int) -> str:
+        host = f"[{self._address}]" if ":" in self._address else self._address
+        return f"{host}:{self._ports[index]}"
+
+    def _client(self) -> triton_grpc.InferenceServerClient:
+        address = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self._address)
+        url = f"{address}:{self._ports[0]}" if address else self.grpc_url
+        return triton_grpc.InferenceServerClient(url)
+
+    def _launch(self, distribution: Distribution) -> None:
+        """Start, with other ports when one that the system chose was taken meanwhile."""
+        for attempt in range(PORT_ATTEMPTS):
+            self._ports = choose_ports(self._address, self._asked_ports)
+            self._spawn(distribution)
+            if self._wait_until_ready():
+                return
+            log = self._read_log()
+            reason = self._failure()
+            self._end_keeper()
+            if not says_address_in_use(log):
+                raise StartError(f"the embedded server did not start: {reason}.")
+            if all(self._asked_ports) or attempt == PORT_ATTEMPTS - 1:
+                break
+        raise PortError(
+            f"a port of {', '.join(str(port) for port in self._ports)} on {self._address} was "
+            "taken while the server started; try again, or give other ports."
+        )
+
+    def _spawn(self, distribution: Distribution) -> None:
+        prefix = shared_memory.new_prefix()
+        log = self.log_path
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            log.write_bytes(b"")
+        except OSError as error:
+            raise StartError(f"the log {log} cannot be written: {error.strerror}.") from error
+        command = [
+            sys.executable, "-I", "-S", str(KEEPER), prefix, str(EXIT_TIMEOUT_S + 2), str(log),
+            *server_command(
+                distribution, self.repository, self.memory_plan,
+                address=self._address, ports=self._ports, region_prefix=prefix, key=self._key,
+                verbose=self._verbose,
+            ),
+        ]  # fmt: skip
+        self._keeper = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=server_environment(distribution),
+            start_new_session=True,
+        )
+        assert self._keeper.stdout is not None
+        line = self._keeper.stdout.readline()
+        self._pid = int(line) if line else 0
+
+    def _wait_until_ready(self) -> bool:
+        """Wait for readiness; False when the process ended before.
+
+        Raises:
+            StartError: it takes longer than `start_timeout_s`.
+        """
+        deadline = time.monotonic() + self._start_timeout_s
+        client = self._client()
+        try:
+            while time.monotonic() < deadline:
+                if not self.is_running:
+                    return False
+                with contextlib.suppress(InferenceServerException):
+                    if client.is_server_ready(client_timeout=5.0):
+                        return True
+                time.sleep(POLL_S)
+        finally:
+            client.close()
+        raise StartError(
+            f"the embedded server was not ready after {self._start_timeout_s:g} s; "
+            "raise start_timeout_s on a slow machine."
+        )
+
+    def _check_loaded(self) -> None:
+        """Compare what the server says that it loaded with the variant's files."""
+        client = self._client()
+        try:
+            for name, wanted in self.repository.configs.items():
+                loaded = client.get_model_config(name).config
+                same = (
+                    loaded.backend == wanted.backend
+                    and dict(loaded.parameters) == dict(wanted.parameters)
+                    and loaded.max_batch_size == wanted.max_batch_size
+                )
+                if not same:
+                    raise StartError(
+                        f"the server has not loaded the variant {self.repository.variant!r} of "
+                        f"{name} that {self.repository.folder} holds."
+                    )
+        except InferenceServerException as error:
+            raise StartError(
+                f"the embedded server stopped answering: {error.message()}."
+            ) from error
+        finally:
+            client.close()
+
+    def _read_log(self) -> str:
+        try:
+            return self.log_path.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return ""
+
+    def _failure(self) -> str:
+        status = self._keeper.poll() if self._keeper is not None else None
+        return explain_failure(self._read_log()) or f"it ended with status {status}"
+
+    def _end_keeper(self) -> None:
+        keeper, self._keeper, self._pid = self._keeper, None, 0
+        assert keeper is not None
+        assert keeper.stdin is not None
+        assert keeper.stdout is not None
+        # The keeper gives the server EXIT_TIMEOUT_S, then kills it: it always ends.
+        keeper.stdin.close()
+        keeper.wait()
+        keeper.stdout.close()

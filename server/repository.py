@@ -1,0 +1,143 @@
+"""Reading a model repository before a server does: which models, which variant, which files.
+
+Triton takes a model's base config without a word when the asked-for variant is not there
+(`configs/<variant>.pbtxt` with `--model-config-name`), so that a misspelt variant would run
+something else. It is refused here.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from server.errors import RepositoryError
+
+BUILD_COMMAND = "python build_engines.py"
+DEFAULT_FILENAMES = {"onnxruntime": "model.onnx", "tensorrt": "model.plan"}
+
+
+@dataclass(frozen=True)
+class Repository:
+    """The models that a server is to load.
+
+    folder: the model repository.
+    variant: name of the configs, without `.pbtxt`.
+    configs: model name to parsed config, for each model that is loaded.
+    asked: names to give to Triton; it finds the steps of an ensemble itself.
+    """
+
+    folder: Path
+    variant: str
+    configs: Mapping[str, ModelConfig]
+    asked: tuple[str, ...]
+
+
+def read_repository(folder: Path, variant: str, models: Sequence[str] | None = None) -> Repository:
+    """Read a variant's configs of the models, and of the steps that their ensembles need.
+
+    Raises:
+        RepositoryError: names the model, variant or file that is missing, and what to run.
+    """
+    if not folder.is_dir():
+        raise RepositoryError(
+            f"the model repository {folder} does not exist; build it with {BUILD_COMMAND}."
+        )
+    present = sorted(path.parent.name for path in folder.glob("*/config.pbtxt"))
+    if not present:
+        raise RepositoryError(
+            f"{folder} holds no model (no folder with a config.pbtxt); give a model repository."
+        )
+    asked = tuple(models) if models is not None else tuple(present)
+    configs: dict[str, ModelConfig] = {}
+    waiting = list(asked)
+    while waiting:
+        name = waiting.pop()
+        if name in configs:
+            continue
+        if name not in present:
+            raise RepositoryError(
+                f"the model repository {folder} has no model {name!r}; it has {', '.join(present)}."
+            )
+        configs[name] = _read_config(folder / name, variant, folder, present)
+        waiting += [step.model_name for step in configs[name].ensemble_scheduling.step]
+    _check_files(folder, configs, variant)
+    return Repository(folder, variant, dict(sorted(configs.items())), asked)
+
+
+def _read_config(model: Path, variant: str, folder: Path, present: Sequence[str]) -> ModelConfig:
+    path = model / "configs" / f"{variant}.pbtxt"
+    if not path.is_file():
+        variants = [
+            {file.stem for file in (folder / name).glob("configs/*.pbtxt")} for name in present
+        ]
+        usable = sorted(set.intersection(*variants))
+        known = f"variants that all models have: {', '.join(usable)}" if usable else "it has none"
+        raise RepositoryError(
+            f"model {model.name} of {folder} has no variant {variant!r} ({known}); choose one, or "
+            f"build it with {BUILD_COMMAND}."
+        )
+    try:
+        return text_format.Parse(path.read_text(encoding="utf-8"), ModelConfig())
+    except text_format.ParseError as error:
+        raise RepositoryError(f"{path} is not a Triton model configuration: {error}.") from error
+
+
+def _check_files(folder: Path, configs: Mapping[str, ModelConfig], variant: str) -> None:
+    for name, config in configs.items():
+        filename = config.default_model_filename or DEFAULT_FILENAMES.get(config.backend, "")
+        if config.ensemble_scheduling.step or not filename:
+            continue
+        files = {filename, *config.cc_model_filenames.values()}
+        if not any((folder / name / "1" / file).is_file() for file in files):
+            raise RepositoryError(
+                f"{folder / name / '1' / filename} is missing, so that the "
+                f"{variant} variant cannot be served; build it with {BUILD_COMMAND}."
+            )
+
+
+def write_overlay(
+    repository: Repository, target: Path, instance_counts: Mapping[str, int]
+) -> Repository:
+    """Write a copy of the repository whose configs have other instance counts.
+
+    Version folders are links to the original's: a network file is never copied.
+
+    Raises:
+        RepositoryError: a count names no loaded model, or is not positive.
+    """
+    for name, count in instance_counts.items():
+        if name not in repository.configs or repository.configs[name].ensemble_scheduling.step:
+            steps = [n for n, c in repository.configs.items() if not c.ensemble_scheduling.step]
+            raise RepositoryError(
+                f"an instance count was given for {name!r}, which is no model that runs here; "
+                f"these are: {', '.join(steps)}."
+            )
+        if count < 1:
+            raise RepositoryError(f"{name} must have at least one instance, and {count} was given.")
+    configs: dict[str, ModelConfig] = {}
+    for name, config in repository.configs.items():
+        changed = ModelConfig()
+        changed.CopyFrom(config)
+        if name in instance_counts:
+            for group in changed.instance_group or [changed.instance_group.add()]:
+                group.count = instance_counts[name]
+        model = target / name
+        (model / "configs").mkdir(parents=True)
+        (model / "configs" / f"{repository.variant}.pbtxt").write_text(
+            str(text_format.MessageToString(changed)), encoding="utf-8"
+        )
+        original = (repository.folder / name).resolve()
+        shutil.copyfile(original / "config.pbtxt", model / "config.pbtxt")
+        for version in _version_folders(original):
+            (model / version.name).symlink_to(version, target_is_directory=True)
+        configs[name] = changed
+    return Repository(target, repository.variant, configs, repository.asked)
+
+
+def _version_folders(model: Path) -> Iterator[Path]:
+    return (path for path in model.iterdir() if path.is_dir() and path.name.isdigit())
