@@ -16,7 +16,7 @@ help: ## Show this list
 venv: $(VENV)/runtime.stamp ## Make .venv with what the programs need
 
 demo: $(VENV)/runtime.stamp ## Swap Newton's face onto a clip of Gauss: out/demo.mp4, out/demo.png
-	@$(BIN)/python demo/run.py
+	@$(BIN)/python -m demo.run
 
 test: $(VENV)/test.stamp ## Install what tests need and run all of them
 	@$(BIN)/python -m pytest -m "not soak" $(PYTEST_ARGS)
@@ -50,10 +50,10 @@ $(VENV)/runtime.stamp: requirements/runtime.lock $(PROJECTS) $(VENV)/made.stamp
 	@$(PIP) --no-deps --no-build-isolation -e ./client -e .
 	@touch $@
 
-$(VENV)/test.stamp: requirements/test.lock requirements/insightface.lock $(VENV)/runtime.stamp
+$(VENV)/test.stamp: requirements/test.lock requirements/without-dependencies.lock $(VENV)/runtime.stamp
 	@echo "installing what the tests need into $(VENV)"
 	@$(PIP) --require-hashes -r requirements/test.lock
-	@$(PIP) --require-hashes --no-deps -r requirements/insightface.lock
+	@$(PIP) --require-hashes --no-deps -r requirements/without-dependencies.lock
 	@touch $@
 
 $(VENV)/bench.stamp: requirements/bench.lock $(VENV)/runtime.stamp

@@ -4,7 +4,7 @@ The motion is known exactly, so that where each facial landmark lies in each fra
 well: `Clip.affine(i)` takes a point of the picture to frame i. It has no turn of the head and no
 change of expression. The same arguments give the same bytes.
 
-    python demo/make_clip.py --photo gauss --size 640x360 --frames 96 --output out/target.mp4
+    python -m demo.make_clip --photo gauss --size 640x360 --frames 96 --output out/target.mp4
 """
 
 from __future__ import annotations
@@ -23,8 +23,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-if __package__ in (None, ""):  # run as a script: the checkout is not on the path yet
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from demo import photos
 
 Image = npt.NDArray[np.uint8]

@@ -2,7 +2,8 @@
 
 Pins that are there stay, so that a second run changes nothing; `--upgrade` takes the newest.
 One lock serves Python 3.11 to 3.13. It names no index: pip's own settings say where to look.
-insightface is apart: it is installed with --no-deps, because it would bring a second OpenCV.
+Two packages are apart, installed with --no-deps: insightface would bring a second OpenCV, and
+tensorrt-stubs all of TensorRT.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ROOT / "requirements"
-NO_DEPENDENCIES = "insightface"
+WITHOUT_DEPENDENCIES = ("insightface", "tensorrt-stubs")
 BUILD = ["setuptools>=77"]
 """What `pip install --no-build-isolation -e .` needs in the environment."""
 IMPORTED_BY_INSIGHTFACE = ["requests", "tqdm"]
@@ -29,7 +30,7 @@ def _requirements() -> tuple[list[str], list[str], list[str], list[str]]:
     declared = [*server["project"]["dependencies"], *client["project"]["dependencies"], *BUILD]
     runtime = [line for line in declared if re.split(r"[^\w.-]", line)[0] not in own]
     groups = server["dependency-groups"]
-    apart = [line for line in groups["test"] if line.startswith(NO_DEPENDENCIES)]
+    apart = [line for line in groups["test"] if line.startswith(WITHOUT_DEPENDENCIES)]
     test = [line for line in groups["test"] if line not in apart]
     return runtime, [*runtime, *test, *IMPORTED_BY_INSIGHTFACE], groups["bench"], apart
 
@@ -61,7 +62,7 @@ def main() -> int:
     same = ("--constraint", str(LOCKS / "test.lock"))
     _compile("runtime", runtime, *same)
     _compile("bench", bench, *same)
-    _compile("insightface", apart, "--no-deps")
+    _compile("without-dependencies", apart, "--no-deps")
     _compile("uv", ["uv"])
     return 0
 

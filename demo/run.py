@@ -1,0 +1,160 @@
+"""What `make demo` does once everything is installed: build, serve, swap, and show.
+
+Newton's face goes onto a clip of the Gauss painting: two people long dead, two paintings in the
+public domain. Every step reuses what an earlier run left.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import numpy.typing as npt
+from frameswap import FaceSwapper, FrameswapError
+
+from demo.make_clip import clip_of, write_clip
+from demo.photos import PHOTOS, photo_path, read_photo
+from graphs.weights import WeightsError
+from server.errors import ServerError
+from server.launcher import EmbeddedServer
+
+Image = npt.NDArray[np.uint8]
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE, TARGET = "newton", "gauss"
+PANEL_HEIGHT = 360
+BACKGROUND, INK, FACE_BOX, LANDMARK = (32, 32, 32), (235, 235, 235), (80, 220, 80), (0, 200, 255)
+
+
+class StepFailedError(Exception):
+    """A program that the demo ran failed; it has said why."""
+
+
+def run_step(*command: str) -> None:
+    """Run one of the project's own programs; its output goes to the terminal."""
+    finished = subprocess.run([sys.executable, *command], cwd=ROOT, check=False)
+    if finished.returncode != 0:
+        raise StepFailedError(f"the demo stopped: {command[0]} exited with {finished.returncode}")
+
+
+def read_frames(path: Path, indices: list[int]) -> list[Image]:
+    """The frames at `indices` of a video, as (H, W, 3) uint8 BGR."""
+    with av.open(str(path)) as container:
+        frames = [
+            np.asarray(frame.to_ndarray(format="bgr24"), np.uint8)
+            for index, frame in enumerate(container.decode(video=0))
+            if index in indices
+        ]
+    return frames
+
+
+def draw_faces(frame: Image, faces: npt.NDArray[np.float32]) -> Image:
+    """A copy of `frame` with every face's box, score and five landmarks.
+
+    faces: (F, 15) float32, pixels: x1 y1 x2 y2, score, five times x y.
+    """
+    drawn = frame.copy()
+    for face in faces:
+        x1, y1, x2, y2 = (round(float(value)) for value in face[:4])
+        cv2.rectangle(drawn, (x1, y1), (x2, y2), FACE_BOX, 2, cv2.LINE_AA)
+        for x, y in face[5:].reshape(5, 2):
+            cv2.circle(drawn, (round(float(x)), round(float(y))), 4, LANDMARK, -1, cv2.LINE_AA)
+        place = (x1, max(y1 - 6, 14))
+        cv2.putText(
+            drawn, f"{face[4]:.2f}", place, cv2.FONT_HERSHEY_SIMPLEX, 0.5, FACE_BOX, 1, cv2.LINE_AA
+        )
+    return drawn
+
+
+def panel(image: Image, title: str, height: int = PANEL_HEIGHT) -> Image:
+    """`image` at `height` pixels with a title strip above it."""
+    width = round(image.shape[1] * height / image.shape[0])
+    shrunk = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    strip = np.full((34, width, 3), BACKGROUND, np.uint8)
+    cv2.putText(strip, title, (8, 23), cv2.FONT_HERSHEY_SIMPLEX, 0.55, INK, 1, cv2.LINE_AA)
+    return np.vstack([strip, np.asarray(shrunk, np.uint8)])
+
+
+def compose(rows: list[list[Image]]) -> Image:
+    """Panels in rows, with a gap between them, on one background."""
+    gap = 8
+    spaced = []
+    for row in rows:
+        height = row[0].shape[0]
+        between = np.full((height, gap, 3), BACKGROUND, np.uint8)
+        spaced.append(np.hstack([part for image in row for part in (between, image)] + [between]))
+    width = max(row.shape[1] for row in spaced)
+    filled = [
+        cv2.copyMakeBorder(
+            row, 0, gap, 0, width - row.shape[1], cv2.BORDER_CONSTANT, value=BACKGROUND
+        )
+        for row in spaced
+    ]
+    return np.asarray(np.vstack(filled), np.uint8)
+
+
+def make_picture(clip: Path, result: Path, server: str) -> Image:
+    """Source, a target frame with the faces found, its result; below, more of the result."""
+    with av.open(str(result)) as container:
+        count = container.streams.video[0].frames
+    shown = [round(share * (count - 1)) for share in (0.15, 0.4, 0.6, 0.75, 0.95)]
+    before, after = read_frames(clip, shown), read_frames(result, shown)
+    with FaceSwapper(server) as swapper:
+        name = swapper.swapper
+        source = swapper.encode_source(read_photo(SOURCE))
+        faces = [swapper.swap(frame, source).faces for frame in before]
+    return compose(
+        [
+            [
+                panel(draw_faces(read_photo(SOURCE), source.faces), f"source: {SOURCE}"),
+                panel(draw_faces(before[0], faces[0]), f"target frame {shown[0]}, faces found"),
+                panel(after[0], f"result, {name}"),
+            ],
+            [
+                panel(image, f"result, frame {index}", 269)
+                for image, index in zip(after[1:], shown[1:], strict=True)
+            ],
+        ]
+    )
+
+
+def main() -> int:
+    """Run the demo; 0, or 1 after one sentence."""
+    out = ROOT / "out"
+    out.mkdir(exist_ok=True)
+    clip, result, picture = out / "target.mp4", out / "demo.mp4", out / "demo.png"
+    try:
+        print("1/4 building the model repository for the CPU", flush=True)
+        run_step("build_engines.py", "--target", "cpu")
+        print(f"2/4 making a clip of {PHOTOS[TARGET].person} (pan, zoom, rotation)", flush=True)
+        if not clip.is_file():
+            whole = clip.with_suffix(".part.mp4")
+            write_clip(whole, clip_of(TARGET))
+            whole.replace(clip)
+        print("3/4 starting Triton and swapping", flush=True)
+        result.unlink(missing_ok=True)
+        with EmbeddedServer(ROOT / "model_repository", variant="cpu") as server:
+            run_step(
+                "-m", "frameswap", "swap", "--server", server.grpc_url,
+                "--source", str(photo_path(SOURCE)), "--target", str(clip),
+                "--output", str(result),
+            )  # fmt: skip
+            print("4/4 drawing the picture, stopping Triton", flush=True)
+            if not cv2.imwrite(str(picture), make_picture(clip, result, server.grpc_url)):
+                raise StepFailedError(f"the demo stopped: {picture} cannot be written")
+    except (StepFailedError, WeightsError, ServerError, FrameswapError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    print(f"\nthe video:   {result}\nthe picture: {picture}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
