@@ -331,6 +331,23 @@ class RtxCompiler(_TensorRTFamily):
                 )
 
 
+def check_precision_devices(precision: str, compute_capabilities: Sequence[str]) -> None:
+    """Refuse early what the hardware lacks: fp8 arithmetic begins with compute capability 8.9.
+
+    Raises:
+        UnsupportedDevice: the precision is fp8 and a device is older. Source: the support matrix
+            in TensorRT's documentation, "Hardware and Precision".
+    """
+    if precision != "fp8":
+        return
+    for asked in compute_capabilities:
+        if tuple(map(int, asked.split("."))) < (8, 9):
+            raise UnsupportedDevice(
+                f"fp8 needs compute capability 8.9 or newer, {asked} was asked for: "
+                f"use fp16 or int8 there"
+            )
+
+
 def available_compilers() -> dict[Flavour, Compiler]:
     """The TensorRT packages that can be imported here, NVIDIA TensorRT first."""
     found: dict[Flavour, Compiler] = {}
