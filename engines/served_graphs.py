@@ -1,0 +1,157 @@
+"""From a served model's name to its fp32 graph: the weights it needs, and how it is authored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import onnx
+
+from engines.deployment import Deployment
+from graphs import (
+    face_blender,
+    face_detector,
+    face_recognizer,
+    face_swapper,
+    image_swapper,
+    source_encoder,
+)
+from graphs.contract import MODEL_SPECS, FrameFormat
+from graphs.detectors import DETECTORS
+
+LoadNetwork = Callable[[str], onnx.ModelProto]
+"""A weight's name, as in `graphs.weights.WEIGHTS`, to its network."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedGraph:
+    """One served model of a deployment, not authored yet.
+
+    settings: what the graph was made for, by name; two graphs of one model with the same settings
+        and weights are the same graph.
+    weights: keys of `graphs.weights.WEIGHTS`; empty where the project authors every number.
+    """
+
+    model: str
+    settings: Mapping[str, str]
+    weights: tuple[str, ...]
+    author: Callable[[LoadNetwork], onnx.ModelProto]
+
+
+def served_graphs(
+    deployment: Deployment, *, region_only: bool, skip_empty: bool
+) -> Mapping[str, ServedGraph]:
+    """Every model of `MODEL_SPECS` as `deployment` wants it.
+
+    Args:
+        region_only: blend only each face's region (ONNX Runtime on a CPU) instead of sampling the
+            whole frame (a GPU; TensorRT takes no dynamic slices of that kind).
+        skip_empty: leave the swapper's network out of a batch without faces, inside the graph; a
+            backend that drops empty slots before it calls the graph has no use for it.
+    """
+    graphs = [_locator(deployment), _source_encoder(deployment), _recognizer(deployment)]
+    graphs.append(_swapper(deployment, skip_empty=skip_empty))
+    for frame_format in ("i420", "bgr"):
+        pixel = cast(FrameFormat, frame_format)
+        graphs.append(_detector(deployment, pixel))
+        graphs.append(_blender(deployment, pixel, region_only=region_only))
+    by_name = {graph.model: graph for graph in graphs}
+    return {name: by_name[name] for name in MODEL_SPECS}
+
+
+def _locator(deployment: Deployment) -> ServedGraph:
+    detector = DETECTORS[deployment.detector]
+    return ServedGraph(
+        model="face_locator_bgr",
+        settings={"detector": detector.name},
+        weights=(detector.weight,),
+        author=lambda load: face_detector.build("bgr", detector, load(detector.weight)),
+    )
+
+
+def _detector(deployment: Deployment, frame_format: FrameFormat) -> ServedGraph:
+    detector = DETECTORS[deployment.detector]
+    return ServedGraph(
+        model=f"face_detector_{frame_format}",
+        settings={"detector": detector.name, **_swapper_settings(deployment)},
+        weights=(detector.weight,),
+        author=lambda load: face_detector.build(
+            frame_format,
+            detector,
+            load(detector.weight),
+            swapper=deployment.swapper,
+            pixel_boost=deployment.pixel_boost,
+        ),
+    )
+
+
+def _recognizer(deployment: Deployment) -> ServedGraph:
+    recognizer = deployment.recognizer
+    return ServedGraph(
+        model="face_recognizer",
+        settings={"recognizer": recognizer.name},
+        weights=(recognizer.weight,),
+        author=lambda load: face_recognizer.build(recognizer, load(recognizer.weight)),
+    )
+
+
+def _source_encoder(deployment: Deployment) -> ServedGraph:
+    swapper = deployment.swapper
+    settings = {"swapper": swapper.name}
+    if swapper.recognizer is None:
+        return ServedGraph(
+            model="source_encoder",
+            settings=settings,
+            weights=(),
+            author=lambda _: source_encoder.build(swapper),
+        )
+    recognizer, converter = deployment.recognizer.weight, swapper.converter
+
+    def author(load: LoadNetwork) -> onnx.ModelProto:
+        return source_encoder.build(
+            swapper,
+            recognizer_network=load(recognizer),
+            converter_network=None if converter is None else load(converter),
+        )
+
+    weights = (recognizer,) if converter is None else (recognizer, converter)
+    return ServedGraph(
+        model="source_encoder", settings=settings, weights=weights, author=author
+    )
+
+
+def _swapper(deployment: Deployment, *, skip_empty: bool) -> ServedGraph:
+    swapper, boost = deployment.swapper, deployment.pixel_boost
+
+    def author(load: LoadNetwork) -> onnx.ModelProto:
+        if swapper.weight is None:
+            network = image_swapper.build_network(swapper.crop_size)
+        else:
+            network = load(swapper.weight)
+        return face_swapper.build(swapper, network, pixel_boost=boost, skip_empty=skip_empty)
+
+    weights = () if swapper.weight is None else (swapper.weight,)
+    return ServedGraph(
+        model="face_swapper",
+        settings={**_swapper_settings(deployment), "skip empty": str(skip_empty)},
+        weights=weights,
+        author=author,
+    )
+
+
+def _blender(
+    deployment: Deployment, frame_format: FrameFormat, *, region_only: bool
+) -> ServedGraph:
+    return ServedGraph(
+        model=f"face_blender_{frame_format}",
+        settings={"crop size": str(deployment.crop_size), "region only": str(region_only)},
+        weights=(),
+        author=lambda _: face_blender.build(
+            frame_format, deployment.crop_size, region_only=region_only
+        ),
+    )
+
+
+def _swapper_settings(deployment: Deployment) -> dict[str, str]:
+    return {"swapper": deployment.swapper.name, "pixel boost": str(deployment.pixel_boost)}
