@@ -28,7 +28,7 @@ def test_templates_are_the_published_ones():
     # templates carry eight decimals: 112 * 5e-9 is below a millionth of a pixel
     np.testing.assert_allclose(geometry.TEMPLATES["arcface_112_v2"] * 112, ARCFACE_112, atol=1e-6)
     np.testing.assert_allclose(
-        geometry.TEMPLATES["arcface_128"] * 128, ARCFACE_112 + [8.0, 0.0], atol=1e-6
+        geometry.TEMPLATES["arcface_128"] * 128, ARCFACE_112 + np.array([8.0, 0.0]), atol=1e-6
     )
     literals = {
         "arcface_112_v1": ([0.35473214, 0.45658929], [0.62086607, 0.77687500]),

@@ -1,0 +1,299 @@
+"""face_detector_{i420,bgr} and face_locator_{i420,bgr}: frame -> faces, aligned crops, warps.
+
+letterbox -> network -> decode -> exact NMS -> order -> five-point similarity -> crops. The locator
+stops at `faces`: it serves the recogniser and the source encoder, which align with templates of
+their own. Both pass the frame through, so that the next model reads the copy that is already on the
+device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from graphs.authoring import GraphAuthor
+from graphs.batching import with_free_batch
+from graphs.contract import (
+    CONTRACT_VERSION,
+    CROPS,
+    DETECTED_FRAME,
+    FACE_COLUMNS,
+    FACES,
+    FRAME,
+    LANDMARK_COLUMN,
+    MAX_DETECTIONS,
+    OPTIONS,
+    SCORE_COLUMN,
+    SOURCE,
+    WARPS,
+    FrameFormat,
+    Option,
+    TensorSpec,
+    frame_spec,
+)
+from graphs.detectors import (
+    Candidates,
+    Detector,
+    check_outputs,
+    decode_candidates,
+    decode_landmarks,
+)
+from graphs.geometry import (
+    TEMPLATES,
+    Array,
+    BilinearTaps,
+    apply_warps,
+    bilinear_taps,
+    fit_similarity,
+    gather_bilinear,
+    invert_warps,
+)
+from graphs.letterbox import Letterbox, letterbox
+from graphs.pixels import (
+    chroma_offset,
+    color_index,
+    frame_size,
+    option,
+    safe_options,
+    valid_options,
+    yuv_to_rgb,
+)
+from graphs.shapes import Op, constant, dimension, split, to_float
+from graphs.suppression import order_faces, suppress
+from graphs.swappers import Swapper
+
+_FARTHEST_PX = 1e6
+"""No face is farther out than this; NaN and infinity are not nearer either."""
+
+
+@dataclass(frozen=True)
+class Frames:
+    """A batch of frames inside the graph.
+
+    pixels: float32 in 0..255, shaped as sent. options: [B, 8], every row valid. valid: bool [B, 1],
+    whether the row was valid as sent.
+    """
+
+    pixels: ir.Value
+    frame_format: FrameFormat
+    options: ir.Value
+    valid: ir.Value
+
+
+def preprocess(op: Op, detector: Detector, frames: Frames) -> tuple[ir.Value, Letterbox]:
+    """The network's input [B, 3, 640, 640] float32, and the letterbox it came from."""
+    box = letterbox(op, frames.pixels, frames.frame_format, frames.options)
+    pixels = box.pixels
+    if detector.channel_order == "bgr":
+        pixels = op.Gather(pixels, [2, 1, 0], axis=1)
+    if detector.mean != 0.0:
+        pixels = op.Sub(pixels, detector.mean)
+    if detector.std != 1.0:
+        pixels = op.Div(pixels, detector.std)
+    return pixels, box
+
+
+def _threshold(op: Op, frames: Frames, name: Option, default: float) -> ir.Value:
+    """An option [B, 1], or what 0 stands for."""
+    given = option(op, frames.options, name)
+    return op.Where(op.Greater(given, 0.0), given, default)
+
+
+def postprocess(
+    op: Op, detector: Detector, frames: Frames, candidates: Candidates, scale: ir.Value
+) -> ir.Value:
+    """Rows of `faces` [B, 16, 15] float32 in frame pixels, in the order asked for.
+
+    Rows that are not a face are 0 and come last. So are faces whose box or landmarks are not
+    finite, which only a broken network gives.
+    """
+    boxes = op.Div(candidates.boxes, scale)
+    kept = suppress(
+        op,
+        candidates.scores,
+        boxes,
+        detector.anchor_count,
+        _threshold(op, frames, Option.SCORE_THRESHOLD, detector.score_threshold),
+        _threshold(op, frames, Option.NMS_THRESHOLD, detector.nms_threshold),
+    )
+    box_index = op.Expand(op.Unsqueeze(kept.index, [1]), [1, 4, 1])
+    kept_boxes = op.Transpose(op.GatherElements(boxes, box_index, axis=2), perm=[0, 2, 1])
+    row_index = op.Expand(op.Unsqueeze(kept.index, [2]), [1, 1, 10])
+    rows = op.GatherElements(candidates.landmark_rows, row_index, axis=1)
+    landmarks = op.Div(decode_landmarks(op, detector, rows, kept.index), scale)
+    coordinates = op.Concat(kept_boxes, landmarks, axis=2)
+    near = to_float(op, op.Less(op.Abs(coordinates), _FARTHEST_PX))
+    usable = op.Greater(op.ReduceMin(near, [2], keepdims=1), 0.5)
+    usable = op.And(usable, op.Unsqueeze(kept.found, [2]))
+    faces = op.Concat(kept_boxes, op.Unsqueeze(kept.scores, [2]), landmarks, axis=2)
+    return order_faces(
+        op, op.Where(usable, faces, 0.0), option(op, frames.options, Option.FACE_ORDER)
+    )
+
+
+def align(op: Op, faces: ir.Value, slots: ir.Value, template: Array) -> ir.Value:
+    """Warps [B, K, 2, 3] float32, frame to crop, of the first K faces; empty slots are 0.
+
+    Args:
+        faces: [B, 16, 15] float32, finite.
+        slots: int64 [1], K.
+        template: (5, 2), pixels of the crop.
+    """
+    chosen = op.Slice(faces, [0], slots, [1])
+    columns = op.Slice(chosen, [LANDMARK_COLUMN], [FACE_COLUMNS], [2])
+    shape = op.Concat(dimension(op, columns, 0), dimension(op, columns, 1), [5, 2], axis=0)
+    warps = fit_similarity(op, op.Reshape(columns, shape), template)
+    score = op.Slice(chosen, [SCORE_COLUMN], [SCORE_COLUMN + 1], [2])
+    return op.Where(op.Greater(op.Unsqueeze(score, [3]), 0.0), warps, 0.0)
+
+
+def crop_faces(op: Op, frames: Frames, warps: ir.Value, side: int) -> ir.Value:
+    """Aligned crops [B, K, 3, S, S] float32 RGB in [0, 1]; slots without a warp are 0.
+
+    Bilinear, edge pixels repeated outside the frame. Of an I420 frame the planes are read each at
+    their own resolution, and only what was read is converted.
+
+    Args:
+        warps: [B, K, 2, 3] float32, frame to crop.
+        side: S.
+    """
+    axis = np.arange(side, dtype=np.float32)
+    x, y = apply_warps(
+        op, invert_warps(op, warps), constant(op, axis[None]), constant(op, axis[:, None])
+    )
+    batch = dimension(op, warps, 0)
+    flat = op.Concat(batch, [-1], axis=0)
+    x, y, elements = (op.Reshape(value, flat) for value in (x, y, frames.pixels))
+    height, width = frame_size(op, frames.pixels, frames.frame_format)
+    taps = bilinear_taps(op, x, y, height, width)
+    slots = dimension(op, warps, 1)
+
+    def as_channel(values: ir.Value) -> ir.Value:
+        return op.Reshape(values, op.Concat(batch, slots, [1, side, side], axis=0))
+
+    if frames.frame_format == "bgr":
+        channels = [
+            as_channel(gather_bilinear(op, elements, taps, stride=3, start=start))
+            for start in (2, 1, 0)
+        ]
+        crops = op.Mul(op.Concat(*channels, axis=2), 1.0 / 255.0)
+    else:
+        luma = as_channel(gather_bilinear(op, elements, taps))
+        blue, red = (
+            as_channel(values)
+            for values in _read_chroma(op, frames, elements, (x, y), (height, width))
+        )
+        crops = yuv_to_rgb(op, luma, blue, red, color_index(op, frames.options, height))
+    there = op.Greater(op.ReduceMax(op.Abs(warps), [2, 3], keepdims=1), 0.0)
+    return op.Where(op.Unsqueeze(there, [2]), crops, 0.0)
+
+
+def _read_chroma(
+    op: Op,
+    frames: Frames,
+    elements: ir.Value,
+    points: tuple[ir.Value, ir.Value],
+    size: tuple[ir.Value, ir.Value],
+) -> tuple[ir.Value, ir.Value]:
+    """U and V [B, P] at luma positions `points`, where each row's chroma location puts them."""
+    height, width = size
+    offsets = split(op, chroma_offset(op, frames.options), 2, 1)
+    x, y = (
+        op.Mul(op.Sub(position, offset), 0.5)
+        for position, offset in zip(points, offsets, strict=True)
+    )
+    half_height, half_width = op.Div(height, [2]), op.Div(width, [2])
+    taps: BilinearTaps = bilinear_taps(op, x, y, half_height, half_width)
+    start_u = op.Mul(height, width)
+    start_v = op.Add(start_u, op.Mul(half_height, half_width))
+    return (
+        gather_bilinear(op, elements, taps, start=start_u),
+        gather_bilinear(op, elements, taps, start=start_v),
+    )
+
+
+def build(
+    frame_format: FrameFormat,
+    detector: Detector,
+    network: onnx.ModelProto,
+    *,
+    swapper: Swapper | None = None,
+    pixel_boost: int = 1,
+) -> onnx.ModelProto:
+    """The served graph.
+
+    Inputs `frame`, `options` and, with a swapper, `source` (for its K alone); outputs `faces`,
+    `detected_frame` and, with a swapper, `crops` and `warps`, as in `graphs.contract`. Rows whose
+    options are invalid have NaN in all of `faces`, no crops and no warps.
+
+    Args:
+        network: the detector's, batch 1 or free.
+        swapper: whose template and crop size to align to; None gives the locator.
+        pixel_boost: crops are `pixel_boost` times the swapper's size.
+
+    Raises:
+        ValueError: the network is not this detector's, or the swapper has no such boost.
+    """
+    if swapper is not None and pixel_boost not in swapper.pixel_boosts:
+        raise ValueError(
+            f"swapper {swapper.name} can be boosted by {list(swapper.pixel_boosts)},"
+            f" not by {pixel_boost}"
+        )
+    free = with_free_batch(network)
+    check_outputs(detector, [_fixed_shape(value) for value in free.graph.output])
+    role = "locator" if swapper is None else "detector"
+    author = GraphAuthor(f"face_{role}_{frame_format}")
+    op: Op = author.op
+    frame = author.input(frame_spec(FRAME, frame_format))
+    source = None if swapper is None else author.input(_source_spec(swapper))
+    options = author.input(OPTIONS)
+    with author.scope("preprocess"):
+        valid = valid_options(op, options)
+        frames = Frames(to_float(op, frame), frame_format, safe_options(op, options, valid), valid)
+        pixels, box = preprocess(op, detector, frames)
+    (input_name,) = (value.name for value in free.graph.input)
+    outputs = author.embed(free, {input_name: pixels})
+    with author.scope("postprocess"):
+        candidates = decode_candidates(op, detector, outputs)
+        rows = postprocess(op, detector, frames, candidates, box.scale)
+        refused = op.Not(op.Unsqueeze(valid, [2]))
+        faces = op.Where(refused, float("nan"), rows)
+        author.output(faces, FACES)
+        if swapper is not None and source is not None:
+            side = swapper.crop_size * pixel_boost
+            slots = dimension(op, source, 1)
+            shown = op.Where(refused, 0.0, rows)
+            warps = align(op, shown, slots, TEMPLATES[swapper.template] * side)
+            crops = crop_faces(op, frames, warps, side)
+            author.output(crops, replace(CROPS, dims=("K", 3, side, side)))
+            author.output(warps, WARPS)
+    author.output(frame, frame_spec(DETECTED_FRAME, frame_format))
+    author.metadata(_metadata(detector, swapper, pixel_boost))
+    return author.finish()
+
+
+def _source_spec(swapper: Swapper) -> TensorSpec:
+    return replace(SOURCE, dims=("K", swapper.source_length))
+
+
+def _fixed_shape(value: onnx.ValueInfoProto) -> list[int | str | None]:
+    return [
+        dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
+        for dim in value.type.tensor_type.shape.dim
+    ]
+
+
+def _metadata(detector: Detector, swapper: Swapper | None, pixel_boost: int) -> dict[str, str]:
+    entries = {
+        "contract_version": str(CONTRACT_VERSION),
+        "detector": detector.name,
+        "max_detections": str(MAX_DETECTIONS),
+    }
+    if swapper is not None:
+        entries["swapper"] = swapper.name
+        entries["template"] = swapper.template
+        entries["crop_size"] = str(swapper.crop_size * pixel_boost)
+    return entries

@@ -1,0 +1,118 @@
+"""Non-maximum suppression and the order of faces, without data-dependent shapes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from graphs.contract import MAX_DETECTIONS
+from graphs.shapes import Op, constant, split, to_float, to_int64
+
+_DEAD = -1.0
+"""Score of a candidate that is out; thresholds are never negative."""
+
+_LAST = float(np.finfo(np.float32).min)
+"""Sort key of an empty row."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The candidates that survive, best first, 16 rows.
+
+    index: [B, 16] int64, which candidate; arbitrary where nothing was found.
+    scores: [B, 16] float32. found: [B, 16] bool.
+    """
+
+    index: ir.Value
+    scores: ir.Value
+    found: ir.Value
+
+
+def suppress(
+    op: Op,
+    scores: ir.Value,
+    boxes: ir.Value,
+    anchor_count: int,
+    score_threshold: ir.Value,
+    nms_threshold: ir.Value,
+) -> Kept:
+    """Exact greedy non-maximum suppression, the first 16 that it keeps.
+
+    Sixteen rounds of "take the best, suppress what overlaps it", over all candidates. (A fixed
+    point over an overlap matrix is not exact on chains: A suppresses B, so B must not suppress C.)
+    Of equal scores the lowest index is taken, explicitly: no operator's tie rule is relied on.
+    Overlap is measured with insightface's inclusive pixels, width = x2 - x1 + 1, and a candidate
+    is suppressed when intersection / union > threshold. NaN scores are never candidates.
+
+    Args:
+        scores: [B, N] float32. boxes: [B, 4, N] float32, x1 y1 x2 y2, frame pixels.
+        anchor_count: N.
+        score_threshold, nms_threshold: [B, 1] float32, the first above 0.
+
+    Source: insightface 2.1, model_zoo/scrfd.py, SCRFD.nms.
+    """
+    alive = op.Where(op.GreaterOrEqual(scores, score_threshold), scores, _DEAD)
+    low, last = split(op, boxes, 2, 1)
+    high = op.Add(last, 1.0)
+    width, height = split(op, op.Sub(high, low), 2, 1)
+    area = op.Mul(width, height)
+    table = op.Concat(low, high, area, axis=1)
+    number = constant(op, np.arange(anchor_count, dtype=np.float32)[None])
+    limit = op.Unsqueeze(nms_threshold, [2])
+    picks, bests = [], []
+    for _ in range(MAX_DETECTIONS):
+        best = op.ReduceMax(alive, [1], keepdims=1)
+        tied = op.Where(op.Equal(alive, best), number, float(anchor_count))
+        pick = op.ReduceMin(tied, [1], keepdims=1)
+        index = to_int64(op, pick)
+        row = op.GatherElements(table, op.Expand(op.Unsqueeze(index, [1]), [1, 5, 1]), axis=2)
+        pick_low = op.Slice(row, [0], [2], [1])
+        pick_high = op.Slice(row, [2], [4], [1])
+        pick_area = op.Slice(row, [4], [5], [1])
+        sides = op.Relu(op.Sub(op.Min(high, pick_high), op.Max(low, pick_low)))
+        wide, tall = split(op, sides, 2, 1)
+        shared = op.Mul(wide, tall)
+        overlap = op.Div(shared, op.Sub(op.Add(area, pick_area), shared))
+        beaten = op.Squeeze(op.Greater(overlap, limit), [1])
+        # the pick itself is out too, even where its box is so small that it has no overlap
+        alive = op.Where(op.Or(beaten, op.Equal(number, pick)), _DEAD, alive)
+        picks.append(index)
+        bests.append(best)
+    top = op.Concat(*bests, axis=1)
+    return Kept(op.Concat(*picks, axis=1), top, op.Greater(top, 0.0))
+
+
+def order_faces(op: Op, rows: ir.Value, order: ir.Value) -> ir.Value:
+    """Rows of `faces` in the order that each batch row asks for; empty rows last.
+
+    Largest and smallest by box area, left and right by x1, top and bottom by y1, best and worst by
+    score. Equal keys keep the given order.
+
+    Args:
+        rows: [B, 16, 15] float32, best score first; score 0 marks an empty row.
+        order: [B, 1] float32, a `FaceOrder` code.
+    """
+    x1, y1, x2, y2, score = (op.Slice(rows, [i], [i + 1], [2]) for i in range(5))
+    area = op.Mul(op.Sub(x2, x1), op.Sub(y2, y1))
+    # codes come in pairs: 2 k sorts downwards by column k of these, 2 k + 1 upwards
+    keys = op.Concat(area, op.Neg(x1), op.Neg(y1), score, axis=2)
+    pair = op.Floor(op.Mul(order, 0.5))
+    sign = op.Sub(1.0, op.Mul(op.Sub(order, op.Mul(pair, 2.0)), 2.0))
+    column = op.Expand(op.Unsqueeze(to_int64(op, pair), [1]), [1, MAX_DETECTIONS, 1])
+    key = op.Mul(op.GatherElements(keys, column, axis=2), op.Unsqueeze(sign, [1]))
+    key = op.Where(op.Greater(score, 0.0), key, _LAST)
+    # rank = number of rows that go before this one
+    count = np.arange(MAX_DETECTIONS)
+    earlier = constant(op, (count[None, :] < count[:, None])[None])
+    other = op.Transpose(key, perm=[0, 2, 1])
+    before = op.Or(op.Greater(other, key), op.And(op.Equal(other, key), earlier))
+    rank = op.ReduceSum(to_float(op, before), [2], keepdims=0)
+    place = constant(op, count.astype(np.float32)[None, :, None])
+    chosen = to_float(op, op.Equal(op.Unsqueeze(rank, [1]), place))
+    source = op.ReduceSum(
+        op.Mul(chosen, constant(op, count.astype(np.float32)[None, None])), [2], keepdims=1
+    )
+    columns = [1, 1, rows.shape[2] if rows.shape is not None else 15]
+    return op.GatherElements(rows, op.Expand(to_int64(op, source), columns), axis=1)
