@@ -1,0 +1,102 @@
+"""Photos: read upright, written with a note of what was done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from frameswap.errors import UnreadableFile, UnwritableFile
+from frameswap.output_file import output_file
+from frameswap.provenance import write_xmp
+
+__all__ = ["PHOTO_SUFFIXES", "check_photo_output", "is_photo", "read_photo", "write_photo"]
+
+PHOTO_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp")
+"""The formats that can be written with their metadata."""
+
+_ENCODER_OPTIONS: Final = {
+    ".jpg": [cv2.IMWRITE_JPEG_QUALITY, 95],
+    ".jpeg": [cv2.IMWRITE_JPEG_QUALITY, 95],
+    # Above 100 OpenCV writes WebP without loss.
+    ".webp": [cv2.IMWRITE_WEBP_QUALITY, 101],
+    ".png": [cv2.IMWRITE_PNG_COMPRESSION, 3],
+}
+
+
+def is_photo(path: Path) -> bool:
+    """Whether a file is a still picture that OpenCV reads, by its first bytes.
+
+    A GIF counts as video: it may hold many pictures, and PyAV reads it.
+    """
+    return path.is_file() and path.suffix.lower() != ".gif" and bool(cv2.haveImageReader(str(path)))
+
+
+def read_photo(path: Path) -> NDArray[np.uint8]:
+    """Read a photo upright, as its EXIF orientation says.
+
+    Returns:
+        (H, W, 3) uint8 BGR; 16 bits become 8, transparency is left out.
+
+    Raises:
+        UnreadableFile: missing, empty, damaged, or no picture.
+    """
+    try:
+        content = np.fromfile(path, np.uint8)
+    except FileNotFoundError as error:
+        raise UnreadableFile(f"there is no file {path}") from error
+    except OSError as error:
+        raise UnreadableFile(f"{path} cannot be read: {error.strerror}") from error
+    if content.size == 0:
+        raise UnreadableFile(f"{path} is empty")
+    try:
+        image = cv2.imdecode(content, cv2.IMREAD_COLOR)
+    except cv2.error as error:
+        # Above 2^30 pixels, among others.
+        raise UnreadableFile(f"{path} cannot be decoded as a photo: {error.err}") from error
+    if image is None:
+        raise UnreadableFile(
+            f"{path} is damaged, cut off, or no picture that OpenCV reads (PNG, JPEG, WebP and "
+            f"others)"
+        )
+    return np.asarray(image, np.uint8)
+
+
+def check_photo_output(path: Path) -> None:
+    """Raise UnwritableFile unless the suffix is a format that we write."""
+    if path.suffix.lower() not in PHOTO_SUFFIXES:
+        raise UnwritableFile(
+            f"a photo is written as {', '.join(PHOTO_SUFFIXES)}, not {path.suffix or path.name!r}"
+        )
+
+
+def write_photo(path: Path, image: NDArray[np.uint8], *, swapper: str, force: bool) -> None:
+    """Write a photo whole, with XMP metadata that says it was edited by AI.
+
+    Args:
+        image: (H, W, 3) uint8 BGR.
+
+    Raises:
+        UnwritableFile: another format, an output that exists, a full disk.
+    """
+    check_photo_output(path)
+    suffix = path.suffix.lower()
+    try:
+        _, encoded = cv2.imencodeWithMetadata(
+            suffix,
+            image,
+            [cv2.IMAGE_METADATA_XMP],
+            [np.frombuffer(write_xmp(swapper), np.uint8)],
+            _ENCODER_OPTIONS[suffix],
+        )
+    except cv2.error as error:
+        # WebP ends at 16383 pixels a side.
+        raise UnwritableFile(
+            f"a photo of {image.shape[1]} x {image.shape[0]} pixels cannot be written as {suffix}: "
+            f"{error.err or 'the encoder refused it'}; try .png"
+        ) from error
+    with output_file(path, force=force) as temporary:
+        encoded.tofile(temporary)

@@ -1,0 +1,385 @@
+"""Reading a video: its planes as they were decoded, with everything that belongs to them.
+
+An 8-bit 4:2:0 frame goes on without any conversion. Other formats are brought to 8-bit 4:2:0 once.
+Frames are handed out upright, because a detector wants upright faces; the file keeps its display
+matrix and its stored orientation (see VideoFrame.restore).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from frameswap.contract import ChromaLocation, ColorMatrix, ColorRange
+from frameswap.errors import UnreadableFile
+from frameswap.orientation import UPRIGHT, Orientation, orient_planes
+from frameswap.planes import even, pack_planes
+
+__all__ = ["ColorTags", "VideoFrame", "VideoReader"]
+
+_NATIVE_FORMATS: Final = ("yuv420p", "yuvj420p")
+_MATRICES: Final = {
+    # AVColorSpace (libavutil/pixfmt.h) -> the contract's. FCC's coefficients are BT.601's but for
+    # the third digit, SMPTE 240M's are nearest BT.709's.
+    1: ColorMatrix.BT709,
+    2: ColorMatrix.AUTO,
+    4: ColorMatrix.BT601,
+    5: ColorMatrix.BT601,
+    6: ColorMatrix.BT601,
+    7: ColorMatrix.BT709,
+    9: ColorMatrix.BT2020,
+    10: ColorMatrix.BT2020,
+}
+_RGB_SPACE: Final = 0
+_FULL_RANGE: Final = 2
+_HDR_TRANSFERS: Final = {16: "PQ (HDR10)", 18: "HLG"}
+"""AVColorTransferCharacteristic: 8-bit 4:2:0 cannot carry these without visible banding."""
+_CHROMA_LOCATIONS: Final = {
+    1: ChromaLocation.LEFT,
+    2: ChromaLocation.CENTER,
+    3: ChromaLocation.TOP_LEFT,
+}
+_TRUNCATION_S: Final = 1.0
+"""A file that ends this much before its header says is cut off. Below a second, containers and
+their streams differ honestly: edit lists, a last frame's unknown duration."""
+
+_FORMATS_WITH_HEADER: Final = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "flv", "asf")
+"""Whose duration is written in the file; FFmpeg guesses it for others, from the bit rate even."""
+
+OnPacket = Callable[[Any], None]
+
+
+@dataclass(frozen=True)
+class ColorTags:
+    """A stream's colour tags, as FFmpeg's codes (ITU-T H.273); 2 is "unspecified"."""
+
+    matrix: int
+    range: int
+    primaries: int
+    transfer: int
+    chroma: int
+
+    @property
+    def color_matrix(self) -> ColorMatrix:
+        return _MATRICES.get(self.matrix, ColorMatrix.AUTO)
+
+    @property
+    def color_range(self) -> ColorRange:
+        return ColorRange.FULL if self.range == _FULL_RANGE else ColorRange.LIMITED
+
+    @property
+    def chroma_location(self) -> ChromaLocation:
+        return _CHROMA_LOCATIONS.get(self.chroma, ChromaLocation.LEFT)
+
+
+class VideoFrame:
+    """One decoded frame, a `frameswap.frames.FrameSource`.
+
+    pts: presentation time, in units of the stream's time base.
+    height, width: of the stored picture, pixels; may be odd.
+    """
+
+    def __init__(
+        self, planes: list[NDArray[np.uint8]], *, pts: int, orientation: Orientation
+    ) -> None:
+        self._planes = planes
+        self._orientation = orientation
+        self.pts = pts
+        self.height, self.width = planes[0].shape
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(H*3/2, W) of the upright frame, H and W rounded up to even numbers."""
+        height, width = even(self.height), even(self.width)
+        if self._orientation.transposed:
+            height, width = width, height
+        return height * 3 // 2, width
+
+    def copy_to(self, out: NDArray[np.uint8]) -> None:
+        """Write the upright frame as I420 into `out`: (H*3/2, W) uint8, C-contiguous."""
+        if self._orientation == UPRIGHT:
+            pack_planes(self._planes, out)
+        else:
+            stored = np.empty((even(self.height) * 3 // 2, even(self.width)), np.uint8)
+            pack_planes(self._planes, stored)
+            orient_planes(stored, out, self._orientation)
+
+    def restore(self, upright: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Turn an upright I420 frame back to how the stream is stored."""
+        if self._orientation == UPRIGHT:
+            return upright
+        stored = np.empty((even(self.height) * 3 // 2, even(self.width)), np.uint8)
+        orient_planes(upright, stored, self._orientation.inverse())
+        return stored
+
+
+class VideoReader:
+    """The first real video stream of a file, and the packets of the others.
+
+    Args:
+        path: the file.
+
+    Attributes:
+        notes: sentences about what could not be kept as it was.
+
+    Raises:
+        UnreadableFile: missing, empty, damaged, without video, HDR.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.notes: list[str] = []
+        self._on_packet: OnPacket | None = None
+        self._early: list[Any] = []
+        self._end_s = 0.0
+        self._started = False
+        self.container = _open(path)
+        try:
+            self.stream = self._choose_stream()
+            self.stream.thread_type = "AUTO"
+            self.time_base = Fraction(
+                self.stream.time_base.numerator, self.stream.time_base.denominator
+            )
+            self._decoded = self._decode()
+            self._first = self._read_first()
+            self.tags = self._read_tags(self._first)
+            self.display_matrix = _display_matrix(self._first)
+            self.orientation = Orientation.from_matrix(self.display_matrix)
+            self.height, self.width = self._first.height, self._first.width
+            self._target_format = self._choose_format(self._first)
+        except BaseException:
+            self.container.close()
+            raise
+
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.container.close()
+
+    @property
+    def frame_rate(self) -> Fraction:
+        """Frames a second, as well as the container knows it."""
+        rate = self.stream.average_rate or self.stream.guessed_rate or Fraction(25)
+        return Fraction(rate.numerator, rate.denominator)
+
+    @property
+    def frame_count(self) -> int | None:
+        """How many frames the container promises, for a progress line; None when it does not."""
+        if self.stream.frames:
+            return int(self.stream.frames)
+        duration_s = self._promised_s()
+        return round(duration_s * self.frame_rate) if duration_s else None
+
+    @property
+    def chroma_location(self) -> ChromaLocation:
+        """Where chroma lies in the frames as they are handed out.
+
+        A turned or mirrored frame has it where the contract has no word for it; the centre is
+        then the nearest, half a luma pixel off.
+        """
+        if self.orientation != UPRIGHT:
+            return ChromaLocation.CENTER
+        return self.tags.chroma_location
+
+    def send_packets(self, on_packet: OnPacket) -> None:
+        """Have the packets of the other streams handed over, in file order, as frames are read.
+
+        Those that came before the first frame are handed over now. Without this call they are
+        dropped.
+        """
+        self._on_packet = on_packet
+        early, self._early = self._early, []
+        for packet in early:
+            on_packet(packet)
+
+    def frames(self) -> Iterator[VideoFrame]:
+        """Read all frames in presentation order, once.
+
+        Raises:
+            UnreadableFile: damage in mid-file, a file that was cut off, a changing frame size.
+        """
+        last: int | None = None
+        self._started = True
+        self._early.clear()
+        for count, frame in enumerate(self._all_frames()):
+            if (frame.height, frame.width) != (self.height, self.width):
+                raise UnreadableFile(
+                    f"{self.path} changes its size at frame {count} from {self.width} x "
+                    f"{self.height} to {frame.width} x {frame.height}: cut it there and swap the "
+                    f"parts one by one"
+                )
+            pts = self._next_pts(frame.pts, last)
+            yield VideoFrame(self._planes(frame), pts=pts, orientation=self.orientation)
+            last = pts
+        self._check_whole()
+
+    def _choose_stream(self) -> Any:
+        pictures = [
+            stream
+            for stream in self.container.streams.video
+            # A cover picture is a video stream of one frame.
+            if not stream.disposition & av.stream.Disposition.attached_pic
+        ]
+        if not pictures:
+            kinds = sorted({stream.type for stream in self.container.streams}) or ["nothing"]
+            raise UnreadableFile(f"{self.path} has no video stream (it has {', '.join(kinds)})")
+        if len(pictures) > 1:
+            self.notes.append(
+                f"{self.path.name} has {len(pictures)} video streams: the first is used"
+            )
+        if pictures[0].codec_context is None:
+            raise UnreadableFile(f"{self.path} has video of a codec that FFmpeg does not know")
+        return pictures[0]
+
+    def _decode(self) -> Iterator[Any]:
+        """Decode the stream; packets of the others go to `on_packet` as they come."""
+        try:
+            for packet in self.container.demux():
+                self._note_end(packet)
+                if packet.stream.index == self.stream.index:
+                    yield from packet.decode()
+                elif packet.size and self._on_packet is not None:
+                    self._on_packet(packet)
+                elif packet.size and not self._started:
+                    self._early.append(packet)
+        except av.error.FFmpegError as error:
+            raise UnreadableFile(
+                f"{self.path} is damaged or cut off and cannot be decoded to its end "
+                f"({error.strerror}): repair it first, with `ffmpeg -i IN -c copy OUT` for one"
+            ) from error
+
+    def _note_end(self, packet: Any) -> None:
+        if packet.pts is not None and packet.time_base:
+            end = (packet.pts + (packet.duration or 0)) * packet.time_base
+            self._end_s = max(self._end_s, float(end))
+
+    def _read_first(self) -> Any:
+        try:
+            return next(self._decoded)
+        except StopIteration:
+            raise UnreadableFile(f"{self.path} has a video stream without a frame") from None
+
+    def _all_frames(self) -> Iterator[Any]:
+        yield self._first
+        yield from self._decoded
+
+    def _read_tags(self, frame: Any) -> ColorTags:
+        tags = ColorTags(
+            matrix=int(frame.colorspace),
+            range=int(frame.color_range),
+            primaries=int(frame.color_primaries),
+            transfer=int(frame.color_trc),
+            # PyAV 18 does not tell; MPEG's left is then the rule, and JPEG's centre for JPEG.
+            chroma=int(getattr(frame, "chroma_location", 0)),
+        )
+        if tags.transfer in _HDR_TRANSFERS:
+            raise UnreadableFile(
+                f"{self.path} is HDR, {_HDR_TRANSFERS[tags.transfer]}: only SDR video is swapped; "
+                f"convert it to SDR first"
+            )
+        is_full = tags.range == _FULL_RANGE or frame.format.name.startswith("yuvj")
+        is_jpeg = self.stream.codec_context.name == "mjpeg"
+        return ColorTags(
+            # RGB becomes YUV by BT.709's matrix from 720 rows up, BT.601's below.
+            matrix=(1 if frame.height >= 720 else 6) if _is_rgb(frame) else tags.matrix,
+            range=1 if _is_rgb(frame) else _FULL_RANGE if is_full else tags.range,
+            primaries=tags.primaries,
+            transfer=tags.transfer,
+            chroma=tags.chroma or (2 if is_jpeg else 0),
+        )
+
+    def _choose_format(self, frame: Any) -> str:
+        """The pixel format that frames are brought to: their own, when it is 8-bit 4:2:0."""
+        name = frame.format.name
+        if name in _NATIVE_FORMATS:
+            return str(name)
+        bits = max(component.bits for component in frame.format.components)
+        if bits > 8:
+            self.notes.append(f"{bits}-bit video ({name}) is swapped and written with 8 bits")
+        elif name not in ("nv12", "nv21"):
+            self.notes.append(f"{name} video is swapped and written as 4:2:0")
+        # The "j" keeps swscale from squeezing full range to limited.
+        return "yuvj420p" if self.tags.range == _FULL_RANGE else "yuv420p"
+
+    def _planes(self, frame: Any) -> list[NDArray[np.uint8]]:
+        """Y, U and V without the padding at the lines' ends; views of the decoder's buffers."""
+        if frame.format.name != self._target_format:
+            if frame.format.name in _NATIVE_FORMATS and self._target_format in _NATIVE_FORMATS:
+                pass  # The same bytes: only the range tag changed in mid-stream.
+            else:
+                matrix = "ITU709" if self.tags.matrix == 1 else "ITU601"
+                kwargs = {"dst_colorspace": matrix} if _is_rgb(frame) else {}
+                frame = frame.reformat(format=self._target_format, **kwargs)
+        return [
+            np.frombuffer(plane, np.uint8, plane.line_size * plane.height).reshape(
+                plane.height, plane.line_size
+            )[:, : plane.width]
+            for plane in frame.planes
+        ]
+
+    def _next_pts(self, pts: int | None, last: int | None) -> int:
+        """Frames of some formats have no time, or repeat one; encoders want it to grow."""
+        step = max(1, round(1 / (self.frame_rate * self.time_base)))
+        if pts is None:
+            return 0 if last is None else last + step
+        return pts if last is None or pts > last else last + 1
+
+    def _promised_s(self) -> float:
+        # In microseconds, whatever the streams count in.
+        return float(self.container.duration or 0) / 1e6
+
+    def _check_whole(self) -> None:
+        """Compare where the packets of all streams ended with what the header says."""
+        if self.container.format.name not in _FORMATS_WITH_HEADER or not self._promised_s():
+            return
+        start_s = float(self.container.start_time or 0) / 1e6
+        missing_s = start_s + self._promised_s() - self._end_s
+        if missing_s > _TRUNCATION_S:
+            raise UnreadableFile(
+                f"{self.path} is cut off: the last {missing_s:.1f} of {self._promised_s():.1f} s "
+                f"are missing; repair it first, with `ffmpeg -i IN -c copy OUT` for one"
+            )
+
+
+def _open(path: Path) -> Any:
+    if path.is_dir():
+        raise UnreadableFile(f"{path} is a folder, not a video")
+    try:
+        if path.stat().st_size == 0:
+            raise UnreadableFile(f"{path} is empty")
+        return av.open(str(path), metadata_errors="replace")
+    except FileNotFoundError as error:
+        raise UnreadableFile(f"there is no file {path}") from error
+    except PermissionError as error:
+        raise UnreadableFile(f"{path} cannot be read: {error.strerror}") from error
+    except av.error.FFmpegError as error:
+        raise UnreadableFile(
+            f"{path} is no video that FFmpeg reads, or is damaged or cut off ({error.strerror})"
+        ) from error
+
+
+def _is_rgb(frame: Any) -> bool:
+    # A palette has no components of its own, and is of RGB colours.
+    return bool(frame.format.is_rgb or frame.format.has_palette) or (
+        frame.colorspace == _RGB_SPACE and frame.format.name.startswith("gbr")
+    )
+
+
+def _display_matrix(frame: Any) -> tuple[int, ...] | None:
+    """FFmpeg's 3x3 display matrix, 9 integers, when the file has one."""
+    side_data = frame.side_data.get("DISPLAYMATRIX")
+    return None if side_data is None else tuple(np.frombuffer(side_data, np.int32).tolist())

@@ -1,0 +1,433 @@
+"""Reading and writing videos, against PyAV's own reading of the files."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import re
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from clips import Clip, picture, read_contents, read_sound, write_clip
+from frameswap import UnreadableFile, UnwritableFile
+from frameswap.contract import ChromaLocation, ColorMatrix, ColorRange
+from frameswap.output_file import output_file
+from frameswap.video import VideoReader
+from frameswap.video_writer import VideoWriter
+
+
+def read_frames(path: Path) -> list[np.ndarray]:
+    with VideoReader(path) as reader:
+        frames = []
+        for frame in reader.frames():
+            out = np.full(frame.shape, 77, np.uint8)
+            frame.copy_to(out)
+            frames.append(out)
+        return frames
+
+
+def copy_video(path: Path, output: Path, **options: object) -> list[str]:
+    """Read and write as the swap does, with nothing in between."""
+    with VideoReader(path) as reader, output_file(output, force=False) as temporary:
+        writer = VideoWriter(temporary, reader, shown=output, swapper="none", **options)
+        for frame in reader.frames():
+            upright = np.empty(frame.shape, np.uint8)
+            frame.copy_to(upright)
+            writer.write_frame(frame.restore(upright), frame.pts)
+        writer.finish()
+        return [*reader.notes, *writer.notes]
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    return write_clip(tmp_path / "in.mp4", Clip())
+
+
+def test_an_8_bit_420_frame_is_read_as_the_decoder_gave_it(clip: Path) -> None:
+    expected = read_contents(clip).frames
+    frames = read_frames(clip)
+    assert len(frames) == 12
+    for frame, reference in zip(frames, expected, strict=True):
+        np.testing.assert_array_equal(frame, reference)
+
+
+@pytest.mark.parametrize(("width", "height"), [(65, 48), (64, 47), (63, 51), (62, 50), (34, 18)])
+def test_odd_sizes_are_padded_by_repeating_the_last_row_and_column(
+    tmp_path: Path, width: int, height: int
+) -> None:
+    # FFV1 is lossless and takes any size; 62 x 50 has H mod 4 = 2, where U ends in mid-row.
+    path = write_clip(
+        tmp_path / "odd.mkv", Clip(width=width, height=height, codec="ffv1", audio=None, frames=2)
+    )
+    with av.open(str(path)) as container:
+        planes = [
+            np.frombuffer(p, np.uint8).reshape(p.height, p.line_size)[:, : p.width]
+            for p in next(container.decode(video=0)).planes
+        ]
+    luma = np.pad(planes[0], ((0, height % 2), (0, width % 2)), mode="edge")
+    flat = np.concatenate([luma.ravel(), planes[1].ravel(), planes[2].ravel()])
+    frame = read_frames(path)[0]
+    assert frame.shape == (luma.shape[0] * 3 // 2, luma.shape[1])
+    np.testing.assert_array_equal(frame.ravel(), flat)
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_frames_are_handed_out_upright_and_stored_as_before(
+    tmp_path: Path, rotation: int, mirrored: bool
+) -> None:
+    path = write_clip(
+        tmp_path / "r.mp4", Clip(rotation=rotation, mirrored=mirrored, frames=2, audio=None)
+    )
+    reference = read_contents(path)
+    with VideoReader(path) as reader:
+        frame = next(reader.frames())
+        upright = np.empty(frame.shape, np.uint8)
+        frame.copy_to(upright)
+        np.testing.assert_array_equal(frame.restore(upright), reference.frames[0])
+    luma = reference.frames[0][:48]
+    # set_display_rotation turns counter-clockwise, then mirrors; np.rot90 turns the same way.
+    shown = np.rot90(luma, rotation // 90)
+    if mirrored:
+        shown = np.fliplr(shown)
+    np.testing.assert_array_equal(upright[: shown.shape[0]], shown)
+
+
+def test_a_copied_video_keeps_its_frames_times_sound_and_tags(tmp_path: Path) -> None:
+    path = write_clip(
+        tmp_path / "in.mp4",
+        Clip(
+            pts=(0, 500, 2002, 2500, 6006, 6007, 9009),
+            matrix=1,
+            range=1,
+            primaries=1,
+            transfer=1,
+            rotation=90,
+            aspect=Fraction(4, 3),
+            audio_streams=2,
+            metadata={"title": "A title", "comment": "An earlier comment"},
+        ),
+    )
+    output = tmp_path / "out.mp4"
+    assert copy_video(path, output, crf=0) == []
+    before, after = read_contents(path), read_contents(output)
+    assert after.times_s == before.times_s
+    assert len(after.sounds) == 2
+    assert after.sounds == before.sounds
+    assert (after.rotation, after.tags, after.aspect, after.size) == (
+        before.rotation,
+        before.tags,
+        before.aspect,
+        before.size,
+    )
+    assert before.tags == (1, 1, 1, 1)
+    # CRF 0 is lossless: nothing but the encoder stands between the two.
+    np.testing.assert_array_equal(after.frames, before.frames)
+    assert after.metadata["title"] == "A title"
+    assert after.metadata["comment"].startswith("Edited by AI: faces in this picture were replaced")
+    assert after.metadata["comment"].endswith("An earlier comment")
+    assert "compositeWithTrainedAlgorithmicMedia" in after.metadata["description"]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".m4v", ".mov", ".mkv"])
+def test_every_container_keeps_count_and_sound(tmp_path: Path, clip: Path, suffix: str) -> None:
+    output = tmp_path / f"out{suffix}"
+    copy_video(clip, output)
+    after = read_contents(output)
+    assert len(after.frames) == 12
+    assert [data for _, data in after.sounds[0]] == [data for _, data in read_sound(clip, 0)]
+    # Matroska counts in milliseconds and has no times below zero: AAC's priming block moves to
+    # zero there, and the pictures with it.
+    limit = Fraction(1, 1000) if suffix == ".mkv" else 0
+    shift = -read_sound(clip, 0)[0][0] if suffix == ".mkv" else 0
+    for ours, theirs in zip(after.times_s, read_contents(clip).times_s, strict=True):
+        assert abs(ours - shift - theirs) <= limit
+    assert "Edited by AI" in {k.lower(): v for k, v in after.metadata.items()}["comment"]
+
+
+def test_a_video_without_sound_stays_without(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "in.mp4", Clip(audio=None))
+    copy_video(path, tmp_path / "out.mp4")
+    assert read_contents(tmp_path / "out.mp4").sounds == []
+
+
+def test_sound_that_comes_before_the_first_frame_is_kept(tmp_path: Path) -> None:
+    # The pictures start half a second in, so sound packets come first in the file.
+    times = tuple(15000 + 1000 * index for index in range(12))
+    path = write_clip(tmp_path / "in.mkv", Clip(pts=times, time_base=Fraction(1, 30000)))
+    copy_video(path, tmp_path / "out.mkv")
+    assert read_contents(tmp_path / "out.mkv").sounds == read_contents(path).sounds
+
+
+def test_sound_that_the_container_cannot_hold_says_what_to_do(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "in.asf", Clip(audio="wmav2"))
+    output = tmp_path / "out.mp4"
+    with pytest.raises(UnwritableFile, match=r"\.mp4 cannot hold the input's wmav2 .*transcode"):
+        copy_video(path, output)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_transcoded_sound_is_aac_of_the_same_length(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "in.asf", Clip(audio="wmav2", frames=60))
+    copy_video(path, tmp_path / "out.mp4", audio="transcode")
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        stream = container.streams.audio[0]
+        assert stream.codec_context.name == "aac"
+        samples = sum(frame.samples for frame in container.decode(stream))
+    with av.open(str(path)) as container:
+        expected = sum(frame.samples for frame in container.decode(audio=0))
+    # AAC works in blocks of 1024, with up to two of them as start and end padding.
+    assert abs(samples - expected) <= 3 * 1024
+
+
+def test_dropped_sound_is_not_there(tmp_path: Path, clip: Path) -> None:
+    copy_video(clip, tmp_path / "out.mp4", audio="drop")
+    assert read_contents(tmp_path / "out.mp4").sounds == []
+
+
+def test_odd_sizes_are_written_even_and_said(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "odd.mkv", Clip(width=65, height=47, codec="ffv1", audio=None))
+    notes = copy_video(path, tmp_path / "out.mp4", crf=0)
+    assert notes == ["65 x 47 is written as 66 x 48: H.264 wants even sizes"]
+    after = read_contents(tmp_path / "out.mp4")
+    assert after.size == (66, 48)
+    np.testing.assert_array_equal(after.frames[0], read_frames(path)[0])
+
+
+@pytest.mark.parametrize(
+    ("pixel_format", "codec", "note"),
+    [
+        ("yuv422p", "ffv1", "yuv422p video is swapped and written as 4:2:0"),
+        ("yuv444p", "ffv1", "yuv444p video is swapped and written as 4:2:0"),
+        ("gray", "ffv1", "gray video is swapped and written as 4:2:0"),
+        ("bgr0", "ffv1", "bgr0 video is swapped and written as 4:2:0"),
+        ("yuv420p10le", "ffv1", r"10-bit video \(yuv420p10le\) is swapped and written with 8 bits"),
+    ],
+)
+def test_other_pixel_formats_are_brought_to_420_and_said(
+    tmp_path: Path, pixel_format: str, codec: str, note: str
+) -> None:
+    path = write_clip(
+        tmp_path / "in.mkv", Clip(pixel_format=pixel_format, codec=codec, audio=None, frames=3)
+    )
+    with VideoReader(path) as reader:
+        assert re.fullmatch(note, reader.notes[0])
+        frames = list(reader.frames())
+        assert len(frames) == 3
+        out = np.empty(frames[0].shape, np.uint8)
+        frames[0].copy_to(out)
+    reference = av.VideoFrame.from_ndarray(picture(0, 64, 48), format="rgb24")
+    luma = reference.reformat(format="yuv420p").to_ndarray()[:48].astype(int)
+    # Two conversions, each rounding once: swscale through another format and back.
+    assert np.abs(out[:48].astype(int) - luma).max() <= 4
+
+
+@pytest.mark.parametrize(
+    ("tags", "matrix", "color_range"),
+    [
+        ((2, 0), ColorMatrix.AUTO, ColorRange.LIMITED),
+        ((1, 1), ColorMatrix.BT709, ColorRange.LIMITED),
+        ((5, 1), ColorMatrix.BT601, ColorRange.LIMITED),
+        ((6, 2), ColorMatrix.BT601, ColorRange.FULL),
+        ((9, 1), ColorMatrix.BT2020, ColorRange.LIMITED),
+    ],
+)
+def test_colour_tags_become_options_and_are_kept(
+    tmp_path: Path, tags: tuple[int, int], matrix: ColorMatrix, color_range: ColorRange
+) -> None:
+    path = write_clip(tmp_path / "in.mp4", Clip(matrix=tags[0], range=tags[1], frames=3))
+    with VideoReader(path) as reader:
+        assert reader.tags.color_matrix is matrix
+        assert reader.tags.color_range is color_range
+        assert reader.chroma_location is ChromaLocation.LEFT
+    copy_video(path, tmp_path / "out.mp4")
+    assert read_contents(tmp_path / "out.mp4").tags == read_contents(path).tags
+
+
+def test_motion_jpeg_is_full_range_with_centred_chroma(tmp_path: Path) -> None:
+    path = write_clip(
+        tmp_path / "in.mkv",
+        Clip(codec="mjpeg", pixel_format="yuvj420p", audio=None, frames=3, range=2),
+    )
+    with VideoReader(path) as reader:
+        assert reader.tags.color_range is ColorRange.FULL
+        assert reader.chroma_location is ChromaLocation.CENTER
+
+
+@pytest.mark.parametrize(("transfer", "name"), [(16, r"PQ \(HDR10\)"), (18, "HLG")])
+def test_hdr_is_refused_with_a_reason(tmp_path: Path, transfer: int, name: str) -> None:
+    path = write_clip(
+        tmp_path / "in.mp4",
+        Clip(
+            pixel_format="yuv420p10le",
+            transfer=transfer,
+            matrix=9,
+            primaries=9,
+            frames=3,
+            options={"preset": "ultrafast"},
+        ),
+    )
+    with pytest.raises(UnreadableFile, match=f"is HDR, {name}: only SDR"):
+        VideoReader(path)
+
+
+def test_a_cover_picture_is_not_the_video(tmp_path: Path) -> None:
+    path = tmp_path / "sound.m4a"
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=48000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 2048), np.int16), "s16", "stereo")
+        frame.sample_rate = 48000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with pytest.raises(UnreadableFile, match=r"has no video stream \(it has audio\)"):
+        VideoReader(path)
+
+
+def test_a_missing_video_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableFile, match=r"there is no file .*none.mp4"):
+        VideoReader(tmp_path / "none.mp4")
+
+
+def test_a_folder_is_no_video(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableFile, match="is a folder, not a video"):
+        VideoReader(tmp_path)
+
+
+def test_an_empty_file_is_said(tmp_path: Path) -> None:
+    (tmp_path / "zero.mp4").touch()
+    with pytest.raises(UnreadableFile, match=r"zero\.mp4 is empty"):
+        VideoReader(tmp_path / "zero.mp4")
+
+
+@pytest.mark.parametrize("keep", [0.2, 0.5, 0.8, 0.99])
+@pytest.mark.parametrize("flags", [{}, {"movflags": "faststart"}])
+def test_a_cut_off_mp4_is_said_wherever_its_index_is(
+    tmp_path: Path, keep: float, flags: dict[str, str]
+) -> None:
+    path = write_clip(tmp_path / "in.mp4", Clip(frames=240, container_options=flags))
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * keep)])
+    if flags and keep == 0.99:
+        # Less than a second is missing: it is read as far as it goes.
+        assert len(read_frames(path)) >= 200
+        return
+    with pytest.raises(UnreadableFile, match="cut off"):
+        read_frames(path)
+
+
+def test_a_cut_off_matroska_file_is_said(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "in.mkv", Clip(frames=240))
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(UnreadableFile, match=r"is cut off: the last \d\.\d of 8\.0 s are missing"):
+        read_frames(path)
+
+
+def test_frames_that_change_their_size_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "in.h264"
+    parts = []
+    for width in (64, 96):
+        write_clip(tmp_path / f"{width}.h264", Clip(width=width, audio=None, frames=3))
+        parts.append((tmp_path / f"{width}.h264").read_bytes())
+    path.write_bytes(b"".join(parts))
+    with pytest.raises(UnreadableFile, match="changes its size at frame 3 from 64 x 48 to 96 x 48"):
+        read_frames(path)
+
+
+def test_a_stream_without_times_gets_them_from_its_rate(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "in.h264", Clip(audio=None, frames=6))
+    copy_video(path, tmp_path / "out.mp4")
+    times = read_contents(tmp_path / "out.mp4").times_s
+    steps = {b - a for a, b in itertools.pairwise(times)}
+    assert len(times) == 6
+    assert len(steps) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"not a video at all" * 50])
+def test_a_file_of_something_else_is_said(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "junk.mp4"
+    path.write_bytes(content)
+    with pytest.raises(UnreadableFile, match=r"is empty|is no video that FFmpeg reads"):
+        VideoReader(path)
+
+
+def test_a_full_disk_is_said(clip: Path, tmp_path: Path) -> None:
+    # /dev/full answers every write with ENOSPC.
+    full = tmp_path / "full.mp4"
+    full.symlink_to("/dev/full")
+    with (
+        VideoReader(clip) as reader,
+        pytest.raises(UnwritableFile, match=r"the disk of .* is full: nothing was written"),
+    ):
+        VideoWriter(full, reader, shown=tmp_path / "out.mp4", swapper="none")
+
+
+def test_a_file_that_may_not_grow_is_said_at_its_end(tmp_path: Path) -> None:
+    # The limit holds for the whole process, so it is set in one of its own.
+    path = write_clip(tmp_path / "in.mp4", Clip(frames=30, width=320, height=240))
+    code = (
+        "import resource, sys; from pathlib import Path; sys.path.insert(0, sys.argv[3])\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        "from test_video import copy_video\n"
+        "from frameswap import UnwritableFile\n"
+        "try: copy_video(Path(sys.argv[1]), Path(sys.argv[2]), crf=0)\n"
+        "except UnwritableFile as error: print(error)"
+    )
+    output = tmp_path / "out.mp4"
+    arguments = [sys.executable, "-c", code, str(path), str(output), str(Path(__file__).parent)]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=True)
+    assert "grew beyond the file size that is allowed here: nothing was written" in done.stdout
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_output_is_not_there_until_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "out.bin"
+    with output_file(path, force=False) as temporary:
+        temporary.write_bytes(b"whole")
+        assert temporary.suffix == ".bin"
+        assert not path.exists()
+    assert path.read_bytes() == b"whole"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, ValueError])
+def test_an_interrupted_output_leaves_nothing_behind(
+    tmp_path: Path, stop: type[BaseException]
+) -> None:
+    def write_half() -> None:
+        with output_file(tmp_path / "o", force=False) as temporary:
+            temporary.write_bytes(b"half")
+            raise stop("now")
+
+    with pytest.raises(stop, match="now"):
+        write_half()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_that_exists_is_kept_unless_forced(tmp_path: Path) -> None:
+    path = tmp_path / "out.bin"
+    path.write_bytes(b"old")
+    with (
+        pytest.raises(UnwritableFile, match=r"exists already.*--force"),
+        output_file(path, force=False) as temporary,
+    ):
+        temporary.write_bytes(b"new")
+    assert path.read_bytes() == b"old"
+    with output_file(path, force=True) as temporary:
+        temporary.write_bytes(b"new")
+    assert path.read_bytes() == b"new"
+
+
+def test_a_write_that_fails_is_explained(tmp_path: Path) -> None:
+    with pytest.raises(UnwritableFile, match="is full"), output_file(tmp_path / "o", force=False):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with (
+        pytest.raises(UnwritableFile, match="beyond the file size that is allowed"),
+        output_file(tmp_path / "o", force=False),
+    ):
+        raise OSError(errno.EFBIG, "File too large")
