@@ -1,4 +1,4 @@
-"""The command line and environment of the embedded tritonserver, with the reason for each choice."""
+"""Command line and environment of the embedded tritonserver, with the reason for each choice."""
 
 from __future__ import annotations
 

@@ -53,13 +53,37 @@ def main(arguments: list[str]) -> int:
             break
         if readable or os.getppid() != parent:
             server.terminate()
-            if not select.select([ended], [], [], float(patience_s))[0]:
-                server.kill()
+            _wait_for_models(server.pid, ended, float(patience_s))
+            server.kill()
             break
     status = server.wait()
     _end_group(server.pid)
     _remove_shared_memory(prefix)
     return status if status >= 0 else 128 - status
+
+
+def _wait_for_models(server: int, ended: int, patience_s: float) -> None:
+    """Wait until a server that was asked to stop has ended, or has no model process any more.
+
+    Triton finishes its requests, then unloads its models, then looks once a second whether it is
+    done: without model processes there is nothing left to wait for.
+    """
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline:
+        if select.select([ended], [], [], 0.05)[0] or not _children(server):
+            return
+
+
+def _children(process: int) -> list[str]:
+    """Return the process's children (proc(5), /proc/PID/task/TID/children)."""
+    children = []
+    try:
+        for task in os.listdir(f"/proc/{process}/task"):
+            with open(f"/proc/{process}/task/{task}/children", encoding="ascii") as listing:
+                children += listing.read().split()
+    except OSError:
+        return []
+    return children
 
 
 def _end_group(group: int) -> None:

@@ -97,6 +97,7 @@ class EmbeddedServer:
         self._scratch: Path | None = None
         self._ports = (0, 0, 0)
         self._pid = 0
+        self._log_start = 0
         self._repository: Repository | None = None
         self._plan: MemoryPlan | None = None
 
@@ -225,20 +226,22 @@ class EmbeddedServer:
         finally:
             client.close()
 
-    def check_running(self) -> None:
-        """Raise ServerStoppedError, with the reason, when the server has ended by itself."""
-        if not self.is_running:
-            reason = self._failure()
-            raise ServerStoppedError(f"the embedded server has stopped: {reason}.")
+    def describe_end(self) -> str:
+        """Return why the server ended by itself, as far as its log tells."""
+        return self._failure()
+
+    @property
+    def local_grpc_url(self) -> str:
+        """Where this machine reaches the server, which may listen on all addresses."""
+        address = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self._address)
+        return f"{address}:{self._ports[0]}" if address else self.grpc_url
 
     def _url(self, index: int) -> str:
         host = f"[{self._address}]" if ":" in self._address else self._address
         return f"{host}:{self._ports[index]}"
 
     def _client(self) -> triton_grpc.InferenceServerClient:
-        address = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self._address)
-        url = f"{address}:{self._ports[0]}" if address else self.grpc_url
-        return triton_grpc.InferenceServerClient(url)
+        return triton_grpc.InferenceServerClient(self.local_grpc_url)
 
     def _launch(self, distribution: Distribution) -> None:
         """Start, with other ports when one that the system chose was taken meanwhile."""
@@ -264,7 +267,8 @@ class EmbeddedServer:
         log = self.log_path
         try:
             log.parent.mkdir(parents=True, exist_ok=True)
-            log.write_bytes(b"")
+            with log.open("ab") as stream:
+                self._log_start = stream.tell()
         except OSError as error:
             raise StartError(f"the log {log} cannot be written: {error.strerror}.") from error
         command = [
@@ -333,13 +337,18 @@ class EmbeddedServer:
             client.close()
 
     def _read_log(self) -> str:
+        """Return what this start has written to the log."""
         try:
-            return self.log_path.read_text(encoding="utf-8", errors="replace")
+            with self.log_path.open("rb") as stream:
+                stream.seek(self._log_start)
+                return stream.read().decode(errors="replace")
         except OSError:
             return ""
 
     def _failure(self) -> str:
-        status = self._keeper.poll() if self._keeper is not None else None
+        if self._keeper is None or self._scratch is None:
+            return "it is not running"
+        status = self._keeper.poll()
         return explain_failure(self._read_log()) or f"it ended with status {status}"
 
     def _end_keeper(self) -> None:

@@ -56,7 +56,7 @@ class OptionRange:
     def __str__(self) -> str:
         if self.lowest == self.highest:
             return f"{self.lowest:g}"
-        return f"{'a whole number ' if self.whole else ''}{self.lowest:g} to {self.highest:g}"
+        return f"{'a whole number from ' if self.whole else ''}{self.lowest:g} to {self.highest:g}"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,148 @@
+"""`frameswap serve`: an embedded Triton that stays up until Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from tritonclient.utils import InferenceServerException
+
+from server.errors import ServerError
+from server.launcher import EmbeddedServer
+from server.watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+DEFAULT_REPOSITORY: Final = Path(__file__).resolve().parent.parent / "model_repository"
+
+
+def register(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the `serve` command; its parser's `run` takes the arguments and returns an exit code."""
+    parser = subparsers.add_parser(
+        "serve",
+        help="keep an embedded Triton server running on this machine",
+        description="Start a real tritonserver without Docker, and keep its models alive until "
+        "Ctrl-C. Inference is over gRPC; HTTP answers health and metrics only.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--repository", type=Path, default=DEFAULT_REPOSITORY, help="model repository")
+    add("--variant", default="cpu", help="which of its generated configs to serve")
+    add("--models", nargs="+", metavar="NAME", help="load only these (with what they need)")
+    add("--address", default="127.0.0.1", help="address to listen on")
+    add("--grpc-port", type=_port, default=8001, help="0 lets the system choose")
+    add("--http-port", type=_port, default=8000, help="0 lets the system choose")
+    add("--metrics-port", type=_port, default=8002, help="0 lets the system choose")
+    add(
+        "--instances", type=_instance_count, action="append", default=[], metavar="MODEL=COUNT",
+        help="number of instances of one model; may be repeated",
+    )  # fmt: skip
+    add("--log", type=Path, help="file for the server's log")
+    add("--verbose", action="store_true", help="log every request")
+    add(
+        "--frame-size", type=_frame_size, default=(1920, 1080), metavar="WIDTHxHEIGHT",
+        help="usual frame that memory is planned for",
+    )  # fmt: skip
+    add("--requests-in-flight", type=_positive, default=16, help="memory is planned for so many")
+    add("--probe-interval-s", type=float, default=30.0, help="time between two real inferences")
+    parser.set_defaults(run=serve)
+
+
+def serve(arguments: argparse.Namespace) -> int:
+    """Serve until Ctrl-C or SIGTERM; return the exit code."""
+    asked_to_stop = threading.Event()
+    previous = {
+        number: signal.signal(number, lambda *_: asked_to_stop.set())
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        return _serve(arguments, asked_to_stop)
+    except ServerError as error:
+        print(f"frameswap: {error}", file=sys.stderr)
+        return 1
+    except InferenceServerException as error:
+        told = error.message()
+        print(f"frameswap: the server's first inference failed: {told}", file=sys.stderr)
+        return 1
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _serve(arguments: argparse.Namespace, asked_to_stop: threading.Event) -> int:
+    server = EmbeddedServer(
+        arguments.repository,
+        variant=arguments.variant,
+        models=arguments.models,
+        address=arguments.address,
+        grpc_port=arguments.grpc_port,
+        http_port=arguments.http_port,
+        metrics_port=arguments.metrics_port,
+        instance_counts=dict(arguments.instances),
+        log_file=arguments.log,
+        verbose=arguments.verbose,
+        frame_size=arguments.frame_size,
+        requests_in_flight=arguments.requests_in_flight,
+    )
+    _say(f"starting the {arguments.variant} variant of {arguments.repository}")
+    with server, Watchdog(server, _say, probe_interval_s=arguments.probe_interval_s):
+        _say(f"gRPC     {server.grpc_url}   (inference)")
+        _say(f"health   http://{server.http_url}/v2/health/ready")
+        _say(f"metrics  http://{server.metrics_url}/metrics")
+        _say(f"log      {server.log_path}")
+        for line in server.memory_plan.describe():
+            _say(line)
+        if not _is_loopback(arguments.address):
+            _say(
+                f"warning: everyone who reaches {arguments.address} can use this server, and "
+                "Triton 24.10 lacks later security fixes; production is NVIDIA's container"
+            )
+        _say("ready; Ctrl-C stops it")
+        asked_to_stop.wait()
+        _say("stopping")
+    return 0
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"
+
+
+def _port(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= 65535:
+        raise argparse.ArgumentTypeError(f"a port is 0 to 65535, and {number} was given")
+    return number
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"at least 1 is needed, and {number} was given")
+    return number
+
+
+def _instance_count(text: str) -> tuple[str, int]:
+    name, equals, count = text.partition("=")
+    if not (name and equals and count.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} does not read MODEL=COUNT")
+    return name, int(count)
+
+
+def _frame_size(text: str) -> tuple[int, int]:
+    width, cross, height = text.lower().partition("x")
+    if not (cross and width.isdigit() and height.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} does not read WIDTHxHEIGHT")
+    return int(width), int(height)

@@ -1,0 +1,170 @@
+"""Watches an embedded server and brings back what died.
+
+A model's process that dies stays dead in Triton 24.10: each request to it fails after a second,
+while readiness says 200. The watchdog sees the process go and loads that model again, in about the
+time that its network takes to load; the other models go on meanwhile. A server that died is
+started again on its ports. Every so often a real inference through every ensemble shows what
+looking at processes cannot.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+import psutil
+import tritonclient.grpc as triton_grpc
+from tritonclient.utils import InferenceServerException
+
+from server.errors import ServerError
+from server.launcher import EmbeddedServer
+from server.probe import probe, top_models
+
+STUB: Final = "triton_python_backend_stub"
+_UNHEALTHY: Final = re.compile(r"Stub process '(?P<instance>[^']+)' is not healthy")
+LONGEST_PAUSE_S: Final = 60.0
+
+
+class Watchdog:
+    """A thread that keeps a started server's models alive; a context manager.
+
+    Args:
+        server: started, and stopped by the caller after the watchdog.
+        report: called with one sentence for everything that happens.
+        poll_s: time between two looks at the processes.
+        probe_interval_s: time between two real inferences.
+        probe_timeout_s: how long an answer may take when nothing else is being served.
+    """
+
+    def __init__(
+        self,
+        server: EmbeddedServer,
+        report: Callable[[str], None],
+        *,
+        poll_s: float = 0.25,
+        probe_interval_s: float = 30.0,
+        probe_timeout_s: float = 30.0,
+    ) -> None:
+        self._server = server
+        self._report = report
+        self._poll_s = poll_s
+        self._probe_interval_s = probe_interval_s
+        self._probe_timeout_s = probe_timeout_s
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+        self._processes: list[tuple[str, psutil.Process]] = []
+        self._failures = 0
+
+    def __enter__(self) -> Watchdog:
+        self.probe_all()
+        self._processes = self._find_processes()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def probe_all(self) -> None:
+        """Run one real inference through everything that is served.
+
+        Raises:
+            InferenceServerException: the first one that fails.
+        """
+        client = triton_grpc.InferenceServerClient(self._server.local_grpc_url)
+        try:
+            configs = self._server.repository.configs
+            for name in top_models(configs):
+                probe(client, configs[name], timeout_s=self._probe_timeout_s)
+        finally:
+            client.close()
+
+    def _watch(self) -> None:
+        next_probe = time.monotonic() + self._probe_interval_s
+        while not self._stop.wait(self._poll_s):
+            try:
+                if not self._server.is_running:
+                    self._restart_server()
+                for model in sorted({name for name, process in self._processes if _dead(process)}):
+                    self._reload(model, "its process died")
+                if time.monotonic() >= next_probe:
+                    self._probe()
+                    next_probe = time.monotonic() + self._probe_interval_s
+            except ServerError as error:
+                self._failures += 1
+                pause = min(2.0**self._failures, LONGEST_PAUSE_S)
+                self._report(f"{error} Next attempt in {pause:g} s.")
+                self._stop.wait(pause)
+
+    def _probe(self) -> None:
+        answered = self._answers()
+        try:
+            self.probe_all()
+        except InferenceServerException as error:
+            told = error.message()
+            match = _UNHEALTHY.search(told)
+            if match is not None:
+                self._reload(self._model_of(match["instance"]), "it did not answer")
+            elif "Deadline" in told and self._answers() > answered:
+                # It works, on so much that a probe waits in the queue: not dead.
+                self._report("the server is too busy to answer a probe in time.")
+            else:
+                self._report(f"a probe failed ({told}); restarting the server.")
+                self._restart_server()
+        else:
+            self._failures = 0
+
+    def _answers(self) -> int:
+        """Return how many requests all models have answered so far."""
+        client = triton_grpc.InferenceServerClient(self._server.local_grpc_url)
+        try:
+            statistics = client.get_inference_statistics(client_timeout=5.0)
+        except InferenceServerException:
+            return 0
+        finally:
+            client.close()
+        return sum(model.inference_stats.success.count for model in statistics.model_stats)
+
+    def _reload(self, model: str, reason: str) -> None:
+        started = time.monotonic()
+        self._report(f"{model}: {reason}; loading it again.")
+        self._server.reload(model)
+        self._processes = self._find_processes()
+        self._report(f"{model}: back after {time.monotonic() - started:.1f} s.")
+
+    def _restart_server(self) -> None:
+        started = time.monotonic()
+        self._report(f"the server ended ({self._server.describe_end()}); starting it again.")
+        self._server.restart()
+        self._processes = self._find_processes()
+        self._report(f"the server is back after {time.monotonic() - started:.1f} s.")
+
+    def _find_processes(self) -> list[tuple[str, psutil.Process]]:
+        """Return the models' processes, each with its model's name; empty without a server."""
+        if not psutil.pid_exists(self._server.pid):
+            return []
+        found = []
+        for process in psutil.Process(self._server.pid).children():
+            try:
+                arguments = process.cmdline()
+            except psutil.NoSuchProcess:
+                continue
+            # The stub is started as: stub MODEL_FILE ... INSTANCE_NAME BACKEND_FOLDER
+            if len(arguments) > 2 and arguments[0].endswith(STUB):
+                found.append((self._model_of(arguments[-2]), process))
+        return found
+
+    def _model_of(self, instance: str) -> str:
+        """Return the model of an instance's name, which is the model's, then `_` and numbers."""
+        names = self._server.repository.configs
+        return max((name for name in names if instance.startswith(f"{name}_")), key=len)
+
+
+def _dead(process: psutil.Process) -> bool:
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True

@@ -1,0 +1,36 @@
+"""One server of tiny models for all tests of this folder, and what they ask it with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from server.launcher import EmbeddedServer
+from tests.server.asking import Asker
+from tests.server.tiny_models import write_tiny_repository
+
+
+@pytest.fixture(scope="session")
+def tiny_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_repository(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def tiny_server(tiny_repository: Path) -> Iterator[EmbeddedServer]:
+    with EmbeddedServer(tiny_repository) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def asker(tiny_server: EmbeddedServer) -> Iterator[Asker]:
+    asker = Asker(tiny_server.grpc_url)
+    yield asker
+    asker.client.close()
+
+
+@pytest.fixture
+def random() -> np.random.Generator:
+    return np.random.default_rng(7)
