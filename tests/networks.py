@@ -11,6 +11,7 @@ arcface_onnx.py). None of these swaps a face.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,9 +35,7 @@ class NetworkWriter:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
 
-    def node(
-        self, op_type: str, *inputs: str, output: str | None = None, **attributes: object
-    ) -> str:
+    def node(self, op_type: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
         name = output or f"{op_type}_{len(self.nodes)}"
         self.nodes.append(
             helper.make_node(op_type, list(inputs), [name], name=f"n_{name}", **attributes)
@@ -59,7 +58,7 @@ class NetworkWriter:
     def bias(self, length: int) -> str:
         return self.constant((0.1 * self.rng.normal(size=length)).astype(self.dtype))
 
-    def conv(self, x: str, cin: int, cout: int, size: int, **attributes: object) -> str:
+    def conv(self, x: str, cin: int, cout: int, size: int, **attributes: Any) -> str:
         weight, bias = self.weight(cout, cin, size, size), self.bias(cout)
         return self.node("Conv", x, weight, bias, kernel_shape=[size, size], **attributes)
 
