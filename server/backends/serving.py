@@ -116,7 +116,8 @@ class RequestLoop:
             # Whatever the engine throws (a shape it refuses, no memory) belongs to these requests
             # alone: the process must live on for the next batch.
             if len(requests) == 1:
-                return [self._fail(error)]
+                refused = isinstance(error, RequestError)
+                return [self._refuse(error) if refused else self._fail(error)]
             alone = zip(requests, arrays, strict=True)
             return [self._answer([request], [inputs])[0] for request, inputs in alone]
         return [
@@ -163,7 +164,7 @@ class RequestLoop:
                 tensors.append(self._memory.hand_through(name, given[source], arrays[source]))
         return self._utils.InferenceResponse(tensors)
 
-    def _refuse(self, error: RequestError) -> Any:
+    def _refuse(self, error: Exception) -> Any:
         code = self._utils.TritonError.INVALID_ARG
         return self._utils.InferenceResponse([], self._utils.TritonError(str(error), code))
 

@@ -37,7 +37,8 @@ _LIBRARIES = ("libnvinfer.so.11", "libnvinfer_plugin.so.11", "libnvonnxparser.so
 _DUMP = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
-import tensorrt
+import importlib
+tensorrt = importlib.import_module(sys.argv[2])
 print(json.dumps({
     name: {
         attribute: (getattr(getattr(value, attribute), "__doc__", None) or "").strip()
@@ -68,9 +69,18 @@ def tensorrt_11_api(folder: Path) -> Api:
     spec = find_spec("tensorrt_bindings")
     assert spec is not None
     assert spec.origin is not None
+    return _dump(Path(spec.origin).parent, "tensorrt", {"LD_LIBRARY_PATH": str(folder)})
+
+
+def tensorrt_rtx_api() -> Api:
+    """The API of the TensorRT-RTX that is installed."""
+    return _dump(Path(), "tensorrt_rtx", {})
+
+
+def _dump(folder: Path, module: str, environment: dict[str, str]) -> Api:
     dump = subprocess.run(
-        [sys.executable, "-c", _DUMP, str(Path(spec.origin).parent)],
-        env={**os.environ, "LD_LIBRARY_PATH": str(folder)},
+        [sys.executable, "-c", _DUMP, str(folder), module],
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
         check=True,

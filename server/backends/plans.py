@@ -1,0 +1,133 @@
+"""Which TensorRT plan an instance loads, and which it must not: all of it without a GPU.
+
+A model folder holds one plan, or one for each compute capability, named by `cc_model_filenames`
+as NVIDIA's C++ backend reads it. `model.plan` is TensorRT's, `model.rtx.plan` TensorRT-RTX's;
+the parameter `engine_flavour` says which library loads it, and the manifest beside the plan says
+which library, release and GPU it was made for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from engines.errors import EngineError
+from engines.files import publish_file
+from engines.manifest import ServerVersions, read_manifest, refuse_reason
+
+from .common import RequestError
+
+DEFAULT_FILENAMES = {"tensorrt": "model.plan", "tensorrt_rtx": "model.rtx.plan"}
+
+Ranges = Mapping[str, tuple[Sequence[int], Sequence[int]]]
+"""Input name to the smallest and the largest shape that a plan takes, batch axis first."""
+
+
+class PlanError(ValueError):
+    """One sentence: why an instance cannot load its plan, and what to run."""
+
+
+def read_flavour(parameters: Mapping[str, str], name: str) -> str:
+    """The library that loads the plan: `tensorrt` unless the variant says `tensorrt_rtx`.
+
+    Raises:
+        PlanError: the parameter names neither.
+    """
+    flavour = parameters.get("engine_flavour") or "tensorrt"
+    if flavour not in DEFAULT_FILENAMES:
+        raise PlanError(
+            f"parameter engine_flavour of {name} must be tensorrt or tensorrt_rtx, "
+            f"and is {flavour!r}."
+        )
+    return flavour
+
+
+def choose_plan(
+    folder: Path, config: Mapping[str, Any], flavour: str, compute_capability: str
+) -> Path:
+    """The plan for a GPU: the one that `cc_model_filenames` names for it, else the default.
+
+    Args:
+        folder: the model's version folder.
+        config: Triton's model configuration.
+        compute_capability: the GPU's, like "8.9".
+
+    Raises:
+        PlanError: the file is not there.
+    """
+    named = config.get("cc_model_filenames") or {}
+    default = config.get("default_model_filename") or DEFAULT_FILENAMES[flavour]
+    path = folder / named.get(compute_capability, default)
+    if not path.is_file():
+        raise PlanError(
+            f"{path} is missing: run `python build_engines.py --compute-capability "
+            f"{compute_capability}` to compile it."
+        )
+    return path
+
+
+def check_plan(path: Path, flavour: str, version: str, compute_capability: str) -> None:
+    """Refuse a plan of another flavour, release or GPU before the library sees it.
+
+    Args:
+        version: of the library that would load it.
+
+    Raises:
+        PlanError: it would not load; the sentence says what to run.
+    """
+    try:
+        manifest = read_manifest(path)
+    except EngineError as error:
+        raise PlanError(str(error)) from error
+    server = ServerVersions(
+        tensorrt=version if flavour == "tensorrt" else None,
+        tensorrt_rtx=version if flavour == "tensorrt_rtx" else None,
+        compute_capabilities=(compute_capability,),
+    )
+    reason = refuse_reason(manifest, server)
+    if reason is not None:
+        raise PlanError(reason)
+
+
+def check_shapes(model: str, shapes: Mapping[str, Sequence[int]], ranges: Ranges) -> None:
+    """Refuse inputs outside a plan's profile, naming the axis.
+
+    Raises:
+        RequestError: an input is missing or one of its axes is outside the profile.
+    """
+    for name, (low, high) in ranges.items():
+        if name not in shapes:
+            raise RequestError(f"{model} needs the input {name!r}, and it was not sent.")
+        shape = tuple(shapes[name])
+        inside = len(shape) == len(low) and all(
+            least <= size <= most for least, size, most in zip(low, shape, high, strict=True)
+        )
+        if not inside:
+            raise RequestError(
+                f"input {name!r} of {model} has the shape {list(shape)}, and its plan takes "
+                f"{list(low)} to {list(high)}; send less, or build a plan with larger limits."
+            )
+
+
+def runtime_cache_path(folder: Path, plan: bytes, device_name: str, version: str) -> Path:
+    """Where the kernels that TensorRT-RTX made for a plan on one kind of GPU are kept."""
+    device = "".join(c if c.isalnum() else "-" for c in device_name).strip("-")
+    return folder / f"{hashlib.sha256(plan).hexdigest()[:32]}-{device}-{version}.kernels"
+
+
+def load_runtime_cache(path: Path) -> bytes:
+    """What an earlier load kept; empty when there is nothing."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def save_runtime_cache(path: Path, before: bytes, after: bytes) -> None:
+    """Keep new kernels for the next load; a folder that cannot be written costs time only."""
+    if after and after != before:
+        with contextlib.suppress(OSError):
+            publish_file(path, after)

@@ -1,0 +1,198 @@
+"""TensorRT as a Python-based Triton backend, with the name of NVIDIA's C++ one.
+
+A server without NVIDIA's `libtriton_tensorrt.so` (the one from a wheel) uses this file; where the
+library is there, Triton prefers it and this file is never read. A model folder holds `model.plan`
+(TensorRT) or `model.rtx.plan` (TensorRT-RTX), as the parameter `engine_flavour` says, or one plan
+a compute capability, named in `cc_model_filenames`. TensorRT-RTX does not run on compute
+capability 9.0 and 10.0 (H100, B200): such GPUs need TensorRT.
+
+One process, one CUDA context and one execution context an instance. Tensors stay on the device.
+`optimization.cuda.graphs` turns on CUDA graphs for shapes that repeat. What TensorRT-RTX compiles
+while it loads is kept in `runtime_cache` (a folder; the shared cache where the config names none).
+
+Everything that needs no device is in `frameswap_backend.plans` and `.tensorrt_network`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import triton_python_backend_utils as pb_utils
+from frameswap_backend.common import ModelSettings
+from frameswap_backend.device import (
+    DeviceMemory,
+    limit_rows,
+    padded_sizes,
+    row_padding,
+    warm_inputs,
+)
+from frameswap_backend.plans import (
+    PlanError,
+    check_plan,
+    choose_plan,
+    load_runtime_cache,
+    read_flavour,
+    runtime_cache_path,
+    save_runtime_cache,
+)
+from frameswap_backend.serving import RequestLoop
+from frameswap_backend.tensorrt_network import TensorRTNetwork, load_engine, make_log
+
+
+class TritonPythonModel:
+    """The class that Triton's Python backend looks for."""
+
+    def initialize(self, args: Mapping[str, str]) -> None:
+        """Load the plan; an exception here is the model's load error.
+
+        Args:
+            args: `model_config` (JSON), `model_repository` (the model's folder), `model_version`,
+                `model_instance_kind`, `model_instance_device_id`.
+        """
+        config = json.loads(args["model_config"])
+        settings = limit_rows(ModelSettings.from_config(config, default_filename="model.plan"))
+        try:
+            if args["model_instance_kind"] != "GPU":
+                raise PlanError("TensorRT needs KIND_GPU; serve the cpu variant without a GPU.")
+            flavour = read_flavour(settings.parameters, settings.name)
+            trt = import_runtime(flavour)
+            memory = DeviceMemory(pb_utils.Tensor, int(args["model_instance_device_id"]))
+            folder = Path(args["model_repository"]) / args["model_version"]
+            self._start(settings, config, folder, flavour, trt, memory)
+        except (ValueError, RuntimeError) as error:
+            raise pb_utils.TritonModelException(f"{settings.name}: {error}") from error
+
+    def _start(
+        self,
+        settings: ModelSettings,
+        config: Mapping[str, Any],
+        folder: Path,
+        flavour: str,
+        trt: Any,
+        memory: DeviceMemory,
+    ) -> None:
+        device_name, compute_capability = describe_device(memory.device_id)
+        path = choose_plan(folder, config, flavour, compute_capability)
+        check_plan(path, flavour, trt.__version__, compute_capability)
+        plan, log = path.read_bytes(), make_log(trt)
+        engine = load_engine(trt, plan, log, settings.name)
+        graphs = bool(settings.optimization.get("cuda", {}).get("graphs"))
+        sizes = padded_sizes(settings)
+        memory.begin()
+        rtx = None
+        if flavour == "tensorrt_rtx":
+            kernels = runtime_cache_path(
+                runtime_cache_folder(settings), plan, device_name, trt.__version__
+            )
+            rtx = RtxLoader(trt, engine, kernels, graphs)
+            context, capture = rtx.context(), None
+        else:
+            context = engine.create_execution_context()
+            capture = capture_graph if graphs else None
+        runner = TensorRTNetwork(settings.name, trt, engine, context, memory, log, capture)
+        unknown = set(settings.computed_outputs) - set(runner.outputs)
+        if unknown:
+            raise PlanError(f"{path} has no output {', '.join(sorted(unknown))}: build it again.")
+        warm_up(runner, settings, sizes, memory)
+        if rtx is not None:
+            rtx.keep_kernels()
+        self._loop = RequestLoop(settings, runner, memory, pb_utils, padded_rows=row_padding(sizes))
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """Answer one batch; one response a request."""
+        return self._loop.execute(requests)
+
+
+class RtxLoader:
+    """TensorRT-RTX's own: the cache of kernels made at load, and CUDA graphs inside the library."""
+
+    def __init__(self, trt: Any, engine: Any, path: Path, graphs: bool) -> None:
+        self._path = path
+        self._before = load_runtime_cache(path)
+        self._engine = engine
+        self._config = runtime_config = engine.create_runtime_config()
+        self._runtime_cache = runtime_cache = runtime_config.create_runtime_cache()
+        if self._before:
+            # Kernels of another driver or GPU are refused by the library, and made again.
+            runtime_cache.deserialize(self._before)
+        runtime_config.set_runtime_cache(runtime_cache)
+        if graphs:
+            runtime_config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+
+    def context(self) -> Any:
+        """The execution context that uses the cache."""
+        engine = self._engine
+        return engine.create_execution_context(self._config)
+
+    def keep_kernels(self) -> None:
+        """Keep what was compiled so far for the next load."""
+        runtime_cache = self._runtime_cache
+        save_runtime_cache(self._path, self._before, bytes(runtime_cache.serialize()))
+
+
+def import_runtime(flavour: str) -> Any:
+    """The library that loads plans of `flavour`.
+
+    Raises:
+        PlanError: it is not installed.
+    """
+    try:
+        trt = importlib.import_module(flavour)
+    except ImportError:
+        trt = None
+    if not hasattr(trt, "Runtime"):
+        package = "tensorrt-rtx" if flavour == "tensorrt_rtx" else "tensorrt"
+        raise PlanError(f"the Python package {package} is not installed in the server's Python.")
+    return trt
+
+
+def describe_device(device_id: int) -> tuple[str, str]:
+    """Name and compute capability of a CUDA device, like ("NVIDIA RTX 4090", "8.9")."""
+    import cupy
+
+    properties = cupy.cuda.runtime.getDeviceProperties(device_id)
+    return properties["name"].decode(), f"{properties['major']}.{properties['minor']}"
+
+
+def runtime_cache_folder(settings: ModelSettings) -> Path:
+    """The folder that the config names, or the one in the shared cache."""
+    named = settings.parameters.get("runtime_cache")
+    if named:
+        return Path(named)
+    from graphs.weights import cache_dir
+
+    return cache_dir() / "rtx_runtime"
+
+
+def warm_up(
+    runner: TensorRTNetwork, settings: ModelSettings, sizes: Sequence[int], memory: DeviceMemory
+) -> None:
+    """Run every batch size once, on small frames, so that no user waits for the first kernels."""
+    for rows in sizes:
+        runner.run(warm_inputs(settings, rows, memory), settings.computed_outputs, rows)
+    memory.finish()
+
+
+def capture_graph(enqueue: Callable[[], None]) -> Callable[[], None] | None:
+    """Capture what `enqueue` puts on the current stream; None where that cannot be captured."""
+    import cupy
+
+    stream = cupy.cuda.get_current_stream()
+    stream.begin_capture()
+    try:
+        enqueue()
+    except RuntimeError:
+        # The broken capture has to be ended all the same, or the stream stays unusable.
+        with contextlib.suppress(cupy.cuda.runtime.CUDARuntimeError):
+            stream.end_capture()
+        return None
+    try:
+        graph = stream.end_capture()
+    except cupy.cuda.runtime.CUDARuntimeError:
+        return None
+    return lambda: graph.launch(stream)
