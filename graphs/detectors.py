@@ -18,10 +18,10 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from graphs.contract import DEFAULT_NMS_THRESHOLD, DEFAULT_SCORE_THRESHOLD, DETECTOR_SIZE
+from graphs.pixels import ChannelOrder
 from graphs.shapes import Op, constant, split
 
 DetectorFamily = Literal["yunet", "scrfd", "yoloface"]
-ChannelOrder = Literal["rgb", "bgr"]
 
 
 @dataclass(frozen=True, kw_only=True)

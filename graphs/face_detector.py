@@ -85,10 +85,8 @@ class Frames:
 
 def preprocess(op: Op, detector: Detector, frames: Frames) -> tuple[ir.Value, Letterbox]:
     """The network's input [B, 3, 640, 640] float32, and the letterbox it came from."""
-    box = letterbox(op, frames.pixels, frames.frame_format, frames.options)
+    box = letterbox(op, frames.pixels, frames.frame_format, frames.options, detector.channel_order)
     pixels = box.pixels
-    if detector.channel_order == "bgr":
-        pixels = op.Gather(pixels, [2, 1, 0], axis=1)
     if detector.mean != 0.0:
         pixels = op.Sub(pixels, detector.mean)
     if detector.std != 1.0:

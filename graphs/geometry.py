@@ -198,11 +198,13 @@ def sample_planes(
 class BilinearTaps:
     """Four neighbours of each point of a plane stored row by row, and how much each counts.
 
-    offsets: four int64 tensors [B, P], element offsets into one plane.
+    first: int64 [B, P], element offset of the upper left neighbour within the plane.
+    steps: int64 [1] each, from there to the right and to the lower neighbour.
     right, below: float32 [B, P], weights of the right and the lower neighbours, in [0, 1].
     """
 
-    offsets: tuple[ir.Value, ir.Value, ir.Value, ir.Value]
+    first: ir.Value
+    steps: tuple[ir.Value, ir.Value]
     right: ir.Value
     below: ir.Value
 
@@ -212,25 +214,23 @@ def bilinear_taps(
 ) -> BilinearTaps:
     """Taps of points x, y ([B, P] float32, pixels) in planes [height, width] (int64 [1] each).
 
-    Points outside read the nearest edge pixel (border replicate).
+    Points outside read the nearest edge pixel (border replicate). Beside the last pixel the first
+    neighbour is the last but one, with all the weight on the other, so that the steps between
+    neighbours are the same everywhere.
     """
-    neighbours, weights = [], []
+    firsts, weights = [], []
     for position, size in ((x, width), (y, height)):
-        last = op.Sub(size, [1])
-        inside = op.Min(op.Max(position, 0.0), to_float(op, last))
-        low = op.Floor(inside)
+        last = op.Sub(to_float(op, size), 1.0)
+        inside = op.Min(op.Max(position, 0.0), last)
+        low = op.Min(op.Floor(inside), op.Max(op.Sub(last, 1.0), 0.0))
         weights.append(op.Sub(inside, low))
-        first = to_int64(op, low)
-        neighbours.append((first, op.Min(op.Add(first, [1]), last)))
-    (left, right), (above, below) = neighbours
-    row_above, row_below = op.Mul(above, width), op.Mul(below, width)
+        firsts.append(to_int64(op, low))
+    # a plane of one row or column has no other neighbour
+    step_right = op.Min(op.Sub(width, [1]), [1])
+    step_below = op.Mul(op.Min(op.Sub(height, [1]), [1]), width)
     return BilinearTaps(
-        offsets=(
-            op.Add(row_above, left),
-            op.Add(row_above, right),
-            op.Add(row_below, left),
-            op.Add(row_below, right),
-        ),
+        first=op.Add(op.Mul(firsts[1], width), firsts[0]),
+        steps=(step_right, step_below),
         right=weights[0],
         below=weights[1],
     )
@@ -249,12 +249,14 @@ def gather_bilinear(
         stride: elements from one pixel to the next.
         start: offset of the plane's (or channel's) first element, an int or int64 [1].
     """
-    values = []
-    for offset in taps.offsets:
-        index = op.Mul(offset, [stride]) if stride != 1 else offset
-        if not (isinstance(start, int) and start == 0):
-            index = op.Add(index, [start] if isinstance(start, int) else start)
-        values.append(op.GatherElements(elements, index, axis=1))
+    first, (right, below) = taps.first, taps.steps
+    if stride != 1:
+        first, right, below = (op.Mul(value, [stride]) for value in (first, right, below))
+    if isinstance(start, ir.Value) or start != 0:
+        first = op.Add(first, start if isinstance(start, ir.Value) else [start])
+    values = [op.GatherElements(elements, first, axis=1)]
+    for step in (right, below, op.Add(right, below)):
+        values.append(op.GatherElements(elements, op.Add(first, step), axis=1))
     above = _lerp(op, values[0], values[1], taps.right)
     below = _lerp(op, values[2], values[3], taps.right)
     return _lerp(op, above, below, taps.below)

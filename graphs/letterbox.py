@@ -12,15 +12,16 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from graphs.contract import DETECTOR_SIZE, FrameFormat
-from graphs.pixels import chroma_offset, color_index, frame_size, yuv_to_rgb
+from graphs.pixels import ChannelOrder, chroma_offset, color_index, frame_size, yuv_to_rgb
 from graphs.shapes import Op, dimension, split, to_float
 
 
 @dataclass(frozen=True)
 class Letterbox:
-    """pixels: [B, 3, 640, 640] float32 RGB in 0..255. scale: float32 [1], letterbox px / frame px.
+    """A letterboxed batch: a position in the frame is the one in the letterbox divided by `scale`.
 
-    A position in the frame is the position in the letterbox divided by `scale`.
+    pixels: [B, 3, 640, 640] float32 in 0..255, RGB or BGR as asked.
+    scale: float32 [1], letterbox pixels per frame pixel.
     """
 
     pixels: ir.Value
@@ -41,7 +42,9 @@ class ResizeTaps:
 def letterbox_size(op: Op, height: ir.Value, width: ir.Value) -> tuple[ir.Value, ir.Value]:
     """New height and width, int64 [1] each, of a frame that is fitted into the square.
 
-    The longer side becomes 640, the other one is truncated: 640 * short // long.
+    The longer side becomes 640, the other one is truncated: 640 * short // long. (insightface
+    divides in floating point, which for a few portrait sizes comes out one column short: 426 for
+    854 x 1280, where 427 is exact.)
     """
     side = [DETECTOR_SIZE]
     new_height = op.Min(op.Div(op.Mul(height, side), width), side)
@@ -124,7 +127,7 @@ def _mix_three(op: Op, lines: ir.Value, taps: ResizeTaps) -> ir.Value:
 
 
 def _resize_bgr(op: Op, frame: ir.Value, rows: ResizeTaps, columns: ResizeTaps) -> ir.Value:
-    """RGB [B, 3, h, w] from frames [B, H, W, 3] float32 BGR.
+    """Channels as they come, [B, 3, h, w], from frames [B, H, W, 3] float32.
 
     Lines are gathered whole and the picture is turned in between: a copy of whole lines is much
     faster on a CPU than one of single pixels.
@@ -135,8 +138,7 @@ def _resize_bgr(op: Op, frame: ir.Value, rows: ResizeTaps, columns: ResizeTaps) 
     turned = op.Transpose(lines, perm=[0, 2, 1])
     pixels = op.Reshape(turned, op.Concat(batch, width, [3], height, axis=0))
     small = _mix_two(op, pixels, columns, op.Unsqueeze(columns.weights[0], [1, 2]))
-    planes = op.Transpose(small, perm=[0, 2, 3, 1])
-    return op.Gather(planes, [2, 1, 0], axis=1)
+    return op.Transpose(small, perm=[0, 2, 3, 1])
 
 
 def _resize_luma(op: Op, frame: ir.Value, rows: ResizeTaps, columns: ResizeTaps) -> ir.Value:
@@ -172,13 +174,18 @@ def _resize_chroma(
 
 
 def letterbox(
-    op: Op, frame: ir.Value, frame_format: FrameFormat, options: ir.Value | None
+    op: Op,
+    frame: ir.Value,
+    frame_format: FrameFormat,
+    options: ir.Value,
+    channel_order: ChannelOrder,
 ) -> Letterbox:
     """A batch of frames as the detector sees it.
 
     Args:
         frame: [B, H*3/2, W] (i420) or [B, H, W, 3] (bgr) float32 in 0..255.
-        options: [B, 8] float32, valid; only I420 frames need it.
+        options: [B, 8] float32, valid: the colour space of I420 frames.
+        channel_order: of the result.
 
     Source: insightface 2.1, model_zoo/scrfd.py; OpenCV, imgproc/resize (INTER_LINEAR).
     """
@@ -186,9 +193,10 @@ def letterbox(
     new_height, new_width = letterbox_size(op, height, width)
     rows, columns = resize_taps(op, height, new_height), resize_taps(op, width, new_width)
     if frame_format == "bgr":
-        rgb = _resize_bgr(op, frame, rows, columns)
+        picture = _resize_bgr(op, frame, rows, columns)
+        if channel_order == "rgb":
+            picture = op.Gather(picture, [2, 1, 0], axis=1)
     else:
-        assert options is not None, "an I420 frame has its colour space in options"
         luma = _resize_luma(op, frame, rows, columns)
         offset_x, offset_y = split(op, chroma_offset(op, options), 2, 1)
         chroma = _resize_chroma(
@@ -200,12 +208,13 @@ def letterbox(
         )
         blue, red = (op.Unsqueeze(plane, [1]) for plane in split(op, chroma, 2, 1))
         color = color_index(op, options, height)
-        mixed = yuv_to_rgb(op, op.Unsqueeze(luma, [1, 2]), blue, red, color)
-        rgb = op.Mul(op.Squeeze(mixed, [1]), 255.0)
+        planes = (op.Unsqueeze(luma, [1, 2]), blue, red)
+        mixed = yuv_to_rgb(op, *planes, color, channel_order=channel_order, white=255.0)
+        picture = op.Squeeze(mixed, [1])
     side = [DETECTOR_SIZE]
     padding = op.Concat(
         [0, 0, 0, 0, 0, 0], op.Sub(side, new_height), op.Sub(side, new_width), axis=0
     )
     # the Reshape changes nothing but tells a compiler that the network's input size is fixed
-    square = op.Reshape(op.Pad(rgb, padding), [0, 3, DETECTOR_SIZE, DETECTOR_SIZE])
+    square = op.Reshape(op.Pad(picture, padding), [0, 3, DETECTOR_SIZE, DETECTOR_SIZE])
     return Letterbox(square, op.Div(to_float(op, new_height), to_float(op, height)))

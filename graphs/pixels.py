@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,7 @@ from graphs.contract import (
 from graphs.shapes import Op, constant, dimension, to_float, to_int64
 
 Array = npt.NDArray[np.float64]
+ChannelOrder = Literal["rgb", "bgr"]
 
 LUMA_WEIGHTS: Final[Mapping[ColorMatrix, tuple[float, float]]] = MappingProxyType(
     {
@@ -204,16 +205,29 @@ def _mix(op: Op, channels: tuple[ir.Value, ...], table: ir.Value) -> ir.Value:
     return mixed
 
 
-def yuv_to_rgb(op: Op, luma: ir.Value, blue: ir.Value, red: ir.Value, color: ir.Value) -> ir.Value:
-    """RGB [B, N, 3, h, w] float32, clipped to [0, 1].
+def yuv_to_rgb(
+    op: Op,
+    luma: ir.Value,
+    blue: ir.Value,
+    red: ir.Value,
+    color: ir.Value,
+    *,
+    channel_order: ChannelOrder = "rgb",
+    white: float = 1.0,
+) -> ir.Value:
+    """RGB (or BGR) [B, N, 3, h, w] float32, clipped to [0, white].
 
     Args:
         luma, blue, red: Y, U (Cb) and V (Cr) at the same points, each [B, N, 1, h, w] float32 on
             the 8-bit scale.
         color: int64 [B] from `color_index`.
+        white: what full intensity is, 1 or 255.
     """
-    table = op.Gather(constant(op, _color_table(to_rgb=True)), color, axis=0)
-    return op.Clip(_mix(op, (luma, blue, red), table), 0.0, 1.0)
+    rows = _color_table(to_rgb=True) * np.float32(white)
+    if channel_order == "bgr":
+        rows = rows.reshape(-1, 4, 3)[..., ::-1].reshape(-1, 12)
+    table = op.Gather(constant(op, np.ascontiguousarray(rows)), color, axis=0)
+    return op.Clip(_mix(op, (luma, blue, red), table), 0.0, white)
 
 
 def rgb_to_yuv(op: Op, rgb: ir.Value, color: ir.Value) -> ir.Value:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from graphs.contract import MAX_DETECTIONS
+from graphs.contract import FACE_COLUMNS, MAX_DETECTIONS
 from graphs.shapes import Op, constant, split, to_float, to_int64
 
 _DEAD = -1.0
@@ -53,21 +53,22 @@ def suppress(
 
     Source: insightface 2.1, model_zoo/scrfd.py, SCRFD.nms.
     """
-    alive = op.Where(op.GreaterOrEqual(scores, score_threshold), scores, _DEAD)
+    eligible = op.GreaterOrEqual(scores, score_threshold)
+    alive = op.Unsqueeze(op.Where(eligible, scores, _DEAD), [1])
     low, last = split(op, boxes, 2, 1)
     high = op.Add(last, 1.0)
     width, height = split(op, op.Sub(high, low), 2, 1)
     area = op.Mul(width, height)
     table = op.Concat(low, high, area, axis=1)
-    number = constant(op, np.arange(anchor_count, dtype=np.float32)[None])
+    number = constant(op, np.arange(anchor_count, dtype=np.float32)[None, None])
     limit = op.Unsqueeze(nms_threshold, [2])
     picks, bests = [], []
     for _ in range(MAX_DETECTIONS):
-        best = op.ReduceMax(alive, [1], keepdims=1)
+        best = op.ReduceMax(alive, [2], keepdims=1)
         tied = op.Where(op.Equal(alive, best), number, float(anchor_count))
-        pick = op.ReduceMin(tied, [1], keepdims=1)
+        pick = op.ReduceMin(tied, [2], keepdims=1)
         index = to_int64(op, pick)
-        row = op.GatherElements(table, op.Expand(op.Unsqueeze(index, [1]), [1, 5, 1]), axis=2)
+        row = op.GatherElements(table, op.Expand(index, [1, 5, 1]), axis=2)
         pick_low = op.Slice(row, [0], [2], [1])
         pick_high = op.Slice(row, [2], [4], [1])
         pick_area = op.Slice(row, [4], [5], [1])
@@ -75,13 +76,14 @@ def suppress(
         wide, tall = split(op, sides, 2, 1)
         shared = op.Mul(wide, tall)
         overlap = op.Div(shared, op.Sub(op.Add(area, pick_area), shared))
-        beaten = op.Squeeze(op.Greater(overlap, limit), [1])
         # the pick itself is out too, even where its box is so small that it has no overlap
-        alive = op.Where(op.Or(beaten, op.Equal(number, pick)), _DEAD, alive)
+        out = op.Or(op.Greater(overlap, limit), op.Equal(number, pick))
+        alive = op.Where(out, _DEAD, alive)
         picks.append(index)
         bests.append(best)
-    top = op.Concat(*bests, axis=1)
-    return Kept(op.Concat(*picks, axis=1), top, op.Greater(top, 0.0))
+    top = op.Squeeze(op.Concat(*bests, axis=2), [1])
+    index = op.Squeeze(op.Concat(*picks, axis=2), [1])
+    return Kept(index, top, op.Greater(top, 0.0))
 
 
 def order_faces(op: Op, rows: ir.Value, order: ir.Value) -> ir.Value:
@@ -114,5 +116,5 @@ def order_faces(op: Op, rows: ir.Value, order: ir.Value) -> ir.Value:
     source = op.ReduceSum(
         op.Mul(chosen, constant(op, count.astype(np.float32)[None, None])), [2], keepdims=1
     )
-    columns = [1, 1, rows.shape[2] if rows.shape is not None else 15]
-    return op.GatherElements(rows, op.Expand(to_int64(op, source), columns), axis=1)
+    index = op.Expand(to_int64(op, source), [1, 1, FACE_COLUMNS])
+    return op.GatherElements(rows, index, axis=1)
