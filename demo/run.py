@@ -147,7 +147,7 @@ def main() -> int:
             if not cv2.imwrite(str(picture), make_picture(clip, result, server.grpc_url)):
                 raise StepFailedError(f"the demo stopped: {picture} cannot be written")
     except (StepFailedError, WeightsError, ServerError, FrameswapError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"demo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

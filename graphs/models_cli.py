@@ -128,22 +128,22 @@ class _ProgressLine:
 
 def _fetch(args: argparse.Namespace) -> int:
     if args.file is not None and len(args.names) != 1:
-        print("error: --file takes one NAME, because it is one file", file=sys.stderr)
+        print("frameswap: --file takes one NAME, because it is one file", file=sys.stderr)
         return 2
     unknown = [name for name in args.names if name not in WEIGHTS]
     if unknown:
         known = ", ".join(WEIGHTS)
-        print(f"error: unknown network {unknown[0]!r}; known: {known}", file=sys.stderr)
+        print(f"frameswap: unknown network {unknown[0]!r}; known: {known}", file=sys.stderr)
         return 2
     brought = []
     for name in args.names:
         try:
             brought.append(_bring(name, args))
         except UnknownWeightError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"frameswap: {error}", file=sys.stderr)
             return 2
         except WeightsError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"frameswap: {error}", file=sys.stderr)
             return 1
     if args.json:
         print(json.dumps(brought, indent=2))

@@ -61,7 +61,7 @@ def test_fetching_the_defaults_prints_where_they_are(
 def test_a_licence_that_was_not_accepted_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("fetch", "inswapper_128") == 1
     assert capsys.readouterr().err == (
-        "error: inswapper_128 is under InsightFace model terms (non-commercial research); "
+        "frameswap: inswapper_128 is under InsightFace model terms (non-commercial research); "
         "if that fits your use, say so with --accept-licence\n"
     )
 
