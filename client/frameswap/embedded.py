@@ -1,0 +1,69 @@
+"""The embedded server, when the deployment side is installed beside the client."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Final
+
+from frameswap.errors import ServeUnavailable
+
+__all__ = ["EMBEDDED_GROUP", "embedded_server"]
+
+EMBEDDED_GROUP: Final = "frameswap.embedded_server"
+"""Entry points of this group name a class: context manager, `grpc_url`, arguments as below."""
+
+
+@contextmanager
+def embedded_server(
+    repository: Path | None,
+    *,
+    variant: str,
+    models: Sequence[str],
+    frame_size: tuple[int, int],
+    requests_in_flight: int,
+) -> Iterator[str]:
+    """Run a server for the time of a job.
+
+    Args:
+        repository: the model repository; None takes the one beside the deployment side's code.
+        frame_size: width and height that the server plans its memory for, pixels.
+
+    Yields:
+        HOST:PORT of its gRPC endpoint.
+
+    Raises:
+        ServeUnavailable: it is not installed, or could not start; the text says why.
+    """
+    found = sorted(entry_points(group=EMBEDDED_GROUP), key=lambda entry: entry.name)
+    if not found:
+        raise ServeUnavailable(
+            "no embedded server is installed beside this client: give the address of a running "
+            "one with --server HOST:PORT, or install the whole project from its checkout"
+        )
+    kind: Any = found[0].load()
+    package = found[0].module.partition(".")[0]
+    if repository is None:
+        module = sys.modules[kind.__module__]
+        repository = Path(str(module.__file__)).resolve().parent.parent / "model_repository"
+    server = kind(
+        repository,
+        variant=variant,
+        models=models,
+        frame_size=frame_size,
+        requests_in_flight=requests_in_flight,
+    )
+    try:
+        server.start()
+    except Exception as error:
+        # The deployment side's own errors are sentences for the user; anything else is a bug.
+        if type(error).__module__.partition(".")[0] != package:
+            raise
+        raise ServeUnavailable(str(error).rstrip(".")) from error
+    try:
+        yield str(server.grpc_url)
+    finally:
+        server.stop()

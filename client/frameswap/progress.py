@@ -1,0 +1,81 @@
+"""How far a job is, for a person at a terminal or for a log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final, TextIO
+
+__all__ = ["Progress", "format_duration"]
+
+TERMINAL_INTERVAL_S: Final = 0.2
+LOG_INTERVAL_S: Final = 10.0
+
+
+class Progress:
+    """One line that is rewritten on a terminal; a line every ten seconds elsewhere.
+
+    Args:
+        total: frames expected, when known.
+        stream: where to; mostly standard error.
+        clock: seconds, growing.
+    """
+
+    def __init__(
+        self,
+        total: int | None,
+        stream: TextIO,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._total = total
+        self._stream = stream
+        self._clock = clock
+        self._terminal = stream.isatty()
+        self._started_s = self._shown_s = clock()
+        self._wrote = False
+
+    @property
+    def elapsed_s(self) -> float:
+        return self._clock() - self._started_s
+
+    def update(self, done: int) -> None:
+        """Say that `done` frames are finished, when it is time to."""
+        now = self._clock()
+        interval = TERMINAL_INTERVAL_S if self._terminal else LOG_INTERVAL_S
+        if now - self._shown_s < interval:
+            return
+        self._shown_s = now
+        text = self.describe(done)
+        # \x1b[K clears what a longer line left behind.
+        self._stream.write(f"\r{text}\x1b[K" if self._terminal else f"{text}\n")
+        self._stream.flush()
+        self._wrote = True
+
+    def clear(self) -> None:
+        """Take the terminal's line away again."""
+        if self._terminal and self._wrote:
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
+
+    def describe(self, done: int) -> str:
+        """Frames, rate and time left, as one line."""
+        rate = done / self.elapsed_s if self.elapsed_s > 0 else 0.0
+        if not self._total:
+            return f"{done} frames, {rate:.1f} frames/s"
+        share = min(100.0, 100.0 * done / self._total)
+        left = max(0, self._total - done) / rate if rate > 0 else None
+        remaining = f", {format_duration(left)} left" if left is not None else ""
+        return f"{done} of {self._total} frames ({share:.0f} %), {rate:.1f} frames/s{remaining}"
+
+
+def format_duration(seconds: float) -> str:
+    """As 12 s, 3:05 min or 1:02:05 h."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes}:{rest:02d} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d} h"

@@ -1,0 +1,340 @@
+"""`frameswap swap`: flags in, one job, a summary out."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from frameswap.contract import ENCODE_MODEL, MAX_DETECTIONS, SWAP_MODELS, FaceOrder, FrameFormat
+from frameswap.embedded import embedded_server
+from frameswap.errors import UnreadableFile
+from frameswap.options import SwapOptions
+from frameswap.output_file import check_output
+from frameswap.photo import check_photo_output, is_photo, read_photo
+from frameswap.progress import Progress, format_duration
+from frameswap.sources import Source
+from frameswap.swap_job import Tally, encode_sources, swap_photo, swap_video
+from frameswap.swapper import DEFAULT_IN_FLIGHT, DEFAULT_TIMEOUT_S, FaceSwapper
+from frameswap.transport import TRANSPORT_NAMES
+from frameswap.video import VideoReader
+from frameswap.video_writer import AUDIO_MODES, check_video_output
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace, _SubParsersAction
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Subparsers = _SubParsersAction[ArgumentParser]
+
+__all__ = ["register"]
+
+ORDERS: Final = {order.name.lower().replace("_", "-"): order for order in FaceOrder}
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Show defaults, but for flags that have none."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or action.default is False:
+            return action.help
+        return super()._get_help_string(action)
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the verb `swap` to the command line."""
+    parser = subparsers.add_parser(
+        "swap",
+        help="put the face of a photo into a video or photo",
+        description="Put the face of a photo into a video or photo.",
+        formatter_class=_Help,
+    )
+    files = parser.add_argument_group("files")
+    files.add_argument(
+        "--source",
+        type=Path,
+        action="append",
+        required=True,
+        metavar="PHOTO",
+        help="whose face; several photos of one person are averaged (identity swappers only)",
+    )
+    files.add_argument("--target", type=Path, required=True, help="the video or photo to change")
+    files.add_argument("--output", type=Path, required=True, help="where the result goes")
+    files.add_argument("--force", action="store_true", help="overwrite the output if it exists")
+    _add_faces(parser)
+    _add_encoding(parser)
+    _add_server(parser)
+    parser.set_defaults(run=run)
+
+
+def _add_faces(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("faces")
+    group.add_argument(
+        "--source-face",
+        choices=ORDERS,
+        metavar="ORDER",
+        help=f"which face of a source photo, when it has several: {', '.join(ORDERS)} "
+        "(default: it must have one)",
+    )
+    group.add_argument(
+        "--face-order",
+        choices=ORDERS,
+        metavar="ORDER",
+        default="largest-first",
+        help="which faces of the target come first, of the same",
+    )
+    group.add_argument(
+        "--faces",
+        type=_Whole(1, MAX_DETECTIONS),
+        default=1,
+        metavar="K",
+        help="how many faces of each frame are swapped, at most",
+    )
+    group.add_argument(
+        "--score-threshold",
+        type=_share,
+        metavar="S",
+        help="how sure the detector must be of a face, above 0 to 1 (default: the server's)",
+    )
+
+
+def _add_encoding(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("encoding of a video")
+    group.add_argument(
+        "--crf", type=_Whole(0, 51), default=18, metavar="N", help="x264 quality; 0 is lossless"
+    )
+    group.add_argument(
+        "--preset", default="veryfast", choices=_PRESETS, metavar="NAME", help="x264 speed"
+    )
+    group.add_argument(
+        "--audio",
+        choices=AUDIO_MODES,
+        default="copy",
+        help="copy the audio as it is, make AAC of it, or leave it out",
+    )
+
+
+def _add_server(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("server")
+    group.add_argument(
+        "--server",
+        metavar="HOST:PORT",
+        help="gRPC endpoint of a running server; without it an embedded one is started",
+    )
+    group.add_argument(
+        "--timeout-s",
+        type=_positive,
+        default=DEFAULT_TIMEOUT_S,
+        metavar="S",
+        help="time limit of a request",
+    )
+    group.add_argument(
+        "--reconnect-s",
+        type=_not_negative,
+        default=0.0,
+        metavar="S",
+        help="how long a lost server is waited for before the job is given up",
+    )
+    group.add_argument(
+        "--window",
+        type=_Whole(1, 1024),
+        default=DEFAULT_IN_FLIGHT,
+        metavar="N",
+        help="frames in flight, at most",
+    )
+    group.add_argument(
+        "--transport", choices=TRANSPORT_NAMES, default="auto", help="how frames are sent"
+    )
+    group.add_argument(
+        "--repository",
+        type=Path,
+        metavar="FOLDER",
+        help="model repository of the embedded server (default: the checkout's)",
+    )
+    group.add_argument(
+        "--variant", default="cpu", help="variant of the models that the embedded server loads"
+    )
+
+
+_PRESETS: Final = (
+    "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow",
+)  # fmt: skip
+
+
+def run(arguments: Namespace) -> int:
+    """Do the job; returns the exit code.
+
+    Raises:
+        FrameswapError: what went wrong.
+    """
+    # All that can fail without a server fails before one is started.
+    check_output(arguments.output, force=arguments.force)
+    photos = [(path, read_photo(path)) for path in arguments.source]
+    if not arguments.target.exists():
+        raise UnreadableFile(f"there is no file {arguments.target}")
+    if is_photo(arguments.target):
+        check_photo_output(arguments.output)
+        return _run_photo(arguments, photos, read_photo(arguments.target))
+    check_video_output(arguments.output)
+    with VideoReader(arguments.target) as reader:
+        return _run_video(arguments, photos, reader)
+
+
+def _run_photo(
+    arguments: Namespace,
+    photos: Sequence[tuple[Path, NDArray[np.uint8]]],
+    image: NDArray[np.uint8],
+) -> int:
+    with ExitStack() as stack:
+        swapper = _connect(arguments, stack, "bgr", (image.shape[1], image.shape[0]))
+        sources = _sources(arguments, swapper, photos)
+        progress = Progress(1, sys.stderr)
+        tally = swap_photo(
+            swapper, image, sources, _options(arguments), arguments.output, force=arguments.force
+        )
+        _summarise(arguments.output, tally, progress.elapsed_s)
+    return 0
+
+
+def _run_video(
+    arguments: Namespace,
+    photos: Sequence[tuple[Path, NDArray[np.uint8]]],
+    reader: VideoReader,
+) -> int:
+    with ExitStack() as stack:
+        swapper = _connect(arguments, stack, "i420", (reader.width, reader.height))
+        sources = _sources(arguments, swapper, photos)
+        options = replace(
+            _options(arguments),
+            color_matrix=reader.tags.color_matrix,
+            color_range=reader.tags.color_range,
+            chroma_location=reader.chroma_location,
+        )
+        progress = Progress(reader.frame_count, sys.stderr)
+        stack.callback(progress.clear)
+        tally = swap_video(
+            swapper,
+            reader,
+            sources,
+            options,
+            arguments.output,
+            force=arguments.force,
+            crf=arguments.crf,
+            preset=arguments.preset,
+            audio=arguments.audio,
+            on_notes=_tell,
+            on_frame=progress.update,
+        )
+        progress.clear()
+        _summarise(arguments.output, tally, progress.elapsed_s)
+    return 0
+
+
+def _connect(
+    arguments: Namespace, stack: ExitStack, pixel: FrameFormat, frame_size: tuple[int, int]
+) -> FaceSwapper:
+    address = arguments.server
+    if address is None:
+        _tell(["starting the embedded server"])
+        address = stack.enter_context(
+            embedded_server(
+                arguments.repository,
+                variant=arguments.variant,
+                models=[SWAP_MODELS[pixel], ENCODE_MODEL],
+                frame_size=frame_size,
+                requests_in_flight=arguments.window,
+            )
+        )
+    swapper = stack.enter_context(
+        FaceSwapper(
+            address,
+            timeout_s=arguments.timeout_s,
+            transport=arguments.transport,
+            in_flight=arguments.window,
+            reconnect_s=arguments.reconnect_s,
+        )
+    )
+    swapper.check_model(pixel)
+    return swapper
+
+
+def _sources(
+    arguments: Namespace,
+    swapper: FaceSwapper,
+    photos: Sequence[tuple[Path, NDArray[np.uint8]]],
+) -> list[Source]:
+    order = arguments.source_face
+    source = encode_sources(
+        swapper,
+        photos,
+        face=None if order is None else ORDERS[order],
+        score_threshold=arguments.score_threshold,
+    )
+    return [source] * int(arguments.faces)
+
+
+def _options(arguments: Namespace) -> SwapOptions:
+    return SwapOptions(
+        face_order=ORDERS[arguments.face_order], score_threshold=arguments.score_threshold
+    )
+
+
+def _tell(notes: Sequence[str]) -> None:
+    for note in notes:
+        print(f"frameswap: {note}", file=sys.stderr, flush=True)
+
+
+def _summarise(output: Path, tally: Tally, elapsed_s: float) -> None:
+    rate = tally.frames / elapsed_s if elapsed_s > 0 else 0.0
+    print(
+        f"{output}: {tally.frames} frames in {format_duration(elapsed_s)} ({rate:.1f} frames/s), "
+        f"{tally.faces} faces found, {tally.frames_without_face} frames without a face"
+    )
+    if tally.faces == 0:
+        _tell(["no face was found: the output shows what the input shows"])
+
+
+class _Whole:
+    """argparse type: a whole number in a range, both ends included."""
+
+    def __init__(self, least: int, most: int) -> None:
+        self._least, self._most = least, most
+
+    def __call__(self, text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = self._least - 1
+        if not self._least <= value <= self._most:
+            raise argparse.ArgumentTypeError(
+                f"must be a whole number from {self._least} to {self._most}, not {text!r}"
+            )
+        return value
+
+
+def _number(text: str, rule: str, least: float, most: float, *, open_end: bool) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    # Written so that a NaN fails.
+    if not least <= value <= most or (open_end and value == least):
+        raise argparse.ArgumentTypeError(f"must be {rule}, not {text!r}")
+    return value
+
+
+def _share(text: str) -> float:
+    return _number(text, "greater than 0 and at most 1", 0.0, 1.0, open_end=True)
+
+
+def _positive(text: str) -> float:
+    return _number(text, "a number of seconds above 0", 0.0, 1e6, open_end=True)
+
+
+def _not_negative(text: str) -> float:
+    return _number(text, "a number of seconds, 0 or more", 0.0, 1e6, open_end=False)
