@@ -75,15 +75,27 @@ def _wait_for_models(server: int, ended: int, patience_s: float) -> None:
 
 
 def _children(process: int) -> list[str]:
-    """Return the process's children (proc(5), /proc/PID/task/TID/children)."""
+    """Return the living children of a process: proc(5), /proc/PID/task/TID/children."""
     children = []
+    for task in _listing(f"/proc/{process}/task"):
+        children += _read(f"/proc/{process}/task/{task}/children").split()
+    # Triton does not collect a model process that was killed: it stays as a zombie, state Z.
+    return [child for child in children if _read(f"/proc/{child}/stat").split(") ")[-1][:1] != "Z"]
+
+
+def _listing(folder: str) -> list[str]:
     try:
-        for task in os.listdir(f"/proc/{process}/task"):
-            with open(f"/proc/{process}/task/{task}/children", encoding="ascii") as listing:
-                children += listing.read().split()
+        return os.listdir(folder)
     except OSError:
         return []
-    return children
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return stream.read()
+    except OSError:
+        return ""
 
 
 def _end_group(group: int) -> None:

@@ -87,7 +87,7 @@ class Watchdog:
         while not self._stop.wait(self._poll_s):
             try:
                 if not self._server.is_running:
-                    self._restart_server()
+                    self._restart_server(f"the server ended: {self._server.describe_end()}")
                 for model in sorted({name for name, process in self._processes if _dead(process)}):
                     self._reload(model, "its process died")
                 if time.monotonic() >= next_probe:
@@ -112,8 +112,7 @@ class Watchdog:
                 # It works, on so much that a probe waits in the queue: not dead.
                 self._report("the server is too busy to answer a probe in time.")
             else:
-                self._report(f"a probe failed ({told}); restarting the server.")
-                self._restart_server()
+                self._restart_server(f"a probe failed: {told}")
         else:
             self._failures = 0
 
@@ -135,9 +134,9 @@ class Watchdog:
         self._processes = self._find_processes()
         self._report(f"{model}: back after {time.monotonic() - started:.1f} s.")
 
-    def _restart_server(self) -> None:
+    def _restart_server(self, reason: str) -> None:
         started = time.monotonic()
-        self._report(f"the server ended ({self._server.describe_end()}); starting it again.")
+        self._report(f"{reason}; starting the server again.")
         self._server.restart()
         self._processes = self._find_processes()
         self._report(f"the server is back after {time.monotonic() - started:.1f} s.")

@@ -52,7 +52,8 @@ def model_processes(server: EmbeddedServer) -> list[psutil.Process]:
     return [
         process
         for process in psutil.Process(server.pid).children()
-        if "triton_python_backend_stub" in " ".join(process.cmdline())
+        if process.status() != psutil.STATUS_ZOMBIE
+        and "triton_python_backend_stub" in " ".join(process.cmdline())
     ]
 
 

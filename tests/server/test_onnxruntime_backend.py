@@ -164,13 +164,13 @@ BAD_FRAMES = {
     "invert_frame": [
         ((6, 24, 3), "24x6 .* takes at least 8x8"),
         ((16, 6, 3), "6x16 .* takes at least 8x8"),
-        ((50, 24, 3), "24x50 .* takes at most 64x48"),
-        ((16, 66, 3), "66x16 .* takes at most 64x48"),
+        ((66, 24, 3), "24x66 .* takes at most 96x64"),
+        ((16, 98, 3), "98x16 .* takes at most 96x64"),
     ],
     "invert_i420": [
         ((25, 16), "25 is not a multiple of 3"),
         ((24, 15), "even width, and this one is 15 wide"),
-        ((75, 16), "16x50 .* takes at most 64x48"),
+        ((99, 16), "16x66 .* takes at most 96x64"),
     ],
 }
 
@@ -190,7 +190,7 @@ def test_a_frame_out_of_bounds_is_refused_with_a_sentence(
 
 
 def test_a_frame_at_the_bounds_is_served(asker: Asker) -> None:
-    for shape in ((1, 8, 8, 3), (1, 48, 64, 3)):
+    for shape in ((1, 8, 8, 3), (1, 64, 96, 3)):
         image = np.full(shape, 9, np.uint8)
         answer = asker.ask("invert_frame", frame=image, options=NO_OPTIONS)
         assert (answer["inverted_frame"] == 246).all()
@@ -263,7 +263,7 @@ def test_the_server_answers_on_after_every_kind_of_refusal(
 ) -> None:
     for _ in range(20):
         with pytest.raises(InferenceServerException, match="takes at most"):
-            asker.ask("invert_frame", frame=np.zeros((1, 64, 64, 3), np.uint8), options=NO_OPTIONS)
+            asker.ask("invert_frame", frame=np.zeros((1, 66, 64, 3), np.uint8), options=NO_OPTIONS)
     image = frame(random)
     answer = asker.ask("invert_frame", frame=image, options=NO_OPTIONS)
     np.testing.assert_array_equal(answer["inverted_frame"], 255 - image)

@@ -1,7 +1,7 @@
 """A model repository of tiny networks, for the launcher and the backend.
 
 invert_frame  uint8 BGR frame [H, W, 3] and options [4] -> 255 - frame + option 0; `seen_frame`
-              is the frame passed through. Bounds: 8x8 to 64x48 (width x height).
+              is the frame passed through. Bounds: 8x8 to 96x64 (width x height).
 invert_i420   the same for an I420 frame [H*3/2, W], without options.
 tint_faces    crops [K, 3, 4, 4], source [K, 2], faces [16, 15] -> crops * source[0] + source[1] +
               first column of the face: joined along the face rows.
@@ -124,7 +124,7 @@ _BATCHES = "dynamic_batching { max_queue_delay_microseconds: 20000 }\n"
 FRAME_LIMITS = "".join(
     parameter(key, value)
     for key, value in {
-        "min_height": "8", "min_width": "8", "max_height": "48", "max_width": "64",
+        "min_height": "8", "min_width": "8", "max_height": "64", "max_width": "96",
         "intra_op_thread_count": "1",
     }.items()
 )  # fmt: skip

@@ -1,0 +1,108 @@
+"""`frameswap serve` as a user runs it."""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from server import cli
+from tests.server.test_launcher import gone, shared_memory_of
+
+SERVE = """
+import argparse, sys
+from server.cli import register
+parser = argparse.ArgumentParser()
+register(parser.add_subparsers(required=True))
+arguments = parser.parse_args(sys.argv[1:])
+sys.exit(arguments.run(arguments))
+"""
+ANY_PORTS = ["--grpc-port", "0", "--http-port", "0", "--metrics-port", "0"]
+
+
+def run(arguments: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", SERVE, "serve", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_serve_prints_its_endpoints_and_plan_and_stops_cleanly(
+    tiny_repository: Path, number: signal.Signals, tmp_path: Path
+) -> None:
+    log = tmp_path / "server.log"
+    process = run(["--repository", str(tiny_repository), "--log", str(log), *ANY_PORTS])
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line.strip())
+        if line.startswith("ready"):
+            break
+    told = "\n".join(lines)
+    children = psutil.Process(process.pid).children(recursive=True)
+    health = re.search(r"http://(\S+)(/v2/health/ready)", told)
+    assert health is not None
+    connection = http.client.HTTPConnection(health[1], timeout=30)
+    connection.request("GET", health[2])
+    assert connection.getresponse().status == 200
+    connection.close()
+    assert re.search(r"gRPC +127\.0\.0\.1:\d+", told)
+    assert re.search(r"metrics +http://127\.0\.0\.1:\d+/metrics", told)
+    assert "planned for 16 requests in flight of 1920x1080" in told
+    assert "shared memory: about" in told
+    assert "pools: none" in told
+    process.send_signal(number)
+    rest, errors = process.communicate(timeout=60)
+    assert (process.returncode, rest.strip(), errors) == (0, "stopping", "")
+    assert len(children) >= 4
+    assert gone(children)
+    assert not shared_memory_of(process.pid)
+    assert log.is_file()
+
+
+def test_serve_says_in_one_sentence_what_is_wrong(tmp_path: Path) -> None:
+    process = run(["--repository", str(tmp_path / "nowhere"), *ANY_PORTS])
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert re.fullmatch(r"frameswap: the model repository .*nowhere does not exist; .*\n", errors)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--grpc-port", "70000"], "a port is 0 to 65535, and 70000 was given"),
+        (["--instances", "face_swapper"], "'face_swapper' does not read MODEL=COUNT"),
+        (["--frame-size", "large"], "'large' does not read WIDTHxHEIGHT"),
+        (["--requests-in-flight", "0"], "at least 1 is needed, and 0 was given"),
+    ],
+)
+def test_serve_refuses_arguments_it_cannot_read(
+    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = argparse.ArgumentParser()
+    cli.register(parser.add_subparsers())
+    with pytest.raises(SystemExit, match="2"):
+        parser.parse_args(["serve", *arguments])
+    assert sentence in capsys.readouterr().err
+
+
+def test_serve_reads_sizes_and_counts() -> None:
+    parser = argparse.ArgumentParser()
+    cli.register(parser.add_subparsers())
+    given = parser.parse_args(
+        ["serve", "--frame-size", "1280x720", "--instances", "a=2", "--instances", "b=3"]
+    )
+    assert given.frame_size == (1280, 720)
+    assert given.instances == [("a", 2), ("b", 3)]
+    assert (given.grpc_port, given.http_port, given.metrics_port) == (8001, 8000, 8002)
+    assert given.address == "127.0.0.1"
