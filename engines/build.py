@@ -1,27 +1,31 @@
 """One build of a model repository: resolve, author, type, check, compile, publish.
 
-ONNX Runtime's variants (`cpu`, `cuda`) end with an ONNX file; the TensorRT ones (`tensorrt`,
-`rtx`) go on to `engines.plans`. Configs are written last, so that a variant that Triton can pick
-always has its files.
+ONNX Runtime's targets (`cpu`, `cuda`) end with an ONNX file, the TensorRT ones (`tensorrt`, `rtx`)
+with a plan. Configs are written last, so that a variant that Triton can pick has its files.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal
 
-import onnx
-
+from engines.compilers import Progress
 from engines.deployment import Deployment, DeploymentError
+from engines.fidelity import FidelityReport, check_report
+from engines.memory import PlannedMemory, check_memory
+from engines.plans import CompileSettings, MadePlan, make_plan, publish_manifest
+from engines.precision import Precision
 from engines.publish import Repository
-from engines.recipe import explain_difference, make_recipe
-from engines.resolve_weights import Announce, resolve_weights
+from engines.recipe import explain_difference, frames_digest, make_recipe
+from engines.resolve_weights import resolve_weights
 from engines.served_graphs import ServedGraph, served_graphs
-from engines.variants import MODEL_FILENAMES, HostOptions, Limits, Variant
-from graphs import weights
+from engines.typed_graphs import Typist, model_precision
+from engines.variants import MODEL_FILENAMES, HostOptions, Limits, Variant, plan_filenames
 
+Announce = Callable[[str], None]
 Outcome = Literal["built", "unchanged", "cache hit"]
 
 
@@ -30,69 +34,214 @@ class BuildRequest:
     """What a person asked for.
 
     models: names out of `MODEL_SPECS`; configs are written for all, whatever is built.
+    frames: pictures and folders to calibrate and check with; none takes two paintings.
+    compile: how plans are made; None for ONNX Runtime's targets.
     """
 
     deployment: Deployment
     target: Variant
-    precision: str
+    precision: Precision
     models: tuple[str, ...]
     repository: Repository
     limits: Limits
     host: HostOptions
+    frames: tuple[Path, ...] = ()
     accept_licence: bool = False
+    allow_worse: bool = False
+    compile: CompileSettings | None = None
+
+    @property
+    def filename(self) -> str:
+        """What a built file of any model is called."""
+        if self.compile is not None:
+            return self.compile.filename(self.target)
+        return MODEL_FILENAMES[self.target]
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuiltModel:
-    """One line of a build. seconds: spent on this model. size: of the published file, bytes."""
+    """One line of a build. seconds: spent on this model. size: of the published file, bytes.
+
+    notes: sentences for a person. memory: planned GPU memory, for plans.
+    """
 
     model: str
-    precision: str
+    precision: Precision
     seconds: float
     size: int
     outcome: Outcome
+    report: str | None = None
+    memory: PlannedMemory | None = None
 
     def __str__(self) -> str:
-        size = f"{self.size / 1e6:,.1f} MB"
+        memory = "" if self.memory is None else f" {self.memory.total_bytes() / 2**20:8,.0f} MiB"
         return (
-            f"{self.model:<20} {self.precision:<5} {self.seconds:7.1f} s {size:>12}  {self.outcome}"
+            f"{self.model:<18} {self.precision:<4} {self.seconds:7.1f} s {self.size / 1e6:9,.1f} MB"
+            f"{memory}  {self.outcome}"
         )
 
 
-def build_onnx(request: BuildRequest, *, announce: Announce) -> Iterator[BuiltModel]:
-    """Build the ONNX files of a `cpu` or `cuda` repository, then write its configs.
+@dataclass
+class Build:
+    """A build under way: `run` yields one line a model and leaves a complete repository.
 
-    Raises:
-        EngineError: one sentence; nothing half-written is left behind.
+    announce: told, one sentence a time, what a person may want to know meanwhile.
+    progress: told what the compiler is doing.
     """
-    repository, filename = request.repository, MODEL_FILENAMES[request.target]
-    wanted = selected_graphs(request)
-    recipes = make_recipes(request, wanted, announce)
-    repository.complete()
-    refuse_mixed_deployments(request)
-    for model, served in wanted.items():
-        started = time.perf_counter()
-        outcome: Outcome = "unchanged"
-        if not repository.is_current(model, filename, recipes[model]):
-            graph = served.author(weights.load_network)
-            repository.publish(model, filename, onnx_bytes(graph), recipe=recipes[model])
-            outcome = "built"
-        yield BuiltModel(
-            model=model,
-            precision=request.precision,
-            seconds=time.perf_counter() - started,
-            size=repository.file(model, filename).stat().st_size,
-            outcome=outcome,
+
+    request: BuildRequest
+    announce: Announce
+    progress: Progress | None = None
+    _planned: dict[str, PlannedMemory] = field(default_factory=dict)
+
+    def run(self) -> Iterator[BuiltModel]:
+        """Build what is not as wanted yet, then write the configs.
+
+        Raises:
+            EngineError: one sentence; what was published before it is whole.
+        """
+        request = self.request
+        recipes = make_recipes(request, self.announce)
+        request.repository.complete()
+        refuse_mixed_deployments(request)
+        typist = Typist(request.deployment, request.precision, request.frames)
+        for model, served in selected_graphs(request).items():
+            started = time.perf_counter()
+            built = self._current(served, recipes[model])
+            if built is None:
+                make = self._make_onnx if request.compile is None else self._make_plan
+                built = make(served, recipes[model], typist)
+            if built.memory is not None:
+                self._planned[model] = built.memory
+            yield replace(built, seconds=time.perf_counter() - started)
+        self.check_memory()
+        self._write_variant()
+
+    def check_memory(self) -> int:
+        """Bytes of GPU memory that all plans of this build need together.
+
+        Raises:
+            MemoryLimitExceeded: more than was allowed.
+        """
+        settings = self.request.compile
+        limit = None if settings is None else settings.gpu_memory
+        counts = {
+            model: self.request.host.instance_counts.get(model, self.request.host.instance_count)
+            for model in self._planned
+        }
+        return check_memory(self._planned, limit, counts)
+
+    def _current(self, served: ServedGraph, recipe: Mapping[str, str]) -> BuiltModel | None:
+        """The line of a file that is as wanted already; None when it has to be made."""
+        repository, filename = self.request.repository, self.request.filename
+        if not repository.is_current(served.model, filename, recipe):
+            return None
+        record = repository.record(served.model, filename)
+        if record is None:
+            return None
+        misses = (record.facts.get("fidelity") or {}).get("misses", ())
+        if misses and not self.request.allow_worse:
+            return None
+        memory = record.facts.get("memory")
+        return BuiltModel(
+            model=served.model,
+            precision=self._precision(served),
+            seconds=0.0,
+            size=record.size,
+            outcome="unchanged",
+            memory=None if memory is None else PlannedMemory(**memory),
         )
-    repository.write_variant(
-        request.target, request.deployment, limits=request.limits, host=request.host
-    )
 
+    def _make_onnx(
+        self, served: ServedGraph, recipe: Mapping[str, str], typist: Typist
+    ) -> BuiltModel:
+        typed = typist.type_graph(served)
+        report = typist.check(served, typed)
+        if report is not None:
+            check_report(report, allow_worse=self.request.allow_worse)
+        record = self.request.repository.publish(
+            served.model,
+            self.request.filename,
+            typed.SerializeToString(deterministic=True),
+            recipe=recipe,
+            facts={"fidelity": None if report is None else report.as_facts()},
+        )
+        return BuiltModel(
+            model=served.model,
+            precision=self._precision(served),
+            seconds=0.0,
+            size=record.size,
+            outcome="built",
+            report=None if report is None else str(report),
+        )
 
-def selected_graphs(request: BuildRequest) -> dict[str, ServedGraph]:
-    """The graphs of the models that were asked for, in the contract's order."""
-    every = target_graphs(request)
-    return {model: served for model, served in every.items() if model in request.models}
+    def _make_plan(
+        self, served: ServedGraph, recipe: Mapping[str, str], typist: Typist
+    ) -> BuiltModel:
+        request, settings = self.request, self.request.compile
+        assert settings is not None
+        typed = typist.type_graph(served)
+
+        def check() -> FidelityReport | None:
+            report = typist.check(served, typed)
+            if report is not None:
+                check_report(report, allow_worse=request.allow_worse)
+            return report
+
+        made = make_plan(
+            served.model,
+            typed,
+            request.target,
+            settings,
+            check=check,
+            announce=self.announce,
+            progress=self.progress,
+        )
+        report = self._check_cached(made)
+        record = request.repository.publish(
+            served.model,
+            request.filename,
+            made.result.data,
+            recipe=recipe,
+            facts={"fidelity": made.result.facts["fidelity"], "memory": made.memory.as_facts()},
+        )
+        publish_manifest(
+            request.repository.file(served.model, request.filename),
+            made,
+            model=served.model,
+            precision=self._precision(served),
+            swapper=request.deployment.swapper.name,
+        )
+        return BuiltModel(
+            model=served.model,
+            precision=self._precision(served),
+            seconds=0.0,
+            size=record.size,
+            outcome="built" if made.result.outcome == "built" else "cache hit",
+            report=report,
+            memory=made.memory,
+        )
+
+    def _check_cached(self, made: MadePlan) -> str | None:
+        """A plan in the cache may have been let in by someone else's --allow-worse."""
+        facts = made.result.facts["fidelity"]
+        if facts is None:
+            return None
+        report = FidelityReport.from_facts(facts)
+        check_report(report, allow_worse=self.request.allow_worse)
+        return str(report)
+
+    def _precision(self, served: ServedGraph) -> Precision:
+        return model_precision(served, self.request.precision)
+
+    def _write_variant(self) -> None:
+        request = self.request
+        host = request.host
+        if request.target == "tensorrt":
+            host = replace(host, plan_filenames=plan_filenames(request.repository.root))
+        request.repository.write_variant(
+            request.target, request.deployment, limits=request.limits, host=host
+        )
 
 
 def target_graphs(request: BuildRequest) -> Mapping[str, ServedGraph]:
@@ -105,16 +254,26 @@ def target_graphs(request: BuildRequest) -> Mapping[str, ServedGraph]:
     )
 
 
-def make_recipes(
-    request: BuildRequest, wanted: Mapping[str, ServedGraph], announce: Announce
-) -> dict[str, dict[str, str]]:
+def selected_graphs(request: BuildRequest) -> dict[str, ServedGraph]:
+    """The graphs of the models that were asked for, in the contract's order."""
+    return {
+        model: served for model, served in target_graphs(request).items() if model in request.models
+    }
+
+
+def make_recipes(request: BuildRequest, announce: Announce) -> dict[str, dict[str, str]]:
     """Each wanted model's recipe; brings the weights that they need."""
+    wanted = selected_graphs(request)
     names = [name for served in wanted.values() for name in served.weights]
     digests = resolve_weights(names, accept_licence=request.accept_licence, announce=announce)
-    return {
-        model: make_recipe(served, digests, precision=request.precision)
-        for model, served in wanted.items()
-    }
+    recipes = {}
+    for model, served in wanted.items():
+        precision = model_precision(served, request.precision)
+        more = {} if precision == "fp32" else {"frames": frames_digest(request.frames)}
+        if request.compile is not None:
+            more |= request.compile.recipe(model, request.target)
+        recipes[model] = make_recipe(served, digests, precision=precision, more=more)
+    return recipes
 
 
 def refuse_mixed_deployments(request: BuildRequest) -> None:
@@ -123,12 +282,9 @@ def refuse_mixed_deployments(request: BuildRequest) -> None:
     Raises:
         DeploymentError: a model that is left out was built for something else.
     """
-    filename = MODEL_FILENAMES[request.target]
     for model, served in target_graphs(request).items():
-        if model in request.models:
-            continue
-        record = request.repository.record(model, filename)
-        if record is None:
+        record = request.repository.record(model, request.filename)
+        if model in request.models or record is None:
             continue
         settings = {name: record.recipe.get(name, "unknown") for name in served.settings}
         if settings != dict(served.settings):
@@ -138,30 +294,17 @@ def refuse_mixed_deployments(request: BuildRequest) -> None:
             )
 
 
-def explain(request: BuildRequest, *, announce: Announce) -> Iterator[str]:
+def explain(request: BuildRequest, announce: Announce) -> Iterator[str]:
     """One sentence a model: whether it would be built, and why."""
-    filename = MODEL_FILENAMES[request.target]
-    wanted = selected_graphs(request)
-    for model, recipe in make_recipes(request, wanted, announce).items():
-        yield f"{model}: {explain_model(request.repository, model, filename, recipe)}"
-
-
-def explain_model(
-    repository: Repository, model: str, filename: str, recipe: Mapping[str, str]
-) -> str:
-    """Why the file of one model would be built, or that it would not."""
-    record = repository.record(model, filename)
-    if record is None:
-        return f"would be built, because {repository.file(model, filename)} has no record"
-    if dict(record.recipe) != dict(recipe):
-        return f"would be built, because {explain_difference(record.recipe, recipe)}"
-    if not repository.is_current(model, filename, recipe):
-        return "would be built, because the file is missing or was changed since"
-    return "unchanged"
-
-
-def onnx_bytes(model: onnx.ModelProto) -> bytes:
-    """`model` serialised, the same bytes for the same model."""
-    return model.SerializeToString(deterministic=True)
-
-
+    for model, recipe in make_recipes(request, announce).items():
+        record = request.repository.record(model, request.filename)
+        path = request.repository.file(model, request.filename)
+        if record is None:
+            reason = f"would be built: there is no {path} that this program built"
+        elif dict(record.recipe) != recipe:
+            reason = f"would be built: {explain_difference(record.recipe, recipe)}"
+        elif not request.repository.is_current(model, request.filename, recipe):
+            reason = f"would be built: {path} is missing or was changed since"
+        else:
+            reason = "unchanged"
+        yield f"{model}: {reason}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -12,12 +12,18 @@ from typing import Final
 from engines.served_graphs import ServedGraph
 from graphs.contract import CONTRACT_VERSION
 
-_SOURCES: Final = ("graphs/*.py", "engines/served_graphs.py", "engines/precision.py")
+_SOURCES: Final = (
+    "graphs/**/*.py",
+    "engines/precision.py",
+    "engines/quantization.py",
+    "engines/served_graphs.py",
+    "engines/typed_graphs.py",
+)
 _AUTHORING_PACKAGES: Final = ("onnx", "onnx-ir", "onnxscript")
 
 
 def make_recipe(
-    served: ServedGraph, weights: Mapping[str, str], *, precision: str, **more: str
+    served: ServedGraph, weights: Mapping[str, str], *, precision: str, more: Mapping[str, str]
 ) -> dict[str, str]:
     """Everything that decides the file of one served model.
 
@@ -49,6 +55,19 @@ def sources_digest() -> str:
     return digest.hexdigest()
 
 
+def frames_digest(frames: Sequence[Path]) -> str:
+    """One digest of the pictures that a graph is calibrated and checked with; "" without any."""
+    if not frames:
+        return ""
+    digest = hashlib.sha256()
+    for path in frames:
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        for file in files:
+            if file.is_file():
+                digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
 def explain_difference(built: Mapping[str, str], wanted: Mapping[str, str]) -> str:
     """Why a file made from `built` is not what `wanted` asks for: one phrase a difference."""
     changes = []
@@ -58,6 +77,8 @@ def explain_difference(built: Mapping[str, str], wanted: Mapping[str, str]) -> s
             continue
         if name == "sources":
             changes.append("the code that authors it changed")
+        elif name == "frames":
+            changes.append("the frames to check with changed")
         elif name.startswith("weights ") and old and new:
             changes.append(f"the file of {name.removeprefix('weights ')} changed")
         elif old is None:

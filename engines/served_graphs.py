@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import cast
 
 import onnx
 
@@ -17,7 +16,7 @@ from graphs import (
     image_swapper,
     source_encoder,
 )
-from graphs.contract import MODEL_SPECS, FrameFormat
+from graphs.contract import FRAME_FORMATS, MODEL_SPECS, FrameFormat
 from graphs.detectors import DETECTORS
 
 LoadNetwork = Callable[[str], onnx.ModelProto]
@@ -38,6 +37,11 @@ class ServedGraph:
     weights: tuple[str, ...]
     author: Callable[[LoadNetwork], onnx.ModelProto]
 
+    @property
+    def has_network(self) -> bool:
+        """Whether there is a network in it, and not geometry and pixels alone."""
+        return bool(self.weights) or self.model == "face_swapper"
+
 
 def served_graphs(
     deployment: Deployment, *, region_only: bool, skip_empty: bool
@@ -52,8 +56,7 @@ def served_graphs(
     """
     graphs = [_locator(deployment), _source_encoder(deployment), _recognizer(deployment)]
     graphs.append(_swapper(deployment, skip_empty=skip_empty))
-    for frame_format in ("i420", "bgr"):
-        pixel = cast(FrameFormat, frame_format)
+    for pixel in FRAME_FORMATS:
         graphs.append(_detector(deployment, pixel))
         graphs.append(_blender(deployment, pixel, region_only=region_only))
     by_name = {graph.model: graph for graph in graphs}

@@ -74,12 +74,14 @@ class Limits:
     max_height, max_width: frames of a video, pixels.
     max_photo_side: height and width of a photo that a source is taken from, pixels.
     max_faces: K.
+    max_batch_size: B.
     """
 
     max_height: int = 8192
     max_width: int = 8192
     max_photo_side: int = 8192
     max_faces: int = MAX_DETECTIONS
+    max_batch_size: int = MAX_BATCH_SIZE
 
     def frame_size(self, model: str) -> tuple[int, int]:
         """Largest height and width of `frame` for one model."""
@@ -143,6 +145,17 @@ class HostOptions:
     plan_filenames: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
+def plan_filenames(repository: Path) -> dict[str, dict[str, str]]:
+    """Plans named by GPU (`model.sm89.plan`) that lie in `repository`, for `HostOptions`."""
+    found: dict[str, dict[str, str]] = {}
+    for model in MODEL_SPECS:
+        for path in sorted((repository / model / "1").glob("model.sm*.plan")):
+            number = path.name.removeprefix("model.sm").removesuffix(".plan")
+            if number.isdecimal() and len(number) >= 2:
+                found.setdefault(model, {})[f"{number[:-1]}.{number[-1]}"] = path.name
+    return found
+
+
 def read_config(path: Path) -> ModelConfig:
     """Parse one config.pbtxt.
 
@@ -180,6 +193,7 @@ def make_variant(
     host = host or HostOptions()
     config = ModelConfig()
     config.CopyFrom(base)
+    config.max_batch_size = limits.max_batch_size
     _fix_dims(config, _spec(base.name), deployment.axis_sizes)
     parameters = _shared_parameters(base.name, deployment, limits)
     if base.name not in ENSEMBLE_SPECS:
@@ -306,7 +320,7 @@ def _execution_parameters(
             "row_inputs": "crops,source",
             "row_mask": "faces",
             "row_outputs": "swapped_crops",
-            "max_rows": str(MAX_BATCH_SIZE * limits.max_faces),
+            "max_rows": str(limits.max_batch_size * limits.max_faces),
         }
     if BACKENDS[variant] == "onnxruntime" and host.intra_op_thread_count is not None:
         parameters["intra_op_thread_count"] = str(host.intra_op_thread_count)

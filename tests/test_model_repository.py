@@ -154,7 +154,7 @@ def test_an_ensemble_reads_every_one_of_its_inputs_in_its_first_step(model: str)
 
 VARIABLE = {
     "backend", "default_model_filename", "instance_group", "parameters", "optimization",
-    "cc_model_filenames",
+    "cc_model_filenames", "max_batch_size",
 }  # fmt: skip
 
 

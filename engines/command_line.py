@@ -1,0 +1,299 @@
+"""The flags of build_engines.py, and what they ask for as one checked request."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Final
+
+from engines.build import BuildRequest
+from engines.compilers import CompileOptions, Compiler, Flavour, choose_compiler
+from engines.deployment import DeploymentError, resolve
+from engines.devices import parse_compute_capability, present_compute_capability
+from engines.errors import EngineError, PrecisionError, UnsupportedDevice
+from engines.plans import CompileSettings, PlanAxes
+from engines.precision import PRECISIONS, Precision
+from engines.profiles import AxisRange
+from engines.publish import COMMITTED, Repository
+from engines.samples import FramesError
+from engines.variants import VARIANTS, CudaOptions, HostOptions, Limits, Variant
+from graphs.contract import MODEL_SPECS
+from graphs.detectors import DETECTORS
+from graphs.recognizers import RECOGNIZERS
+from graphs.swappers import DEFAULT_SWAPPER, SWAPPERS
+from graphs.weights import cache_dir
+
+_FLAVOURS: Final[dict[Variant, Flavour]] = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
+_FP8_FROM: Final = 8.9
+
+
+def make_parser(description: str) -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="build_engines.py",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_networks(parser.add_argument_group("what to build"))
+    _add_precision(parser.add_argument_group("precision"))
+    _add_device(parser.add_argument_group("device and shapes"))
+    _add_compiler(parser.add_argument_group("compiler and cache"))
+    where = parser.add_argument_group("where to")
+    where.add_argument(
+        "--repository", type=Path, default=COMMITTED, metavar="PATH",
+        help="model repository (default: the one in this checkout)",
+    )  # fmt: skip
+    where.add_argument(
+        "--instances", type=_positive, default=1, metavar="N",
+        help="instances of every model (default: %(default)s)",
+    )  # fmt: skip
+    look = parser.add_argument_group("look only").add_mutually_exclusive_group()
+    look.add_argument("--dry-run", action="store_true", help="say what would be built and where")
+    look.add_argument("--explain", action="store_true", help="say why each file would be built")
+    look.add_argument(
+        "--inspect", action="store_true", help="show layers, precisions, sizes and memory"
+    )
+    return parser
+
+
+def _add_networks(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--swapper", default=DEFAULT_SWAPPER, metavar="NAME",
+        help=f"one of {', '.join(SWAPPERS)} (default: %(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--detector", default="yunet", metavar="NAME",
+        help=f"one of {', '.join(DETECTORS)} (default: %(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--recognizer", metavar="NAME",
+        help=f"one of {', '.join(RECOGNIZERS)} (default: the one that the swapper needs)",
+    )  # fmt: skip
+    group.add_argument(
+        "--pixel-boost", type=_positive, default=1, metavar="B",
+        help="swap crops of B times the network's size (default: %(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--models", nargs="+", metavar="MODEL", help="build these only (default: all)"
+    )
+    group.add_argument(
+        "--accept-licence", action="store_true",
+        help="the licences of these weights fit your use: fetch what is missing",
+    )  # fmt: skip
+
+
+def _add_precision(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--precision", choices=PRECISIONS,
+        help="of the networks (default: fp32 for the CPU, fp16 for GPUs)",
+    )  # fmt: skip
+    group.add_argument(
+        "--frames", nargs="+", type=Path, default=[], metavar="PATH",
+        help="pictures, or folders of them, to calibrate and check with (default: two paintings)",
+    )  # fmt: skip
+    group.add_argument(
+        "--allow-worse", action="store_true",
+        help="keep a graph that strays further from fp32 than its limits allow",
+    )  # fmt: skip
+
+
+def _add_device(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--target", choices=VARIANTS,
+        help="cpu, cuda: ONNX Runtime; tensorrt, rtx: plans (default: what this machine has)",
+    )  # fmt: skip
+    group.add_argument(
+        "--compute-capability", nargs="+", default=[], metavar="M.N",
+        help="of the GPUs that will run the plans, for example 8.9 (default: the GPU that is here)",
+    )  # fmt: skip
+    for name, unit, default in (
+        ("batch", "frames a batch", "1 8 8"),
+        ("faces", "faces a frame", "1 1 4"),
+    ):
+        group.add_argument(
+            f"--{name}", nargs="+", type=_positive, metavar="N",
+            help=f"{unit}: MIN OPT MAX, or MAX alone (default: {default})",
+        )  # fmt: skip
+    group.add_argument(
+        "--frame", nargs="+", type=_frame_size, metavar="WxH",
+        help="frame sizes: MIN OPT MAX, or MAX alone (default: 64x64 1920x1080 1920x1080)",
+    )  # fmt: skip
+    group.add_argument(
+        "--photo", type=_positive, metavar="PIXELS",
+        help="longest side of a photo that a source is taken from (default: 2048 for plans)",
+    )  # fmt: skip
+
+
+def _add_compiler(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--gpu-memory", type=_mebibytes, metavar="MIB",
+        help="refuse plans that need more together; for cuda, the limit of one model's arena",
+    )  # fmt: skip
+    group.add_argument(
+        "--workspace", type=_mebibytes, metavar="MIB", help="scratch memory of one layer at most"
+    )
+    group.add_argument(
+        "--optimization-level", type=int, choices=range(6), metavar="0-5",
+        help="how long TensorRT searches (default: TensorRT's)",
+    )  # fmt: skip
+    group.add_argument(
+        "--cache", type=Path, metavar="PATH",
+        help="folder of plans, shared between builders (default: plans/ in the user's cache)",
+    )  # fmt: skip
+    group.add_argument(
+        "--name-by-gpu", action="store_true",
+        help="name TensorRT plans by compute capability, for several types of GPU",
+    )  # fmt: skip
+
+
+def make_request(options: argparse.Namespace) -> BuildRequest:
+    """The flags as one checked request.
+
+    Raises:
+        EngineError: names, devices, shapes or files that cannot be; one sentence.
+    """
+    models = tuple(options.models or MODEL_SPECS)
+    for model in models:
+        if model not in MODEL_SPECS:
+            raise DeploymentError(f"no model is called {model!r}; known: {', '.join(MODEL_SPECS)}")
+    deployment = resolve(
+        swapper=options.swapper,
+        detector=options.detector,
+        recognizer=options.recognizer,
+        pixel_boost=options.pixel_boost,
+        detectors=tuple(DETECTORS),
+    )
+    for path in options.frames:
+        if not path.exists():
+            raise FramesError(f"{path} does not exist: --frames takes pictures and folders of them")
+    capabilities = tuple(parse_compute_capability(text) for text in options.compute_capability)
+    target = options.target or default_target(capabilities)
+    precision: Precision = options.precision or ("fp32" if target == "cpu" else "fp16")
+    check_precision(precision, target, capabilities)
+    axes = make_axes(options)
+    settings = None
+    if target in _FLAVOURS:
+        settings = _compile_settings(options, target, capabilities, axes)
+    return BuildRequest(
+        deployment=deployment,
+        target=target,
+        precision=precision,
+        models=models,
+        repository=Repository(options.repository),
+        limits=Limits() if settings is None else axes.limits,
+        host=HostOptions(
+            instance_count=options.instances,
+            cuda=CudaOptions(gpu_mem_limit=options.gpu_memory or 0),
+        ),
+        frames=tuple(options.frames),
+        accept_licence=options.accept_licence,
+        allow_worse=options.allow_worse,
+        compile=settings,
+    )
+
+
+def default_target(capabilities: tuple[str, ...]) -> Variant:
+    """What this machine, or the GPU that was named, is best served by.
+
+    Raises:
+        CompilerMissing: a GPU is here or named and no TensorRT can be imported.
+    """
+    if not capabilities and present_compute_capability() is None:
+        return "cpu"
+    return "tensorrt" if choose_compiler().flavour == "tensorrt" else "rtx"
+
+
+def check_precision(precision: Precision, target: Variant, capabilities: tuple[str, ...]) -> None:
+    """Refuse 8 bits where nothing would run them.
+
+    Raises:
+        PrecisionError: 8 bits for ONNX Runtime, or fp8 for a GPU older than Ada.
+    """
+    if precision in ("int8", "fp8") and target not in _FLAVOURS:
+        raise PrecisionError(
+            f"{precision} is for TensorRT plans: use --target rtx or tensorrt, or --precision fp16"
+        )
+    older = [text for text in capabilities if float(text) < _FP8_FROM]
+    if precision == "fp8" and older:
+        raise PrecisionError(
+            f"fp8 needs compute capability {_FP8_FROM} or newer, {older[0]} was asked for: "
+            "use --precision int8 or fp16"
+        )
+
+
+def make_axes(options: argparse.Namespace) -> PlanAxes:
+    """The profile's axes; what was not given keeps its default."""
+    axes = PlanAxes()
+    sizes = options.frame
+    widths = None if sizes is None else [width for width, _ in sizes]
+    heights = None if sizes is None else [height for _, height in sizes]
+    photo = axes.photo
+    if options.photo is not None:
+        photo = AxisRange(photo.min, min(photo.opt, options.photo), options.photo)
+    return PlanAxes(
+        batch=_axis(axes.batch, options.batch, "--batch"),
+        faces=_axis(axes.faces, options.faces, "--faces"),
+        height=_axis(axes.height, heights, "--frame"),
+        width=_axis(axes.width, widths, "--frame"),
+        photo=photo,
+    )
+
+
+def _axis(default: AxisRange, given: list[int] | None, flag: str) -> AxisRange:
+    if given is None:
+        return default
+    if len(given) == 1:
+        return AxisRange(min(default.min, given[0]), min(default.opt, given[0]), given[0])
+    if len(given) != 3:
+        raise EngineError(f"{flag} takes MIN OPT MAX or MAX alone, not {len(given)} values")
+    return AxisRange(*given)
+
+
+def _compile_settings(
+    options: argparse.Namespace,
+    target: Variant,
+    capabilities: tuple[str, ...],
+    axes: PlanAxes,
+) -> CompileSettings:
+    compiler: Compiler = choose_compiler(_FLAVOURS[target])
+    if not capabilities:
+        present = present_compute_capability()
+        if present is None:
+            raise UnsupportedDevice(
+                "no NVIDIA GPU is visible here: say which GPU the plans are for, for example "
+                "--compute-capability 8.9"
+            )
+        capabilities = (present,)
+    compiler.check_devices(capabilities)
+    cache = options.cache or cache_dir() / "plans"
+    return CompileSettings(
+        compiler=compiler,
+        compute_capabilities=capabilities,
+        axes=axes,
+        options=CompileOptions(
+            workspace_bytes=options.workspace,
+            optimization_level=options.optimization_level,
+            timing_cache=cache / f"timing-{compiler.version}-{capabilities[0]}.bin",
+        ),
+        cache=cache,
+        gpu_memory=options.gpu_memory,
+        name_by_gpu=options.name_by_gpu,
+    )
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return number
+
+
+def _mebibytes(text: str) -> int:
+    return _positive(text) * 2**20
+
+
+def _frame_size(text: str) -> tuple[int, int]:
+    width, times, height = text.lower().partition("x")
+    if not (times and width.isdecimal() and height.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT, for example 1920x1080")
+    return int(width), int(height)

