@@ -1,4 +1,4 @@
-"""How every graph of this project is written down: one builder, one opset, one way to embed a network.
+"""How every graph is written down: one builder, one opset, one way to embed a network.
 
 A graph is authored with onnxscript's `GraphBuilder` (`op.Add(x, 1.0)` promotes constants and infers
 shapes as it goes). Parts are wrapped in `scope("preprocess")`, `scope("network")`,
@@ -8,8 +8,9 @@ precision can be chosen for the network alone. Graph input and output names stay
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -49,6 +50,34 @@ class GraphAuthor:
             yield
         finally:
             self.builder.pop_module()
+
+    @staticmethod
+    def subgraph(
+        op: Any,
+        trace: Callable[..., Sequence[ir.Value]],
+        inputs: Sequence[ir.Value],
+        outputs: Sequence[ir.Value],
+        *,
+        name: str,
+    ) -> ir.Graph:
+        """The body of a `Loop` or a branch of an `If` at `op`, its names prefixed by `name`.
+
+        Args:
+            op: the operator builder that will hold the node.
+            trace: called once with the body's own builder and its inputs; returns its outputs.
+            inputs, outputs: fresh values with name, dtype and shape.
+            name: unlike that of any other subgraph here: ONNX wants names unique throughout.
+        """
+
+        def scoped(inner: Any, *values: ir.Value) -> Sequence[ir.Value]:
+            inner.builder.push_module(name)
+            try:
+                return trace(inner, *values)
+            finally:
+                inner.builder.pop_module()
+
+        graph: ir.Graph = op.builder.subgraph(scoped, inputs, outputs, name=name)
+        return graph
 
     def embed(
         self,

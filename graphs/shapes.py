@@ -34,6 +34,11 @@ def constant(op: Op, array: Any) -> ir.Value:
     return op.Constant(value=ir.tensor(array))
 
 
+def outputs(made: Any) -> list[ir.Value]:
+    """What a node with any number of outputs gave, as a list."""
+    return [made] if isinstance(made, ir.Value) else list(cast("list[ir.Value]", made))
+
+
 def split(op: Op, value: ir.Value, parts: int, axis: int) -> list[ir.Value]:
     """`value` cut into `parts` equal parts along `axis`."""
     outputs: Any = op.Split(value, num_outputs=parts, axis=axis, _outputs=parts)
