@@ -175,6 +175,10 @@ def _resize(tracker: BatchTracker, node: ir.Node) -> BatchAxis:
     sizes = node.inputs[3] if len(node.inputs) > 3 else None
     if tracker.plain_axis(node) != 0:
         raise refusal(node, "the batch is not its first axis")
+    for index, value in enumerate(node.inputs[1:3], start=1):
+        # Exporters write "no region" and "no scales" as empty tensors; compilers warn about those.
+        if value is not None and value.const_value is not None and not value.const_value.size:
+            node.replace_input_with(index, None)
     if sizes is None or "axes" in node.attributes:
         return BatchAxis(0)
     shape = tracker.static_shape(node.inputs[0])

@@ -37,14 +37,14 @@ def with_free_batch(
     Args:
         network: first axis of every input is the batch, of size 1 or free. Unknown heights and
             widths of a 4-axis input become `image_size`, so that shape arithmetic can be folded.
-            The argument is not changed. Initializers that no node reads are dropped: take an
-            emap out first.
+            The argument is not changed.
         image_size: side of an image whose size the network leaves open.
 
     Returns:
         The same inputs and outputs by name, first axis "B", other axes fixed. An output without a
         batch axis of its own (det_10g's [12800, 1]) becomes [B, 12800, 1]. A network that is
-        already free comes back with the same meaning.
+        already free comes back with the same meaning. Initializers that no node reads stay, in
+        their order, last (inswapper keeps its emap so).
 
     Raises:
         ValueError: an axis other than the batch is unknown, or a node mixes images of a batch in
@@ -66,7 +66,19 @@ def with_free_batch(
     _set_output_shapes(model.graph, tracker)
     _free_input_axes(model.graph)
     common_passes.RemoveUnusedNodesPass()(model)
-    return ir.to_proto(model)
+    free = ir.to_proto(model)
+    free.graph.initializer.extend(_unread_initializers(network))
+    return free
+
+
+def _unread_initializers(network: onnx.ModelProto) -> list[onnx.TensorProto]:
+    read = {name for node in network.graph.node for name in node.input}
+    read |= {output.name for output in network.graph.output}
+    inside = any(a.HasField("g") for node in network.graph.node for a in node.attribute)
+    # A body reads outer names too; networks with one have no rule here, and are refused elsewhere.
+    if inside:
+        return []
+    return [tensor for tensor in network.graph.initializer if tensor.name not in read]
 
 
 def _without_stale_shapes(network: onnx.ModelProto) -> onnx.ModelProto:

@@ -17,6 +17,7 @@ from graphs.authoring import GraphAuthor
 from graphs.batching import with_free_batch
 from graphs.contract import CROPS, FACES, SCORE_COLUMN, SOURCE, SWAPPED_CROPS, TensorSpec
 from graphs.first_face import unit_length
+from graphs.passes import apply_passes
 from graphs.shapes import Op, constant
 from graphs.swappers import Swapper, Triple, check_pixel_boost
 
@@ -28,6 +29,7 @@ def build(
     network: onnx.ModelProto,
     *,
     pixel_boost: int = 1,
+    passes: Sequence[str] = (),
     skip_empty: bool = True,
 ) -> onnx.ModelProto:
     """The served model: `crops`, `source`, `faces` -> `swapped_crops`.
@@ -40,6 +42,7 @@ def build(
         network: inputs `target` [*, 3, S, S] and `source`, output 0 [*, 3, S, S], float32 or
             float16; batch 1 is freed. For inswapper its last initializer must still be the emap.
         pixel_boost: b; crops are b * S wide and are swapped as b * b interleaved ones.
+        passes: names of `graphs.passes.PASSES`, applied to the network before it is embedded.
         skip_empty: do not run the network for a batch without any face. Costs one look at a
             scalar from the host where the runtime branches there (ONNX Runtime on a GPU), so a
             backend that drops empty slots itself wants it off.
@@ -55,6 +58,8 @@ def build(
     emap = take_emap(network) if swapper.project_identity else None
     free = _keep_first_output(with_free_batch(network, image_size=swapper.crop_size))
     _check_network(swapper, free)
+    if passes:
+        free = apply_passes(free, passes)
     author = GraphAuthor("face_swapper")
     op: Op = author.op
     side = swapper.crop_size * pixel_boost

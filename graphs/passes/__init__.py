@@ -1,0 +1,93 @@
+"""Rewrites that make a swapper network fast, one pass a file, outputs equal to rounding.
+
+Exporters leave AdaIN networks (inswapper and its relatives) as dozens of small operators: an
+instance normalisation written out, a Linear per style, reflected pads that channels-last kernels
+handle badly. Two orders of passes:
+
+    PORTABLE_PASSES       for any runtime, TensorRT included
+    CHANNELS_LAST_PASSES  for ONNX Runtime's CUDA provider with `prefer_nhwc` and `fuse_conv_bias`:
+                          everything between the convolutions runs on [B, H, W, C]
+
+Measured on an H100, float16, inswapper_128's architecture, faces a second at batch 8 without a CUDA
+graph, then with one at batch 8 / 16 / 1: as exported 777; portable 930, 964 / 966 / 465;
+channels last 916, 989 / 1157 / 549. `bench/network_passes.py` measures them again, one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Final
+
+import onnx
+import onnx_ir as ir
+import onnx_ir.passes.common as common_passes
+
+from graphs.authoring import to_project_opset
+from graphs.passes.cancel_transposes import cancel_transposes
+from graphs.passes.drop_cancelled_biases import drop_cancelled_biases
+from graphs.passes.fold_output_activation import fold_output_activation
+from graphs.passes.fuse_instance_normalization import fuse_instance_normalization
+from graphs.passes.merge_style_linears import merge_style_linears
+from graphs.passes.normalize_channels_last import normalize_channels_last
+from graphs.passes.pad_channels_last import pad_channels_last
+from graphs.passes.rewriting import Pass, infer_shapes
+from graphs.passes.upsample_channels_last import upsample_channels_last
+from graphs.passes.widen_image_channels import widen_image_channels
+
+PASSES: Final[Mapping[str, Pass]] = MappingProxyType(
+    {
+        rewrite.__name__: rewrite
+        for rewrite in (
+            merge_style_linears,
+            drop_cancelled_biases,
+            fold_output_activation,
+            fuse_instance_normalization,
+            normalize_channels_last,
+            pad_channels_last,
+            upsample_channels_last,
+            widen_image_channels,
+            cancel_transposes,
+        )
+    }
+)
+"""Every pass by name."""
+
+PORTABLE_PASSES: Final = (
+    "merge_style_linears",
+    "drop_cancelled_biases",
+    "fold_output_activation",
+    "fuse_instance_normalization",
+)
+CHANNELS_LAST_PASSES: Final = (
+    "merge_style_linears",
+    "drop_cancelled_biases",
+    "fold_output_activation",
+    "normalize_channels_last",
+    "widen_image_channels",
+    "pad_channels_last",
+    "upsample_channels_last",
+    "cancel_transposes",
+)
+
+
+def apply_passes(
+    network: onnx.ModelProto, passes: Sequence[str] = PORTABLE_PASSES
+) -> onnx.ModelProto:
+    """`network` rewritten by the named passes, in their order, in this project's opset.
+
+    A pass that finds nothing to rewrite changes nothing, so any network may be given. Run them on
+    the float32 network with its batch free (`graphs.batching`), before it is typed or embedded.
+
+    Raises:
+        KeyError: a name is none of PASSES.
+    """
+    rewrites = [PASSES[name] for name in passes]
+    model = ir.from_proto(to_project_opset(network))
+    common_passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    for rewrite in rewrites:
+        infer_shapes(model)
+        rewrite(model)
+        common_passes.RemoveUnusedNodesPass()(model)
+    infer_shapes(model)
+    return ir.to_proto(model)
