@@ -39,7 +39,7 @@ class PlannedMemory:
 def plan_memory(
     shapes: GraphShapes, activation_bytes: int | None, weight_bytes: int | None
 ) -> PlannedMemory:
-    """What the compiler said, completed by shape arithmetic, which is an upper bound.
+    """What the compiler said, completed by shape arithmetic.
 
     Args:
         shapes: the typed graph's tensors at the profile's maximum.

@@ -67,7 +67,8 @@ class GraphShapes:
 
     tensors: in execution order; a body's tensors follow their node's predecessors.
     peak_bytes: most bytes of tensors alive at one time when nothing is fused and every tensor has
-        its own memory: an upper bound for a compiler that does better. Weights are not in it.
+        its own memory: what to plan with where the compiler says nothing. Inputs and weights are
+        not in it.
     weight_bytes: all initializers and constants.
     """
 
