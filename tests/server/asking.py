@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from queue import SimpleQueue
 from typing import Any
 
@@ -25,8 +25,12 @@ class Asker:
 
     def ask_together(self, model: str, requests: list[Mapping[str, Array]]) -> list[Any]:
         """Send all requests before waiting; return outputs, or the exception of each."""
+        return self.ask_mixed([(model, arrays) for arrays in requests])
+
+    def ask_mixed(self, requests: Sequence[tuple[str, Mapping[str, Array]]]) -> list[Any]:
+        """As `ask_together`, with a model for each request."""
         arrived: SimpleQueue[tuple[int, Any, Any]] = SimpleQueue()
-        for position, arrays in enumerate(requests):
+        for position, (model, arrays) in enumerate(requests):
             self.client.async_infer(
                 model,
                 self.inputs(arrays),
