@@ -64,9 +64,11 @@ def draw_faces(frame: Image, faces: npt.NDArray[np.float32]) -> Image:
         for x, y in face[5:].reshape(5, 2):
             cv2.circle(drawn, (round(float(x)), round(float(y))), 4, LANDMARK, -1, cv2.LINE_AA)
         place = (x1, max(y1 - 6, 14))
-        cv2.putText(
-            drawn, f"{face[4]:.2f}", place, cv2.FONT_HERSHEY_SIMPLEX, 0.5, FACE_BOX, 1, cv2.LINE_AA
-        )
+        for color, thickness in (((0, 0, 0), 3), (FACE_BOX, 1)):  # an outline, then the digits
+            cv2.putText(
+                drawn, f"{face[4]:.2f}", place, cv2.FONT_HERSHEY_SIMPLEX, 0.5, color, thickness,
+                cv2.LINE_AA,
+            )  # fmt: skip
     return drawn
 
 
