@@ -27,6 +27,8 @@ def pad_channels_last(model: ir.Model) -> int:
     every output is one input times 1, plus zeros.
     """
     rewritten = 0
+    # Twelve pads of one map share a matrix, and the GPU's cache keeps it.
+    selections: dict[tuple[int, ...], ir.Value] = {}
     for node in list(model.graph):
         amounts = _reflection(node)
         source = node.inputs[0] if amounts else None
@@ -38,11 +40,13 @@ def pad_channels_last(model: ir.Model) -> int:
         columns = reflected_indices(width, amounts[1], amounts[3])
         inserter = NodeInserter(node)
         if len(rows) * len(columns) * height * width <= _LARGEST_MATRIX:
-            selection = np.kron(np.eye(height)[rows], np.eye(width)[columns])
+            key = (height, width, *amounts)
+            if key not in selections:
+                selection = np.kron(np.eye(height)[rows], np.eye(width)[columns])
+                selections[key] = inserter.constant(selection.astype(np.float32), "selection")
             last = inserter.transpose(source, TO_CHANNELS_LAST)
             pixels = inserter.reshape(last, -1, height * width, channels)
-            matrix = inserter.constant(selection.astype(np.float32), "selection")
-            padded = inserter.node("MatMul", [matrix, pixels])
+            padded = inserter.node("MatMul", [selections[key], pixels])
             last = inserter.reshape(padded, -1, len(rows), len(columns), channels)
             result = inserter.transpose(last, TO_CHANNELS_FIRST)
         else:

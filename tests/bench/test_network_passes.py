@@ -1,0 +1,61 @@
+"""The bench runs whole at a small width on the CPU: every variant is built, checked and timed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import onnxruntime
+import pytest
+
+from bench.network_passes import Measurement, Variant, main, variants
+from graphs.passes import CHANNELS_LAST_PASSES, PORTABLE_PASSES
+
+
+def test_every_variant_is_timed_checked_and_tabled_and_a_second_run_measures_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "passes"
+    arguments = ["--provider", "cpu", "--channels", "8", "--batches", "1", "--seconds", "0"]
+    arguments += ["--output", str(output)]
+    assert main(arguments) == 0
+    first = capsys.readouterr().out
+    assert first.count("batch 1:") == len(variants())
+    content = json.loads(output.with_suffix(".json").read_text())
+    assert content["not_run"] == []
+    assert all(cell["psnr"] > 50 for cell in content["cells"].values())
+    assert output.with_suffix(".md").read_text().count("\n") == len(variants()) + 2
+    assert main(arguments) == 0
+    assert "batch 1:" not in capsys.readouterr().out
+
+
+def test_each_pass_of_each_order_is_taken_out_once() -> None:
+    names = [variant.name for variant in variants()]
+    for order, passes in (("portable", PORTABLE_PASSES), ("channels last", CHANNELS_LAST_PASSES)):
+        for name in passes:
+            assert f"{order} without {name}" in names
+    assert len(names) == len(set(names)) == 4 + len(PORTABLE_PASSES) + len(CHANNELS_LAST_PASSES)
+
+
+def test_what_there_was_no_time_for_is_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "passes"
+    arguments = ["--provider", "cpu", "--channels", "8", "--batches", "1", "2", "--minutes", "-1"]
+    main([*arguments, "--output", str(output)])
+    missing = json.loads(output.with_suffix(".json").read_text())["not_run"]
+    assert len(missing) == 2 * len(variants())
+    assert "Not run (out of time; run again to go on)" in capsys.readouterr().out
+
+
+def test_a_missing_cuda_provider_is_a_cell_with_its_reason_and_not_a_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # ONNX Runtime falls back to the CPU and only logs it.
+    fallen_back = SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
+    measurement = Measurement(channels=8, provider="cuda", seconds=0)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **__: fallen_back)
+    cell = measurement.measure(Variant("as exported", ()), 1, cuda_graph=False)
+    assert cell.faces_per_second == 0
+    assert cell.error == "ONNX Runtime has no CUDA provider here; install onnxruntime-gpu"
