@@ -14,8 +14,9 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from graphs import face_swapper
+from graphs import face_swapper, image_swapper
 from graphs.contract import FACE_COLUMNS, MAX_DETECTIONS, SCORE_COLUMN
+from graphs.passes import CHANNELS_LAST_PASSES, PORTABLE_PASSES
 from graphs.swappers import SWAPPERS
 from tests.graphs.evaluation import open_session
 from tests.networks import source_vectors, swapper_network
@@ -103,6 +104,24 @@ def test_every_published_contract_equals_its_single_runs(name: str) -> None:
     expected = expected_crops(name, network, request)
     assert expected[0].std() > 0.05
     np.testing.assert_allclose(result, expected, rtol=0, atol=tolerance(name))
+
+
+def test_the_projects_own_swapper_equals_its_single_runs() -> None:
+    name, network = "image_swapper_256", image_swapper.build_network(256)
+    request = make_request(name, [[0.9, 0.8], [0.7, 0.0]])
+    result = run_graph(face_swapper.build(SWAPPERS[name], network), request)
+    expected = expected_crops(name, network, request)
+    np.testing.assert_allclose(result, expected, rtol=0, atol=FP32_ROUNDING)
+
+
+@pytest.mark.parametrize("order", [PORTABLE_PASSES, CHANNELS_LAST_PASSES], ids=["portable", "last"])
+def test_rewritten_networks_swap_the_same_crops(order: tuple[str, ...]) -> None:
+    name = "inswapper_128"
+    network = swapper_network(name)
+    request = make_request(name, [[0.9, 0.8], [0.7, 0.0]])
+    result = run_graph(face_swapper.build(SWAPPERS[name], network, passes=order), request)
+    expected = expected_crops(name, network, request)
+    np.testing.assert_allclose(result, expected, rtol=0, atol=FP32_ROUNDING)
 
 
 @pytest.mark.parametrize(
