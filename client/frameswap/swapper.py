@@ -246,7 +246,7 @@ class FaceSwapper:
         Raises:
             As `swap`, and whatever `frames` raises.
         """
-        chosen = options or SwapOptions()
+        job = _Job(self, sources, options or SwapOptions())
         window: deque[_InFlight] = deque()
         arriving = iter(frames)
         failure: Exception | None = None
@@ -255,8 +255,7 @@ class FaceSwapper:
             while True:
                 while not exhausted and len(window) < self.in_flight:
                     try:
-                        frame = next(arriving)
-                        window.append(_InFlight(self, frame, sources, chosen))
+                        window.append(_InFlight(job, next(arriving)))
                     except StopIteration:
                         exhausted = True
                     except Exception as error:  # raised below, in its place
@@ -277,19 +276,6 @@ class FaceSwapper:
                 waiting.cancel()
             for waiting in window:
                 waiting.release()
-
-    def _request(
-        self, frame: Frame, sources: Source | Sequence[Source], options: SwapOptions
-    ) -> SwapRequest:
-        ensemble = self._ensembles.get(SWAP_MODELS[frame_format(frame)])
-        _check_size(frame, ensemble)
-        return SwapRequest(
-            model=ensemble.name,
-            frame=frame,
-            source=stack_sources(sources, ensemble),
-            options=options.to_tensor(),
-            batched=ensemble.batched,
-        )
 
     def _await_server(self) -> None:
         """Wait for a lost server; what it has then is looked up again."""
@@ -333,39 +319,56 @@ class FaceSwapper:
         )
 
 
+class _Job:
+    """What the frames of one stream share: sources and options, as tensors."""
+
+    def __init__(
+        self, swapper: FaceSwapper, sources: Source | Sequence[Source], options: SwapOptions
+    ) -> None:
+        self.swapper = swapper
+        self._sources = sources
+        self._options = options.to_tensor()
+        # Made once an ensemble, not once a frame: an image source is most of a megabyte, and the
+        # same array tells shared memory that what it holds is still right.
+        self._stacked: dict[Ensemble, NDArray[np.float32]] = {}
+
+    def submit(self, frame: Frame) -> PendingSwap:
+        swapper = self.swapper
+        ensemble = swapper._ensembles.get(SWAP_MODELS[frame_format(frame)])
+        _check_size(frame, ensemble)
+        if ensemble not in self._stacked:
+            self._stacked[ensemble] = stack_sources(self._sources, ensemble)
+        return swapper._transport.submit(
+            SwapRequest(
+                model=ensemble.name,
+                frame=frame,
+                source=self._stacked[ensemble],
+                options=self._options,
+                batched=ensemble.batched,
+            )
+        )
+
+
 class _InFlight:
     """One frame of a stream: sent when made, sent again if its server was lost."""
 
-    def __init__(
-        self,
-        swapper: FaceSwapper,
-        frame: Frame,
-        sources: Source | Sequence[Source],
-        options: SwapOptions,
-    ) -> None:
-        self._swapper = swapper
+    def __init__(self, job: _Job, frame: Frame) -> None:
+        self._job = job
         self._frame = frame
-        self._sources = sources
-        self._options = options
-        self._pending = self._submit()
-
-    def _submit(self) -> PendingSwap:
-        swapper = self._swapper
-        return swapper._transport.submit(
-            swapper._request(self._frame, self._sources, self._options)
-        )
+        self._pending = job.submit(frame)
 
     def result(self, *, copy: bool) -> SwappedFrame:
+        swapper = self._job.swapper
         while True:
             try:
-                return self._swapper._finish(self._frame, self._pending.result(), copy=copy)
+                return swapper._finish(self._frame, self._pending.result(), copy=copy)
             except ServerUnreachable:
-                if self._swapper.reconnect_s <= 0.0:
+                if swapper.reconnect_s <= 0.0:
                     raise
             # A swap changes nothing on the server, so sending the frame again is safe.
             self._pending.release()
-            self._swapper._await_server()
-            self._pending = self._submit()
+            swapper._await_server()
+            self._pending = self._job.submit(self._frame)
 
     def cancel(self) -> None:
         self._pending.cancel()

@@ -20,7 +20,14 @@ from frameswap.connection import Connection, PendingCall
 from frameswap.contract import FACES, FRAME, OPTIONS, SOURCE, SWAPPED_FRAME
 from frameswap.errors import ServerFault
 from frameswap.frames import Frame
-from frameswap.wire import ResponseError, TensorInfo, build_header, join_request, read_response
+from frameswap.wire import (
+    ResponseError,
+    SharedOutput,
+    TensorInfo,
+    build_header,
+    join_request,
+    read_response,
+)
 
 __all__ = ["GrpcTransport", "PendingSwap", "SwapRequest", "Transport", "TransportName"]
 
@@ -109,7 +116,7 @@ class _PendingBytes:
         return {
             name: array
             for name, array in read_outputs(self._call.result(), self._connection).items()
-            if array is not None
+            if not isinstance(array, SharedOutput)
         }
 
     def cancel(self) -> None:
@@ -128,7 +135,9 @@ def as_array(frame: Frame) -> NDArray[np.uint8]:
     return array
 
 
-def read_outputs(message: bytes, connection: Connection) -> Mapping[str, NDArray[Any] | None]:
+def read_outputs(
+    message: bytes, connection: Connection
+) -> Mapping[str, NDArray[Any] | SharedOutput]:
     """`read_response`, with damage reported as the server's fault."""
     try:
         return read_response(message)

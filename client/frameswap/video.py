@@ -54,6 +54,12 @@ their streams differ honestly: edit lists, a last frame's unknown duration."""
 _FORMATS_WITH_HEADER: Final = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "flv", "asf")
 """Whose duration is written in the file; FFmpeg guesses it for others, from the bit rate even."""
 
+_OPEN_OPTIONS: Final[dict[str, Any]] = (
+    # Up to version 18 a title that is not UTF-8 is an exception unless this is said; since 19
+    # PyAV reads it anyway and the argument is gone.
+    {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+)
+
 OnPacket = Callable[[Any], None]
 
 
@@ -361,7 +367,7 @@ def _open(path: Path) -> Any:
     try:
         if path.stat().st_size == 0:
             raise UnreadableFile(f"{path} is empty")
-        return av.open(str(path), metadata_errors="replace")
+        return av.open(str(path), **_OPEN_OPTIONS)
     except FileNotFoundError as error:
         raise UnreadableFile(f"there is no file {path}") from error
     except PermissionError as error:

@@ -22,7 +22,15 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
-__all__ = ["DTYPES", "ResponseError", "TensorInfo", "build_header", "join_request", "read_response"]
+__all__ = [
+    "DTYPES",
+    "ResponseError",
+    "SharedOutput",
+    "TensorInfo",
+    "build_header",
+    "join_request",
+    "read_response",
+]
 
 INFER_METHOD: Final = "/inference.GRPCInferenceService/ModelInfer"
 
@@ -60,6 +68,14 @@ class TensorInfo:
     region: str | None = None
     offset: int = 0
     byte_size: int = 0
+
+
+@dataclass(frozen=True)
+class SharedOutput:
+    """An output that is in a region: its datatype and shape, with the batch axis."""
+
+    datatype: str
+    shape: tuple[int, ...]
 
 
 def build_header(
@@ -113,12 +129,12 @@ def _varint(value: int) -> bytes:
     return bytes(encoded)
 
 
-def read_response(message: bytes) -> Mapping[str, NDArray[Any] | None]:
+def read_response(message: bytes) -> Mapping[str, NDArray[Any] | SharedOutput]:
     """Read a ModelInferResponse without copying its tensors.
 
     Returns:
-        For each output that the server sent, a read-only view with the batch axis; None for one
-        that was written into shared memory.
+        For each output that the server sent, a read-only view with the batch axis, or what is
+        known of one that was written into shared memory.
 
     Raises:
         ResponseError: damaged bytes, an unknown datatype, or bytes that do not fill their shape.
@@ -135,11 +151,11 @@ def read_response(message: bytes) -> Mapping[str, NDArray[Any] | None]:
         response = service_pb2.ModelInferResponse.FromString(bytes(rest))
     except DecodeError as error:
         raise ResponseError(f"the response is not a ModelInferResponse ({error})") from error
-    outputs: dict[str, NDArray[Any] | None] = {}
+    outputs: dict[str, NDArray[Any] | SharedOutput] = {}
     # Triton adds one raw entry an output, empty for those written into shared memory.
     for index, info in enumerate(response.outputs):
         if "shared_memory_region" in info.parameters:
-            outputs[info.name] = None
+            outputs[info.name] = SharedOutput(info.datatype, tuple(info.shape))
             continue
         if index >= len(raws):
             raise ResponseError(f"output {info.name!r} came without its bytes")

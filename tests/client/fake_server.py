@@ -42,6 +42,8 @@ class Behavior:
     nan_faces: bool = False
     missing_output: str | None = None
     allow_shared_memory: bool = True
+    swapped_shape: tuple[int, ...] | None = None
+    version: str = "2.51.0"
     fail: Callable[[int, grpc.ServicerContext], None] | None = None
     """Called with the first byte of a request's frame; may sleep, or abort the call."""
 
@@ -90,6 +92,9 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
 
     def ServerReady(self, request: Any, context: Any) -> Any:
         return service_pb2.ServerReadyResponse(ready=self.behavior.ready)
+
+    def ServerMetadata(self, request: Any, context: Any) -> Any:
+        return service_pb2.ServerMetadataResponse(name="triton", version=self.behavior.version)
 
     def ModelReady(self, request: Any, context: Any) -> Any:
         return service_pb2.ModelReadyResponse(ready=self.behavior.models_ready)
@@ -144,8 +149,6 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
             self.running += 1
             self.most_running = max(self.most_running, self.running)
         try:
-            if self.behavior.fail is not None and request.raw_input_contents:
-                self.behavior.fail(request.raw_input_contents[0][0], context)
             return self._infer(request, context)
         finally:
             with self._lock:
@@ -153,6 +156,8 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
 
     def _infer(self, request: Any, context: grpc.ServicerContext) -> Any:
         inputs = self._read_inputs(request, context)
+        if self.behavior.fail is not None:
+            self.behavior.fail(int(inputs["frame"].reshape(-1)[0]), context)
         self.received.append({name: array.copy() for name, array in inputs.items()})
         del self.received[:-4]
         outputs = self._compute(request.model_name, inputs)
@@ -231,7 +236,10 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
                 "source": (vector / np.linalg.norm(vector)).reshape(*leading, -1),
                 "faces": faces,
             }
-        return {"swapped_frame": 255 - frame, "faces": faces}
+        swapped = 255 - frame
+        if behavior.swapped_shape is not None:
+            swapped = swapped.reshape(behavior.swapped_shape)
+        return {"swapped_frame": swapped, "faces": faces}
 
 
 def sleep_s(seconds: float) -> Callable[[int, Any], None]:

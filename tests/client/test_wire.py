@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from frameswap.wire import ResponseError, TensorInfo, build_header, join_request, read_response
+from frameswap.wire import (
+    ResponseError,
+    SharedOutput,
+    TensorInfo,
+    build_header,
+    join_request,
+    read_response,
+)
 from tritonclient.grpc import service_pb2
 
 
@@ -55,8 +62,8 @@ def test_an_output_in_shared_memory_has_no_bytes() -> None:
     response.outputs[0].parameters["shared_memory_region"].string_param = "r"
     response.raw_output_contents[0] = b""
     outputs = read_response(response.SerializeToString())
-    assert outputs["frame"] is None
-    assert outputs["faces"] is not None
+    assert outputs["frame"] == SharedOutput("UINT8", (2, 3))
+    np.testing.assert_array_equal(outputs["faces"], np.float32([[1, 2]]))
 
 
 def test_every_truncation_of_a_response_is_an_error_or_lacks_an_output() -> None:

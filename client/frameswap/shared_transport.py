@@ -1,0 +1,300 @@
+"""Frames through memory that client and server share: gRPC carries only the words.
+
+A slot is one region, registered once and used again: the frame, the swapped frame and the source,
+side by side. `options` and `faces` are small and stay in the messages.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from tritonclient.grpc import service_pb2
+
+from frameswap.connection import Connection, PendingCall
+from frameswap.contract import FACES, FRAME, OPTIONS, SOURCE, SWAPPED_FRAME
+from frameswap.errors import (
+    FrameswapError,
+    ServerFault,
+    ServerTimeout,
+    ServerUnreachable,
+    TransportUnavailable,
+)
+from frameswap.shared_memory import Region
+from frameswap.transport import (
+    DOING,
+    GrpcTransport,
+    PendingSwap,
+    SwapRequest,
+    TransportName,
+    read_outputs,
+)
+from frameswap.wire import SharedOutput, TensorInfo, build_header, join_request
+
+__all__ = ["SharedTransport"]
+
+logger = logging.getLogger("frameswap")
+
+_ALIGNMENT: Final = 4096
+"""Tensors begin on pages of their own, so that no cache line is written by both sides."""
+_UNREGISTERS_SAFELY: Final = (2, 53)
+"""From Triton 24.12 on, a region in use is unregistered when its last request ends; before, the
+server unmaps it under the request."""
+
+
+class SharedTransport:
+    """Slots of shared memory, one a request in flight.
+
+    Args:
+        make_region: makes a region of so many bytes.
+        fallback: takes the frames that no slot can be made for; None raises instead.
+    """
+
+    def __init__(
+        self,
+        name: TransportName,
+        connection: Connection,
+        make_region: Callable[[int], Region],
+        *,
+        fallback: GrpcTransport | None,
+    ) -> None:
+        self.name = name
+        self._connection = connection
+        self._make_region = make_region
+        self._fallback = fallback
+        self._lock = threading.Lock()
+        self._free: list[_Slot] = []
+        self._slots: list[_Slot] = []
+
+    def submit(self, request: SwapRequest) -> PendingSwap:
+        """Send one frame; one copy is made of it, into the slot."""
+        layout = _Layout(request)
+        try:
+            slot = self._acquire(layout.size)
+        except TransportUnavailable as error:
+            if self._fallback is None:
+                raise
+            # Once: the frames in flight so far keep their slots, the others go as bytes.
+            if self.name != "grpc":
+                logger.info("some frames are sent over gRPC, because %s", error)
+                self.name = "grpc"
+            return self._fallback.submit(request)
+        try:
+            return _PendingShared(self, slot, request, layout)
+        except BaseException:
+            self.give_back(slot)
+            raise
+
+    def close(self) -> None:
+        """Unregister and remove every region, whatever the server answers."""
+        with self._lock:
+            slots, self._slots, self._free = self._slots, [], []
+        for slot in slots:
+            self._remove(slot)
+
+    def send(self, slot: _Slot, message: bytes) -> PendingCall:
+        return self._connection.submit(message, doing=DOING)
+
+    def read(self, message: bytes) -> Mapping[str, NDArray[Any] | SharedOutput]:
+        return read_outputs(message, self._connection)
+
+    def register_again(self, slot: _Slot) -> None:
+        """Make a server that was restarted map the slot's region."""
+        with suppress(FrameswapError):
+            slot.region.unregister(self._connection)
+        slot.region.register(self._connection)
+
+    def give_back(self, slot: _Slot) -> None:
+        with self._lock:
+            if slot in self._slots and not slot.in_doubt:
+                self._free.append(slot)
+
+    def _acquire(self, size: int) -> _Slot:
+        with self._lock:
+            slot = self._free.pop() if self._free else None
+        if slot is not None:
+            if slot.region.host.size >= size:
+                return slot
+            with self._lock:
+                self._slots.remove(slot)
+            self._remove(slot)
+        slot = _Slot(self._make_region(size))
+        with self._lock:
+            self._slots.append(slot)
+        try:
+            slot.region.register(self._connection)
+        except BaseException:
+            with self._lock:
+                self._slots.remove(slot)
+            slot.region.close()
+            raise
+        return slot
+
+    def _remove(self, slot: _Slot) -> None:
+        try:
+            # A server that is gone, or never mapped it, has nothing to give back.
+            with suppress(FrameswapError):
+                if not slot.in_doubt or self._unregisters_safely():
+                    slot.region.unregister(self._connection)
+        finally:
+            slot.region.close()
+
+    def _unregisters_safely(self) -> bool:
+        version = self._connection.call(
+            "ServerMetadata", service_pb2.ServerMetadataRequest(), doing="while closing"
+        ).version
+        parts = version.split(".")[:2]
+        return all(part.isdigit() for part in parts) and (
+            tuple(int(part) for part in parts) >= _UNREGISTERS_SAFELY
+        )
+
+
+class _Slot:
+    """One region and what is in it.
+
+    source: the array whose values it holds.
+    in_doubt: whether the server may still be working on it, because an answer never came.
+    """
+
+    def __init__(self, region: Region) -> None:
+        self.region = region
+        self.source: NDArray[np.float32] | None = None
+        self.header: tuple[Any, bytes] = (None, b"")
+        self.in_doubt = False
+
+
+class _Layout:
+    """Where the tensors of a request lie in its slot, in bytes."""
+
+    def __init__(self, request: SwapRequest) -> None:
+        self.frame_size = int(np.prod(request.frame.shape))
+        self.swapped = _round_up(self.frame_size)
+        self.source = 2 * self.swapped
+        self.size = self.source + _round_up(request.source.nbytes)
+        self.key = (request.model, request.frame.shape, request.source.shape)
+
+
+class _PendingShared:
+    def __init__(
+        self, transport: SharedTransport, slot: _Slot, request: SwapRequest, layout: _Layout
+    ) -> None:
+        self._transport = transport
+        self._slot = slot
+        self._layout = layout
+        self._request = request
+        self._answered = self._released = False
+        _fill(slot, request, layout)
+        if slot.header[0] != layout.key:
+            slot.header = (layout.key, _build_header(slot.region.name, request, layout))
+        self._message = join_request(slot.header[1], [request.options])
+        self._call = transport.send(slot, self._message)
+
+    def result(self) -> Mapping[str, NDArray[Any]]:
+        outputs = dict(self._transport.read(self._answer()))
+        shared = outputs.get(SWAPPED_FRAME)
+        if isinstance(shared, SharedOutput):
+            expected = self._request.shape_on_wire(self._request.frame.shape)
+            if (shared.datatype, shared.shape) != ("UINT8", expected):
+                raise ServerFault(
+                    f"the server returned a frame of {shared.datatype} {shared.shape} for one of "
+                    f"UINT8 {expected}"
+                )
+            start, stop = self._layout.swapped, self._layout.swapped + self._layout.frame_size
+            self._slot.region.pull(start, stop)
+            swapped = self._slot.region.host[start:stop].reshape(expected)
+            # As a view of a message is: what is written here would be lost, or worse.
+            swapped.flags.writeable = False
+            outputs[SWAPPED_FRAME] = swapped
+        return {
+            name: array for name, array in outputs.items() if not isinstance(array, SharedOutput)
+        }
+
+    def _answer(self) -> bytes:
+        try:
+            return self._wait()
+        except FrameswapError as error:
+            # What Triton says after a restart: it knows none of our regions.
+            if "unable to find shared memory region" not in str(error).lower():
+                raise
+        self._transport.register_again(self._slot)
+        self._call = self._transport.send(self._slot, self._message)
+        return self._wait()
+
+    def _wait(self) -> bytes:
+        self._answered = False
+        try:
+            return self._call.result()
+        except (ServerTimeout, ServerUnreachable):
+            # The server may still be alive and writing, into what would be another frame's slot.
+            self._slot.in_doubt = True
+            raise
+        finally:
+            self._answered = True
+
+    def cancel(self) -> None:
+        """Nothing: a server that is told so may still write, and would not say when it is done."""
+
+    def release(self) -> None:
+        """Wait until the server is done with the slot, then let another frame use it."""
+        if self._released:
+            return
+        self._released = True
+        try:
+            if not self._answered:
+                with suppress(FrameswapError):
+                    self._wait()
+        except BaseException:
+            self._slot.in_doubt = True
+            raise
+        finally:
+            self._transport.give_back(self._slot)
+
+
+def _fill(slot: _Slot, request: SwapRequest, layout: _Layout) -> None:
+    """The one copy of a frame on its way out; the source only when it is another."""
+    region = slot.region
+    target = region.host[: layout.frame_size].reshape(request.frame.shape)
+    if isinstance(request.frame, np.ndarray):
+        target[...] = request.frame
+    else:
+        request.frame.copy_to(target)
+    region.push(0, layout.frame_size)
+    if slot.source is not request.source or slot.header[0] != layout.key:
+        stop = layout.source + request.source.nbytes
+        region.host[layout.source : stop] = request.source.reshape(-1).view(np.uint8)
+        region.push(layout.source, stop)
+        slot.source = request.source
+
+
+def _build_header(region: str, request: SwapRequest, layout: _Layout) -> bytes:
+    frame_shape = request.shape_on_wire(request.frame.shape)
+    return build_header(
+        request.model,
+        [
+            TensorInfo(FRAME, "UINT8", frame_shape, region, 0, layout.frame_size),
+            TensorInfo(
+                SOURCE,
+                "FP32",
+                request.shape_on_wire(request.source.shape),
+                region,
+                layout.source,
+                request.source.nbytes,
+            ),
+            TensorInfo(OPTIONS, "FP32", request.shape_on_wire(request.options.shape)),
+        ],
+        [
+            TensorInfo(
+                SWAPPED_FRAME, "UINT8", frame_shape, region, layout.swapped, layout.frame_size
+            ),
+            FACES,
+        ],
+    )
+
+
+def _round_up(size: int) -> int:
+    return -(-size // _ALIGNMENT) * _ALIGNMENT
