@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from graphs.downloads import PackageArchive, WeightsError, disk_errors, fetch_archive
+from graphs.downloads import PackageArchive, WeightsError, disk_errors, exclusive, fetch_archive
 from graphs.weights import cache_dir
 from server.errors import DistributionError
 from server.libpython import libpython_folder
@@ -118,7 +118,14 @@ def _unpack_server(folder: Path) -> Path:
     root = folder / f"{SERVER_WHEEL.package}-{SERVER_WHEEL.version}-{SERVER_WHEEL.sha256[:12]}"
     if root.is_dir():
         return root
-    wheel = fetch_archive(SERVER_WHEEL, folder)
+    with exclusive(root):
+        # Another process may have unpacked it while this one waited.
+        if not root.is_dir():
+            _unpack(fetch_archive(SERVER_WHEEL, folder), root)
+    return root
+
+
+def _unpack(wheel: Path, root: Path) -> None:
     with whole_folder(root) as scratch:
         with zipfile.ZipFile(wheel) as archive:
             for member in archive.namelist():
@@ -132,7 +139,6 @@ def _unpack_server(folder: Path) -> Path:
             path.chmod(0o755)
     # The unpacked copy is what is used from now on; 55 MB less in the cache.
     wheel.unlink(missing_ok=True)
-    return root
 
 
 def _is_needed(member: str) -> bool:

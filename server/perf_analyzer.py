@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from graphs.downloads import PackageArchive, WeightsError, fetch_archive
+from graphs.downloads import PackageArchive, WeightsError, exclusive, fetch_archive
 from graphs.weights import cache_dir
 from server.distribution import prepare, whole_folder
 from server.errors import DistributionError
@@ -44,21 +44,25 @@ def prepare_perf_analyzer() -> PerfAnalyzer:
     libraries = prepare().libraries[0]
     folder = cache_dir() / "triton"
     target = folder / f"perf_analyzer-{CLIENT_WHEEL.version}-{CLIENT_WHEEL.sha256[:12]}"
-    if not target.is_dir():
-        try:
-            wheel = fetch_archive(CLIENT_WHEEL, folder)
-        except WeightsError as error:
-            raise DistributionError(f"perf_analyzer cannot be fetched: {error}") from error
-        with whole_folder(target) as scratch:
-            with zipfile.ZipFile(wheel) as archive:
-                (scratch / "perf_analyzer").write_bytes(archive.read(_MEMBER))
-            (scratch / "perf_analyzer").chmod(0o755)
-            for name, pattern in _LIBRARIES.items():
-                (found,) = libraries.glob(pattern)
-                # A copy: it then depends on no other folder of the cache.
-                (scratch / name).write_bytes(found.read_bytes())
-        wheel.unlink(missing_ok=True)
+    try:
+        with exclusive(target):
+            if not target.is_dir():
+                _unpack(fetch_archive(CLIENT_WHEEL, folder), libraries, target)
+    except WeightsError as error:
+        raise DistributionError(f"perf_analyzer cannot be fetched: {error}") from error
     return PerfAnalyzer(
         target / "perf_analyzer",
         {**os.environ, "LD_LIBRARY_PATH": f"{target}{os.pathsep}{libraries}"},
     )
+
+
+def _unpack(wheel: Path, libraries: Path, target: Path) -> None:
+    with whole_folder(target) as scratch:
+        with zipfile.ZipFile(wheel) as archive:
+            (scratch / "perf_analyzer").write_bytes(archive.read(_MEMBER))
+        (scratch / "perf_analyzer").chmod(0o755)
+        for name, pattern in _LIBRARIES.items():
+            (found,) = libraries.glob(pattern)
+            # A copy: it then depends on no other folder of the cache.
+            (scratch / name).write_bytes(found.read_bytes())
+    wheel.unlink(missing_ok=True)

@@ -111,7 +111,8 @@ class RequestLoop:
             if any(name in request.requested_output_names() for request in requests)
         ]
         try:
-            outputs = self._run(arrays, wanted)
+            # Nothing to compute where only inputs are handed through: nothing is joined then.
+            outputs = self._run(arrays, wanted) if wanted else [{} for _ in requests]
         except Exception as error:
             # Whatever the engine throws (a shape it refuses, no memory) belongs to these requests
             # alone: the process must live on for the next batch.
@@ -129,7 +130,7 @@ class RequestLoop:
         self, arrays: Sequence[Mapping[str, Any]], wanted: Sequence[str]
     ) -> list[dict[str, Any]]:
         def run(inputs: dict[str, Any], rows: int) -> dict[str, Any]:
-            return self._network.run(inputs, wanted, rows) if wanted else {}
+            return self._network.run(inputs, wanted, rows)
 
         if self._settings.rows is None:
             return run_joined(arrays, run, self._memory, padded_rows=self._padded_rows)

@@ -15,7 +15,9 @@ from graphs.downloads import DownloadError
 from graphs.weights import cache_dir
 from server import distribution, libpython
 from server.errors import DistributionError
+from server.launcher import EmbeddedServer
 from server.libpython import LIBRARY, PYTHON
+from tests.server.test_launcher import assert_serves, model_processes
 
 
 def test_the_prepared_server_runs_and_says_its_version() -> None:
@@ -103,7 +105,7 @@ def test_a_found_library_is_offered_in_a_folder_of_its_own(
 
 
 def test_a_hidden_library_is_brought_from_the_distribution_or_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the library hidden: Debian's or Ubuntu's package of the same Python, or a sentence."""
     monkeypatch.setattr(libpython, "candidate_folders", lambda: [tmp_path / "nowhere"])
@@ -117,6 +119,13 @@ def test_a_hidden_library_is_brought_from_the_distribution_or_named(
         )
         assert "not found" not in listing.stdout
         assert libpython.libpython_folder(tmp_path) == folder
+        monkeypatch.setattr(distribution, "libpython_folder", lambda _: folder)
+        with EmbeddedServer(tiny_repository, models=["invert_frame"]) as server:
+            assert_serves(server)
+            (model,) = model_processes(server)
+            loaded = {mapped.path for mapped in model.memory_maps()}
+        if sys.version_info < (3, 13):  # whose backend has its own library inside
+            assert str(folder / LIBRARY) in loaded
     else:
         with pytest.raises(DistributionError, match=f"needs {LIBRARY}.*install it"):
             libpython.libpython_folder(tmp_path)
