@@ -175,7 +175,7 @@ class _Region:
             self._statistics.update(outputs)
             return "untouched"
         if not outputs:
-            return "untouched" if any(_is_half(value) for value in node.inputs) else "statistic"
+            return "statistic" if floats else "untouched"
         if operator == "Cast" or operator in _REDUCTIONS:
             return "statistic"
         moving = [value for value in floats if not _is_constant(value)]
@@ -247,10 +247,6 @@ class _Region:
                 self.graph.outputs[index] = full
 
 
-def _is_half(value: ir.Value | None) -> bool:
-    return value is not None and value.dtype == _F16
-
-
 def _is_constant(value: ir.Value) -> bool:
     producer = value.producer()
     return value.is_initializer() or (producer is not None and producer.op_type == "Constant")
@@ -266,9 +262,11 @@ def _half_initializer(value: ir.Value) -> ir.Value:
     """A float16 copy of a float32 initializer, beside it in the same graph."""
     assert value.const_value is not None
     array = value.const_value.numpy()
-    if array.size and not np.abs(array).max() <= _LARGEST:
+    # Infinities and NaN are meant: they are the same in float16.
+    largest = np.abs(array[np.isfinite(array)]).max(initial=0.0)
+    if largest > _LARGEST:
         raise PrecisionError(
-            f"the weight {value.name} reaches {np.abs(array).max():.3g}, but float16 ends at "
+            f"the weight {value.name} reaches {largest:.3g}, but float16 ends at "
             f"{_LARGEST:.0f}: build this swapper with --precision fp32"
         )
     name = f"{value.name}/float16"

@@ -214,6 +214,19 @@ def test_shape_arithmetic_in_floats_keeps_its_precision() -> None:
     assert run(to_fp16(model), x=x).shape == run(model, x=x).shape == (1, 2049)
 
 
+def test_a_comparison_sees_float32_on_both_sides() -> None:
+    text = """
+    <ir_version: 9, opset_import: ["": 18]>
+    compared (float[N, 4] x) => (bool[N, 4] out)
+    {
+      ["network/relu"] r = Relu (x)
+      ["network/equal"] out = Equal (r, x)
+    }
+    """
+    typed = to_fp16(parse(text))
+    assert node_inputs(typed, "network/equal") == [TensorProto.FLOAT, TensorProto.FLOAT]
+
+
 def test_a_network_that_is_float16_already_is_left_alone() -> None:
     text = """
     <ir_version: 9, opset_import: ["": 18]>
