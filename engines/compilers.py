@@ -7,8 +7,8 @@ is in this file. Precision is a property of the graph: networks are strongly typ
 no GPU and no driver, for several compute capabilities at once; its kernels are made when the plan
 is loaded, so a plan that compiled has been parsed and lowered, not run.
 
-Source: NVIDIA's Python API documentation for both packages; the names used here are compared with
-the real bindings of TensorRT 11 and the published stubs of TensorRT 10 by the tests.
+Source: NVIDIA's Python API documentation; the tests compare every name used here with the real
+bindings of TensorRT 11 and TensorRT-RTX and with the published stubs of TensorRT 10.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ from engines.errors import (
     CompileError,
     CompilerMissing,
     UnsupportedDevice,
-    UnsupportedOperator,
 )
 from engines.profiles import Profile
+from engines.tensorrt_callbacks import Progress as Progress
+from engines.tensorrt_callbacks import make_log, make_monitor, parser_failure, run_apart
 
 Flavour = Literal["tensorrt", "tensorrt_rtx"]
 
@@ -38,18 +39,6 @@ PLAN_NAMES: Mapping[Flavour, str] = {"tensorrt": "model.plan", "tensorrt_rtx": "
 
 _ACTIVATION_LINE = re.compile(r"Total Activation Memory: (\d+) bytes")
 _WEIGHTS_LINE = re.compile(r"Total Weights Memory: (\d+) bytes")
-
-
-class Progress(Protocol):
-    """Told what the compiler is doing, from any of its threads; phases nest by name."""
-
-    def start(self, phase: str, parent: str | None, steps: int) -> None: ...
-
-    def advance(self, phase: str, step: int) -> bool:
-        """Step `step` of `phase` is done. Returning False cancels the compilation."""
-        ...
-
-    def finish(self, phase: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -159,10 +148,25 @@ class _TensorRTFamily:
             CompileError: not ONNX, inputs that differ from the profile's, or a failed build.
             CompileCancelled: `progress.advance` returned False.
         """
-        options = options or CompileOptions()
         self.check_devices(compute_capabilities)
+        monitor = make_monitor(self._trt, progress)
+        return run_apart(
+            lambda: self._compile(
+                onnx_bytes, profile, compute_capabilities, options or CompileOptions(), monitor
+            ),
+            monitor.cancel,
+        )
+
+    def _compile(
+        self,
+        onnx_bytes: bytes,
+        profile: Profile,
+        compute_capabilities: Sequence[str],
+        options: CompileOptions,
+        monitor: Any,
+    ) -> CompiledPlan:
         started = time.monotonic()
-        log = _make_log(self._trt)
+        log = make_log(self._trt)
         builder = self._trt.Builder(log)
         # The parser holds the weights that the network refers to: it must outlive the build.
         network, parser = self._parse(builder, log, onnx_bytes)
@@ -170,14 +174,14 @@ class _TensorRTFamily:
         self._target_devices(config, compute_capabilities)
         self._set_options(config, options)
         self._set_profile(builder, network, config, profile)
-        monitor = _make_monitor(self._trt, progress) if progress is not None else None
-        if monitor is not None:
-            config.progress_monitor = monitor
+        config.progress_monitor = monitor
         timing_cache = self._load_timing_cache(config, options)
         serialized = builder.build_serialized_network(network, config)
+        if monitor.failure is not None:
+            raise monitor.failure
+        if monitor.cancelled:
+            raise CompileCancelled("compiling was cancelled")
         if serialized is None:
-            if monitor is not None and monitor.cancelled:
-                raise CompileCancelled("compiling was cancelled")
             raise CompileError(f"{self.product} {self.version} could not compile: {log.reason()}")
         if timing_cache is not None:
             self._save_timing_cache(config, options)
@@ -196,7 +200,7 @@ class _TensorRTFamily:
 
     def layers(self, onnx_bytes: bytes) -> list[Layer]:
         """The layers that the parser makes of a model, with the type of their first output."""
-        log = _make_log(self._trt)
+        log = make_log(self._trt)
         builder = self._trt.Builder(log)
         network, _parser = self._parse(builder, log, onnx_bytes)
         found = []
@@ -213,7 +217,7 @@ class _TensorRTFamily:
         network = builder.create_network(flag)
         parser = trt.OnnxParser(network, log)
         if not parser.parse(onnx_bytes):
-            raise _parser_failure(parser, self.product)
+            raise parser_failure(parser, self.product)
         if network.num_outputs == 0:
             raise CompileError("the file is not an ONNX model, or it has no outputs")
         return network, parser
@@ -331,23 +335,6 @@ class RtxCompiler(_TensorRTFamily):
                 )
 
 
-def check_precision_devices(precision: str, compute_capabilities: Sequence[str]) -> None:
-    """Refuse early what the hardware lacks: fp8 arithmetic begins with compute capability 8.9.
-
-    Raises:
-        UnsupportedDevice: the precision is fp8 and a device is older. Source: the support matrix
-            in TensorRT's documentation, "Hardware and Precision".
-    """
-    if precision != "fp8":
-        return
-    for asked in compute_capabilities:
-        if tuple(map(int, asked.split("."))) < (8, 9):
-            raise UnsupportedDevice(
-                f"fp8 needs compute capability 8.9 or newer, {asked} was asked for: "
-                f"use fp16 or int8 there"
-            )
-
-
 def available_compilers() -> dict[Flavour, Compiler]:
     """The TensorRT packages that can be imported here, NVIDIA TensorRT first."""
     found: dict[Flavour, Compiler] = {}
@@ -390,73 +377,3 @@ def _import_package(name: str) -> Any:
     except ImportError:
         return None
     return module if hasattr(module, "Builder") else None
-
-
-def _parser_failure(parser: Any, product: str) -> CompileError:
-    """The parser's first error as one sentence."""
-    for index in range(parser.num_errors):
-        error = parser.get_error(index)
-        reason = _one_line(error.desc())
-        if error.node() >= 0:
-            return UnsupportedOperator(
-                f"{product} does not take node {error.node_name() or error.node()!r} "
-                f"(operator {error.node_operator()}): {reason}"
-            )
-        if "DESERIALIZE" in error.code().name:
-            return CompileError(f"the file is not an ONNX model that {product} can read")
-        return CompileError(f"{product} cannot read the graph: {reason}")
-    return CompileError(f"{product} cannot read the graph and does not say why")
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.removeprefix("Assertion failed: ").split()).rstrip(".")
-
-
-def _make_log(trt: Any) -> Any:
-    """A logger of that package which keeps what was said, for errors and for memory figures."""
-
-    class Log(trt.ILogger):  # type: ignore[misc]  # the base is known only when it is imported
-        def __init__(self) -> None:
-            super().__init__()
-            self.errors: list[str] = []
-            self.warnings: list[str] = []
-            self.memory: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                self.errors.append(_one_line(message))
-            elif severity == trt.ILogger.WARNING:
-                self.warnings.append(_one_line(message))
-            elif " Memory: " in message:
-                self.memory.append(message)
-
-        def reason(self) -> str:
-            return self.errors[-1] if self.errors else "it gave no reason"
-
-        def largest(self, line: re.Pattern[str]) -> int | None:
-            values = [int(found[1]) for text in self.memory if (found := line.search(text))]
-            return max(values, default=None)
-
-    return Log()
-
-
-def _make_monitor(trt: Any, progress: Progress) -> Any:
-    """`progress` as that package's IProgressMonitor."""
-
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # known only when it is imported
-        def __init__(self) -> None:
-            super().__init__()
-            self.cancelled = False
-
-        def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
-            progress.start(phase, parent, steps)
-
-        def step_complete(self, phase: str, step: int) -> bool:
-            if not progress.advance(phase, step):
-                self.cancelled = True
-            return not self.cancelled
-
-        def phase_finish(self, phase: str) -> None:
-            progress.finish(phase)
-
-    return Monitor()

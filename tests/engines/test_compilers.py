@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import os
+import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -22,7 +25,6 @@ from engines.compilers import (
     RtxCompiler,
     TensorRTCompiler,
     available_compilers,
-    check_precision_devices,
     choose_compiler,
 )
 from engines.errors import (
@@ -202,6 +204,29 @@ def test_progress_can_cancel_a_compilation(rtx: RtxCompiler) -> None:
         compile_tiny(rtx, tiny_model(), progress=Recorder(limit=3))
 
 
+def test_ctrl_c_stops_a_compilation_and_leaves_the_process_alive(rtx: RtxCompiler) -> None:
+    class Interrupted(Recorder):
+        def advance(self, phase: str, step: int) -> bool:
+            if self.steps == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.2)  # the main thread takes it while this one is inside the library
+            return super().advance(phase, step)
+
+    progress = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        compile_tiny(rtx, tiny_model(), progress=progress)
+    assert progress.steps < 10
+
+
+def test_a_progress_that_fails_ends_the_compilation_with_its_own_error(rtx: RtxCompiler) -> None:
+    class Failing(Recorder):
+        def finish(self, phase: str) -> None:
+            raise ValueError("the terminal is gone")
+
+    with pytest.raises(ValueError, match="the terminal is gone"):
+        compile_tiny(rtx, tiny_model(), progress=Failing())
+
+
 def test_options_are_accepted_and_keyed(rtx: RtxCompiler) -> None:
     options = CompileOptions(workspace_bytes=2**28, optimization_level=2)
     assert options.key() == {"workspace_bytes": 2**28, "optimization_level": 2}
@@ -220,10 +245,10 @@ def test_layers_are_listed_with_their_precision(rtx: RtxCompiler) -> None:
 
 @pytest.mark.parametrize("device", ["8.0", "8.6"])
 def test_fp8_is_refused_early_where_the_hardware_lacks_it(device: str) -> None:
-    check_precision_devices("fp8", ["8.9", "9.0", "10.0", "12.0"])
-    check_precision_devices("fp16", [device])
+    devices.check_precision_devices("fp8", ["8.9", "9.0", "10.0", "12.0"])
+    devices.check_precision_devices("fp16", [device])
     with pytest.raises(UnsupportedDevice, match=f"fp8 needs .* 8.9 or newer, {device} was asked"):
-        check_precision_devices("fp8", ["8.9", device])
+        devices.check_precision_devices("fp8", ["8.9", device])
 
 
 def test_plans_of_the_two_flavours_have_different_names() -> None:
@@ -432,6 +457,7 @@ def _fits(signature: Signature, count: int, keywords: tuple[str, ...]) -> bool:
 
 SOURCES = [
     REPOSITORY / "engines" / "compilers.py",
+    REPOSITORY / "engines" / "tensorrt_callbacks.py",
     REPOSITORY / "server" / "backends" / "tensorrt_network.py",
     REPOSITORY / "server" / "backends" / "tensorrt" / "model.py",
 ]
