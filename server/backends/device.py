@@ -83,7 +83,8 @@ class DeviceMemory:
         if not isinstance(array, np.ndarray):
             return array
         placed = self._cupy.empty(array.shape, array.dtype)
-        placed.set(array)
+        # On this stream: on another one the copy could overtake kernels that still read the block.
+        placed.set(array, stream=self._stream)
         return placed
 
     def write(self, name: str, array: Any) -> Any:

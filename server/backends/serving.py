@@ -8,6 +8,7 @@ one bad request of a batch fails alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from .common import Memory, ModelSettings, RequestError, check_request
@@ -43,6 +44,16 @@ class TensorMemory(Memory, Protocol):
         """Wait until everything written is there; called once before a batch is answered."""
 
 
+@dataclass(frozen=True)
+class _Accepted:
+    """A request that passed the checks: Triton's tensors, our arrays, the outputs it asks for."""
+
+    position: int
+    tensors: Mapping[str, Any]
+    arrays: Mapping[str, Any]
+    wanted: frozenset[str]
+
+
 class RequestLoop:
     """Answers Triton's requests with one network.
 
@@ -73,65 +84,55 @@ class RequestLoop:
         """Return one response a request, in order."""
         self._memory.begin()
         responses: list[Any] = [None] * len(requests)
-        accepted: list[int] = []
-        arrays: list[dict[str, Any]] = []
+        accepted: list[_Accepted] = []
         for position, request in enumerate(requests):
             try:
-                inputs = self._read(request)
+                accepted.append(self._read(position, request))
             except RequestError as error:
                 responses[position] = self._refuse(error)
-            else:
-                accepted.append(position)
-                arrays.append(inputs)
-        for group in self._groups(arrays):
+        for group in self._groups([request.arrays for request in accepted]):
             members = [accepted[index] for index in group]
-            answers = self._answer(
-                [requests[position] for position in members], [arrays[index] for index in group]
-            )
-            for position, answer in zip(members, answers, strict=True):
-                responses[position] = answer
+            for member, answer in zip(members, self._answer(members), strict=True):
+                responses[member.position] = answer
         self._memory.finish()
         return responses
 
-    def _read(self, request: Any) -> dict[str, Any]:
-        views = {tensor.name(): self._memory.view(tensor) for tensor in request.inputs()}
+    def _read(self, position: int, request: Any) -> _Accepted:
+        tensors = {tensor.name(): tensor for tensor in request.inputs()}
+        views = {name: self._memory.view(tensor) for name, tensor in tensors.items()}
         check_request(self._settings, views, self._memory)
-        return {name: self._memory.place(array) for name, array in views.items()}
+        arrays = {name: self._memory.place(array) for name, array in views.items()}
+        return _Accepted(position, tensors, arrays, frozenset(request.requested_output_names()))
 
     def _groups(self, arrays: Sequence[Mapping[str, Any]]) -> list[list[int]]:
         if self._settings.rows is not None:
             return [list(range(len(arrays)))] if arrays else []
         return group_by_shape(arrays, self._settings.max_batch_size)
 
-    def _answer(self, requests: Sequence[Any], arrays: Sequence[Mapping[str, Any]]) -> list[Any]:
+    def _answer(self, requests: Sequence[_Accepted]) -> list[Any]:
         """Run a group and answer it; a failure is narrowed down to the request that causes it."""
-        wanted = [
-            name
-            for name in self._settings.computed_outputs
-            if any(name in request.requested_output_names() for request in requests)
-        ]
+        asked = frozenset[str]().union(*(request.wanted for request in requests))
+        wanted = [name for name in self._settings.computed_outputs if name in asked]
         try:
             # Nothing to compute where only inputs are handed through: nothing is joined then.
-            outputs = self._run(arrays, wanted) if wanted else [{} for _ in requests]
+            outputs = self._run(requests, wanted) if wanted else [{} for _ in requests]
         except Exception as error:
             # Whatever the engine throws (a shape it refuses, no memory) belongs to these requests
             # alone: the process must live on for the next batch.
             if len(requests) == 1:
                 refused = isinstance(error, RequestError)
                 return [self._refuse(error) if refused else self._fail(error)]
-            alone = zip(requests, arrays, strict=True)
-            return [self._answer([request], [inputs])[0] for request, inputs in alone]
+            return [self._answer([request])[0] for request in requests]
         return [
-            self._respond(request, inputs, computed)
-            for request, inputs, computed in zip(requests, arrays, outputs, strict=True)
+            self._respond(request, computed)
+            for request, computed in zip(requests, outputs, strict=True)
         ]
 
-    def _run(
-        self, arrays: Sequence[Mapping[str, Any]], wanted: Sequence[str]
-    ) -> list[dict[str, Any]]:
+    def _run(self, requests: Sequence[_Accepted], wanted: Sequence[str]) -> list[dict[str, Any]]:
         def run(inputs: dict[str, Any], rows: int) -> dict[str, Any]:
             return self._network.run(inputs, wanted, rows)
 
+        arrays = [request.arrays for request in requests]
         if self._settings.rows is None:
             return run_joined(arrays, run, self._memory, padded_rows=self._padded_rows)
         return run_rows(
@@ -151,18 +152,18 @@ class RequestLoop:
             return tuple(int(size) for size in arrays[rule.inputs[0]].shape[2:])
         return dims
 
-    def _respond(self, request: Any, arrays: Mapping[str, Any], computed: Mapping[str, Any]) -> Any:
-        wanted = request.requested_output_names()
-        given = {tensor.name(): tensor for tensor in request.inputs()}
+    def _respond(self, request: _Accepted, computed: Mapping[str, Any]) -> Any:
         tensors = []
         for name in self._settings.outputs:
-            if name not in wanted:
+            if name not in request.wanted:
                 continue
             source = self._settings.passthrough.get(name)
             if source is None:
                 tensors.append(self._memory.write(name, computed[name]))
             else:
-                tensors.append(self._memory.hand_through(name, given[source], arrays[source]))
+                tensors.append(
+                    self._memory.hand_through(name, request.tensors[source], request.arrays[source])
+                )
         return self._utils.InferenceResponse(tensors)
 
     def _refuse(self, error: Exception) -> Any:

@@ -15,6 +15,8 @@ import onnxruntime as ort
 
 from .common import ModelSettings
 
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
 PROVIDERS = {"cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 
 # NVIDIA's backend takes ONNX Runtime's C enumerations as numbers; Python's options are words.
@@ -70,9 +72,19 @@ def provider_entry(
     return PROVIDERS[name], options
 
 
-def usable_cores() -> int:
-    """Return the cores that this process may use (its CPU set)."""
-    return len(os.sched_getaffinity(0))
+def usable_cores(quota: Path = CPU_QUOTA) -> int:
+    """Return the cores that this process may use: its CPU set, and a container's quota of time.
+
+    Args:
+        quota: control group file that holds microseconds of CPU and the period they are for
+            (kernel documentation, cgroup v2, cpu.max).
+    """
+    cores = len(os.sched_getaffinity(0))
+    try:
+        allowed, period = quota.read_text().split()
+    except OSError:
+        return cores
+    return cores if allowed == "max" else max(1, min(cores, int(allowed) // int(period)))
 
 
 def load_session(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,13 @@ from hypothesis import strategies as st
 from server.backends.common import ModelSettings, RowRule
 from server.backends.device import limit_rows, padded_sizes, row_padding, warm_inputs
 from server.backends.joining import group_by_shape, run_joined, run_rows
-from server.backends.sessions import accelerators, check_providers, load_session, provider_entry
+from server.backends.sessions import (
+    accelerators,
+    check_providers,
+    load_session,
+    provider_entry,
+    usable_cores,
+)
 from server.backends.triton_arrays import HostMemory
 from tests.server.tiny_models import invert_network, tint_network
 
@@ -257,6 +264,18 @@ def test_session_options_come_from_the_config(tmp_path: Any) -> None:
     assert options.get_session_config_entry("session.disable_prepacking") == "1"
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
     assert options.graph_optimization_level == ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+
+
+@pytest.mark.parametrize(
+    ("text", "cores"), [("max 100000", None), ("100000 100000", 1), ("50000 100000", 1)]
+)
+def test_threads_stay_within_a_containers_quota(
+    tmp_path: Any, text: str, cores: int | None
+) -> None:
+    (tmp_path / "cpu.max").write_text(text)
+    own = len(os.sched_getaffinity(0))
+    assert usable_cores(tmp_path / "cpu.max") == (own if cores is None else cores)
+    assert usable_cores(tmp_path / "no such file") == own
 
 
 def test_a_network_without_the_configs_outputs_is_refused(tmp_path: Any) -> None:
