@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engines.errors import UnsupportedDevice
@@ -36,23 +35,6 @@ def parse_compute_capability(text: str) -> str:
             f"(NVIDIA lists each GPU's at developer.nvidia.com/cuda-gpus)"
         )
     return f"{int(match[1])}.{match[2]}"
-
-
-def check_precision_devices(precision: str, compute_capabilities: Sequence[str]) -> None:
-    """Refuse early what the hardware lacks: fp8 arithmetic begins with compute capability 8.9.
-
-    Raises:
-        UnsupportedDevice: the precision is fp8 and a device is older. Source: the support matrix
-            in TensorRT's documentation, "Hardware and Precision".
-    """
-    if precision != "fp8":
-        return
-    for asked in compute_capabilities:
-        if tuple(map(int, asked.split("."))) < (8, 9):
-            raise UnsupportedDevice(
-                f"fp8 needs compute capability 8.9 or newer, {asked} was asked for: "
-                f"use fp16 or int8 there"
-            )
 
 
 def visible_gpus() -> list[Gpu]:

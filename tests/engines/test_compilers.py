@@ -243,14 +243,6 @@ def test_layers_are_listed_with_their_precision(rtx: RtxCompiler) -> None:
     assert found["network/back"] == "FLOAT"
 
 
-@pytest.mark.parametrize("device", ["8.0", "8.6"])
-def test_fp8_is_refused_early_where_the_hardware_lacks_it(device: str) -> None:
-    devices.check_precision_devices("fp8", ["8.9", "9.0", "10.0", "12.0"])
-    devices.check_precision_devices("fp16", [device])
-    with pytest.raises(UnsupportedDevice, match=f"fp8 needs .* 8.9 or newer, {device} was asked"):
-        devices.check_precision_devices("fp8", ["8.9", device])
-
-
 def test_plans_of_the_two_flavours_have_different_names() -> None:
     assert dict(PLAN_NAMES) == {"tensorrt": "model.plan", "tensorrt_rtx": "model.rtx.plan"}
 
