@@ -84,12 +84,20 @@ def write_photo(path: Path, image: NDArray[np.uint8], *, swapper: str, force: bo
     """
     check_photo_output(path)
     suffix = path.suffix.lower()
+    xmp = write_xmp(swapper)
+    if suffix == ".png":
+        # OpenCV 5.0 takes this text as a C string, and would write what follows it in memory.
+        xmp += b"\0"
+    elif suffix in (".jpg", ".jpeg"):
+        # It writes a bare APP1 segment; the name that makes it XMP is left to the caller
+        # (Adobe, XMP Specification Part 3, 1.1.3).
+        xmp = b"http://ns.adobe.com/xap/1.0/\0" + xmp
     try:
         _, encoded = cv2.imencodeWithMetadata(
             suffix,
             image,
             [cv2.IMAGE_METADATA_XMP],
-            [np.frombuffer(write_xmp(swapper), np.uint8)],
+            [np.frombuffer(xmp, np.uint8)],
             _ENCODER_OPTIONS[suffix],
         )
     except cv2.error as error:

@@ -101,7 +101,7 @@ class SharedTransport:
         return self._connection.submit(message, doing=DOING)
 
     def read(self, message: bytes) -> Mapping[str, NDArray[Any] | SharedOutput]:
-        return read_outputs(message, self._connection)
+        return read_outputs(message, self._connection, in_regions={SWAPPED_FRAME})
 
     def register_again(self, slot: _Slot) -> None:
         """Make a server that was restarted map the slot's region."""

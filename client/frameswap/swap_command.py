@@ -292,11 +292,16 @@ def _tell(notes: Sequence[str]) -> None:
 def _summarise(output: Path, tally: Tally, elapsed_s: float) -> None:
     rate = tally.frames / elapsed_s if elapsed_s > 0 else 0.0
     print(
-        f"{output}: {tally.frames} frames in {format_duration(elapsed_s)} ({rate:.1f} frames/s), "
-        f"{tally.faces} faces found, {tally.frames_without_face} frames without a face"
+        f"{output}: {_count(tally.frames, 'frame')} in {format_duration(elapsed_s)} "
+        f"({rate:.1f} frames/s), {_count(tally.faces, 'face')} found, "
+        f"{_count(tally.frames_without_face, 'frame')} without a face"
     )
     if tally.faces == 0:
         _tell(["no face was found: the output shows what the input shows"])
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 class _Whole:

@@ -9,7 +9,7 @@ cuda        1 out (into pinned memory), 1 in; the device copies itself
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol
 
@@ -136,11 +136,11 @@ def as_array(frame: Frame) -> NDArray[np.uint8]:
 
 
 def read_outputs(
-    message: bytes, connection: Connection
+    message: bytes, connection: Connection, *, in_regions: Container[str] = ()
 ) -> Mapping[str, NDArray[Any] | SharedOutput]:
     """`read_response`, with damage reported as the server's fault."""
     try:
-        return read_response(message)
+        return read_response(message, in_regions=in_regions)
     except ResponseError as error:
         raise ServerFault(
             f"the answer of the server at {connection.address} cannot be read: {error}"

@@ -13,7 +13,7 @@ service_pb2.ModelInferRequest and ModelInferResponse of tritonclient (field numb
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -129,8 +129,14 @@ def _varint(value: int) -> bytes:
     return bytes(encoded)
 
 
-def read_response(message: bytes) -> Mapping[str, NDArray[Any] | SharedOutput]:
+def read_response(
+    message: bytes, *, in_regions: Container[str] = ()
+) -> Mapping[str, NDArray[Any] | SharedOutput]:
     """Read a ModelInferResponse without copying its tensors.
+
+    Args:
+        in_regions: outputs that were asked for in shared memory. Not every server says in its
+            answer which ones are (Triton 24.10 does not).
 
     Returns:
         For each output that the server sent, a read-only view with the batch axis, or what is
@@ -154,7 +160,7 @@ def read_response(message: bytes) -> Mapping[str, NDArray[Any] | SharedOutput]:
     outputs: dict[str, NDArray[Any] | SharedOutput] = {}
     # Triton adds one raw entry an output, empty for those written into shared memory.
     for index, info in enumerate(response.outputs):
-        if "shared_memory_region" in info.parameters:
+        if info.name in in_regions:
             outputs[info.name] = SharedOutput(info.datatype, tuple(info.shape))
             continue
         if index >= len(raws):

@@ -166,7 +166,7 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
             if wanted.name == self.behavior.missing_output:
                 continue
             array = outputs[wanted.name]
-            info = response.outputs.add(
+            response.outputs.add(
                 name=wanted.name,
                 datatype="UINT8" if array.dtype == np.uint8 else "FP32",
                 shape=array.shape,
@@ -174,8 +174,7 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
             if "shared_memory_region" in wanted.parameters:
                 with self._region(wanted.parameters, context) as view:
                     view[: array.nbytes] = array.tobytes()
-                for key, value in wanted.parameters.items():
-                    info.parameters[key].CopyFrom(value)
+                # Triton 24.10 does not repeat the region's name here.
                 response.raw_output_contents.append(b"")
             else:
                 response.raw_output_contents.append(array.tobytes())

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import xml.etree.ElementTree
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from clips import Clip, read_contents, write_clip
 from fake_server import FakeServer
 from frameswap import __main__ as command_line
 from frameswap import embedded
+from frameswap.photo import write_photo
 from frameswap.progress import Progress, format_duration
 
 
@@ -110,7 +112,8 @@ def test_a_photo_is_swapped_in_every_format(
     output = tmp_path / f"out{suffix}"
     code, out, _ = run(*arguments(photo, target, output, server))
     assert code == 0
-    assert "1 frames in" in out
+    assert ": 1 frame in" in out
+    assert out.endswith("1 face found, 0 frames without a face\n")
     written = cv2.imread(str(output))
     assert written.shape == image.shape
     if suffix in (".png", ".webp"):
@@ -118,6 +121,27 @@ def test_a_photo_is_swapped_in_every_format(
     content = output.read_bytes()
     assert b"Edited by AI" in content
     assert b"compositeWithTrainedAlgorithmicMedia" in content
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+def test_a_photos_metadata_is_valid_xmp_and_nothing_else(tmp_path: Path, suffix: str) -> None:
+    # Pillow is the other reader.
+    from PIL import Image
+
+    image = np.zeros((16, 16, 3), np.uint8)
+    for turn in range(3):
+        path = tmp_path / f"{turn}{suffix}"
+        write_photo(path, image, swapper="a<b", force=False)
+        with Image.open(path) as opened:
+            found = opened.info.get("xmp") or opened.info["XML:com.adobe.xmp"]
+        text = found if isinstance(found, str) else found.decode()
+        tree = xml.etree.ElementTree.fromstring(text.strip("\0"))
+        spoken = [element.text or "" for element in tree.iter()]
+        assert "Edited by AI: faces in this picture were replaced by frameswap (swapper a<b)." in (
+            spoken
+        )
+        assert any(line.endswith("compositeWithTrainedAlgorithmicMedia") for line in spoken)
+    assert len({(tmp_path / f"{turn}{suffix}").read_bytes() for turn in range(3)}) == 1
 
 
 def test_a_photo_is_read_upright(run, server: FakeServer, photo: Path, tmp_path: Path) -> None:
