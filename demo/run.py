@@ -38,7 +38,8 @@ def run_step(*command: str) -> None:
     """Run one of the project's own programs; its output goes to the terminal."""
     finished = subprocess.run([sys.executable, *command], cwd=ROOT, check=False)
     if finished.returncode != 0:
-        raise StepFailedError(f"the demo stopped: {command[0]} exited with {finished.returncode}")
+        program = " ".join(word for word in command[:3] if not word.startswith("-"))
+        raise StepFailedError(f"the demo stopped: {program} exited with {finished.returncode}")
 
 
 def read_frames(path: Path, indices: list[int]) -> list[Image]:
