@@ -25,6 +25,7 @@ from graphs.weights import cache_dir
 
 _FLAVOURS: Final[dict[Variant, Flavour]] = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
 _FP8_FROM: Final = 8.9
+_GRAPH_LEVELS: Final = {"all": 0, "extended": 1, "basic": -1}
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:
@@ -38,6 +39,7 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     _add_precision(parser.add_argument_group("precision"))
     _add_device(parser.add_argument_group("device and shapes"))
     _add_compiler(parser.add_argument_group("compiler and cache"))
+    _add_onnxruntime(parser.add_argument_group("ONNX Runtime (cpu, cuda)"))
     where = parser.add_argument_group("where to")
     where.add_argument(
         "--repository", type=Path, default=COMMITTED, metavar="PATH",
@@ -146,6 +148,32 @@ def _add_compiler(group: argparse._ArgumentGroup) -> None:
     )  # fmt: skip
 
 
+def _add_onnxruntime(group: argparse._ArgumentGroup) -> None:
+    cuda = CudaOptions()
+    group.add_argument(
+        "--threads", type=_positive, metavar="N",
+        help="intra-op threads of one instance (default: the backend divides the cores)",
+    )  # fmt: skip
+    group.add_argument(
+        "--graph-level", choices=tuple(_GRAPH_LEVELS), default="all",
+        help="graph optimisations (default: %(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--arena", choices=("kSameAsRequested", "kNextPowerOfTwo"),
+        default=cuda.arena_extend_strategy,
+        help="how a model's GPU memory arena grows (default: %(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--cudnn-search", choices=("EXHAUSTIVE", "HEURISTIC", "DEFAULT"),
+        default=cuda.cudnn_conv_algo_search,
+        help="how convolution algorithms are chosen (default: %(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--tensorrt-provider", action="store_true",
+        help="let ONNX Runtime's TensorRT provider run what it can, with its engines in --cache",
+    )  # fmt: skip
+
+
 def make_request(options: argparse.Namespace) -> BuildRequest:
     """The flags as one checked request.
 
@@ -181,14 +209,26 @@ def make_request(options: argparse.Namespace) -> BuildRequest:
         models=models,
         repository=Repository(options.repository),
         limits=Limits() if settings is None else axes.limits,
-        host=HostOptions(
-            instance_count=options.instances,
-            cuda=CudaOptions(gpu_mem_limit=options.gpu_memory or 0),
-        ),
+        host=_host_options(options),
         frames=tuple(options.frames),
         accept_licence=options.accept_licence,
         allow_worse=options.allow_worse,
         compile=settings,
+    )
+
+
+def _host_options(options: argparse.Namespace) -> HostOptions:
+    cache = (options.cache or cache_dir() / "plans") / "onnxruntime"
+    return HostOptions(
+        instance_count=options.instances,
+        intra_op_thread_count=options.threads,
+        graph_level=_GRAPH_LEVELS[options.graph_level],
+        cuda=CudaOptions(
+            gpu_mem_limit=options.gpu_memory or 0,
+            arena_extend_strategy=options.arena,
+            cudnn_conv_algo_search=options.cudnn_search,
+        ),
+        tensorrt_cache=str(cache) if options.tensorrt_provider else None,
     )
 
 

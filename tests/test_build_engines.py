@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -13,6 +14,7 @@ import pytest
 
 import build_engines
 from engines import build, command_line, typed_graphs
+from engines.compilers import CompiledPlan, Layer
 from engines.manifest import read_manifest
 from engines.samples import read_frames
 from engines.variants import VARIANTS, read_config
@@ -364,6 +366,73 @@ def test_a_graph_that_strays_too_far_is_not_published_unless_told(
     assert record["facts"]["fidelity"]["misses"]
     # Without the flag the kept file is not good enough the next time either.
     assert run(*arguments) == 1
+
+
+def test_onnx_runtime_options_reach_the_config(tmp_path: Path) -> None:
+    code = run(
+        "--target", "cuda", "--repository", tmp_path, "--models", "source_encoder",
+        "--threads", "3", "--graph-level", "extended", "--cudnn-search", "HEURISTIC",
+        "--arena", "kNextPowerOfTwo", "--gpu-memory", "512", "--instances", "2",
+        "--tensorrt-provider", "--cache", tmp_path / "cache",
+    )  # fmt: skip
+    assert code == 0
+    config = read_config(tmp_path / "face_swapper" / "configs" / "cuda.pbtxt")
+    tensorrt, cuda = config.optimization.execution_accelerators.gpu_execution_accelerator
+    assert dict(cuda.parameters) == {
+        "arena_extend_strategy": "kNextPowerOfTwo",
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "do_copy_in_default_stream": "1",
+        "gpu_mem_limit": str(512 * 2**20),
+    }
+    cache = str(tmp_path / "cache" / "onnxruntime")
+    assert tensorrt.parameters["trt_timing_cache_path"] == cache
+    assert config.parameters["intra_op_thread_count"].string_value == "3"
+    assert config.optimization.graph.level == 1
+    assert config.instance_group[0].count == 2
+
+
+class StandInTensorRT:
+    """NVIDIA TensorRT's place in a build: it makes "plans" on any machine."""
+
+    flavour = "tensorrt"
+    version = "10.13.3"
+    several_devices = False
+
+    def check_devices(self, compute_capabilities: Sequence[str]) -> None:
+        assert len(compute_capabilities) == 1
+
+    def compile(
+        self, onnx_bytes: bytes, *, compute_capabilities: Sequence[str], **_: object
+    ) -> CompiledPlan:
+        data = f"a plan for {compute_capabilities[0]}".encode()
+        devices = tuple(compute_capabilities)
+        return CompiledPlan(data, "tensorrt", self.version, devices, 0.1, 2**20, 2**20)
+
+    def layers(self, onnx_bytes: bytes) -> list[Layer]:
+        return []
+
+
+def test_plans_for_several_types_of_gpu_lie_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command_line, "choose_compiler", lambda _=None: StandInTensorRT())
+    root, cache = tmp_path / "repository", tmp_path / "cache"
+    for capability in ("8.9", "9.0"):
+        code = run(
+            "--target", "tensorrt", "--compute-capability", capability, "--name-by-gpu", *SMALL,
+            "--repository", root, "--cache", cache, "--models", "face_swapper",
+        )  # fmt: skip
+        assert code == 0
+    config = read_config(root / "face_swapper" / "configs" / "tensorrt.pbtxt")
+    names = {"8.9": "model.sm89.plan", "9.0": "model.sm90.plan"}
+    assert dict(config.cc_model_filenames) == names
+    for capability, name in names.items():
+        plan = root / "face_swapper" / "1" / name
+        assert plan.read_bytes() == f"a plan for {capability}".encode()
+        manifest = read_manifest(plan)
+        assert (manifest.plan, manifest.compute_capabilities) == (name, (capability,))
+        # NVIDIA's backend hands whole batches over, faces side by side.
+        assert manifest.profile["crops"]["max"][:2] == [2, 2]
 
 
 def test_without_a_gpu_the_default_is_onnx_for_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
