@@ -73,8 +73,9 @@ _FARTHEST_PX = 1e6
 class Frames:
     """A batch of frames inside the graph.
 
-    pixels: float32 in 0..255, shaped as sent. options: [B, 8], every row valid. valid: bool [B, 1],
-    whether the row was valid as sent.
+    pixels: float32 in 0..255, or uint8, shaped as sent.
+    options: [B, 8] float32, every row valid.
+    valid: bool [B, 1], whether the row was valid as sent.
     """
 
     pixels: ir.Value
@@ -220,6 +221,7 @@ def build(
     *,
     swapper: Swapper | None = None,
     pixel_boost: int = 1,
+    gather_bytes: bool = False,
 ) -> onnx.ModelProto:
     """The served graph.
 
@@ -231,6 +233,9 @@ def build(
         network: the detector's, batch 1 or free.
         swapper: whose template and crop size to align to; None gives the locator.
         pixel_boost: crops are `pixel_boost` times the swapper's size.
+        gather_bytes: read single bytes of the frame and convert only those, instead of the whole
+            frame first. The numbers are the same. On a CPU this saves most of the memory traffic;
+            TensorRT's parser takes nothing but Cast on uint8, so it is for ONNX Runtime alone.
 
     Raises:
         ValueError: the network is not this detector's, or the swapper has no such boost.
@@ -250,7 +255,12 @@ def build(
     options = author.input(OPTIONS)
     with author.scope("preprocess"):
         valid = valid_options(op, options)
-        frames = Frames(to_float(op, frame), frame_format, safe_options(op, options, valid), valid)
+        frames = Frames(
+            frame if gather_bytes else to_float(op, frame),
+            frame_format,
+            safe_options(op, options, valid),
+            valid,
+        )
         pixels, box = preprocess(op, detector, frames)
     (input_name,) = (value.name for value in free.graph.input)
     outputs = author.embed(free, {input_name: pixels})

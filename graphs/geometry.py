@@ -245,7 +245,7 @@ def gather_bilinear(
     be interleaved (`stride` 3 for BGR frames).
 
     Args:
-        elements: [B, F] float32, flat frames.
+        elements: [B, F] float32 or uint8, flat frames.
         stride: elements from one pixel to the next.
         start: offset of the plane's (or channel's) first element, an int or int64 [1].
     """
@@ -254,9 +254,8 @@ def gather_bilinear(
         first, right, below = (op.Mul(value, [stride]) for value in (first, right, below))
     if isinstance(start, ir.Value) or start != 0:
         first = op.Add(first, start if isinstance(start, ir.Value) else [start])
-    values = [op.GatherElements(elements, first, axis=1)]
-    for step in (right, below, op.Add(right, below)):
-        values.append(op.GatherElements(elements, op.Add(first, step), axis=1))
+    indices = [first, *(op.Add(first, step) for step in (right, below, op.Add(right, below)))]
+    values = [to_float(op, op.GatherElements(elements, index, axis=1)) for index in indices]
     above = _lerp(op, values[0], values[1], taps.right)
     below = _lerp(op, values[2], values[3], taps.right)
     return _lerp(op, above, below, taps.below)

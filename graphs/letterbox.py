@@ -111,48 +111,59 @@ def _lerp(op: Op, first: ir.Value, second: ir.Value, weight: ir.Value) -> ir.Val
     return op.Add(first, op.Mul(op.Sub(second, first), weight))
 
 
-def _mix_two(op: Op, lines: ir.Value, taps: ResizeTaps, weight: ir.Value) -> ir.Value:
-    """Lines (axis 1) mixed by two taps; `weight` broadcasts with the result."""
-    first, second = (op.Gather(lines, index, axis=1) for index in taps.indices)
-    return _lerp(op, first, second, weight)
-
-
 def _mix_three(op: Op, lines: ir.Value, taps: ResizeTaps) -> ir.Value:
     """Lines (axis 1 of [B, L, w]) mixed by three taps with weights [B, n]."""
     parts = [
-        op.Mul(op.Gather(lines, index, axis=1), op.Unsqueeze(weight, [2]))
+        op.Mul(to_float(op, op.Gather(lines, index, axis=1)), op.Unsqueeze(weight, [2]))
         for index, weight in zip(taps.indices, taps.weights, strict=True)
     ]
     return op.Add(op.Add(parts[0], parts[1]), parts[2])
 
 
-def _resize_bgr(op: Op, frame: ir.Value, rows: ResizeTaps, columns: ResizeTaps) -> ir.Value:
-    """Channels as they come, [B, 3, h, w], from frames [B, H, W, 3] float32.
+def _resize_turned(
+    op: Op, lines: ir.Value, rows: ResizeTaps, columns: ResizeTaps, line: list[ir.Value | list[int]]
+) -> ir.Value:
+    """Lines [B, H, L] resized and turned, [B, w, ..., h] float32.
 
-    Lines are gathered whole and the picture is turned in between: a copy of whole lines is much
-    faster on a CPU than one of single pixels.
+    Lines are gathered whole and the picture is turned in between, because a copy of whole lines is
+    much faster on a CPU than one of single pixels; values are converted only after that.
+
+    Args:
+        line: axes that a line's L elements stand for, its pixels first; the last axis of the turned
+            picture is the new rows.
     """
-    mixed = _mix_two(op, frame, rows, op.Unsqueeze(rows.weights[0], [1, 2]))
-    batch, height, width = (dimension(op, mixed, axis) for axis in range(3))
-    lines = op.Reshape(mixed, op.Concat(batch, height, [-1], axis=0))
-    turned = op.Transpose(lines, perm=[0, 2, 1])
-    pixels = op.Reshape(turned, op.Concat(batch, width, [3], height, axis=0))
-    small = _mix_two(op, pixels, columns, op.Unsqueeze(columns.weights[0], [1, 2]))
-    return op.Transpose(small, perm=[0, 2, 3, 1])
+    weight_x, weight_y = columns.weights[0], rows.weights[0]
+    for _ in line:
+        weight_x = op.Unsqueeze(weight_x, [-1])
+    mixed = []
+    for row in rows.indices:
+        turned = op.Transpose(op.Gather(lines, row, axis=1), perm=[0, 2, 1])
+        if len(line) > 1:
+            shape = op.Concat(dimension(op, turned, 0), *line, [-1], axis=0)
+            turned = op.Reshape(turned, shape)
+        left, right = (to_float(op, op.Gather(turned, c, axis=1)) for c in columns.indices)
+        mixed.append(_lerp(op, left, right, weight_x))
+    return _lerp(op, mixed[0], mixed[1], weight_y)
+
+
+def _resize_bgr(op: Op, frame: ir.Value, rows: ResizeTaps, columns: ResizeTaps) -> ir.Value:
+    """Channels as they come, [B, 3, h, w] float32, from frames [B, H, W, 3]."""
+    batch, height, width = (dimension(op, frame, axis) for axis in range(3))
+    lines = op.Reshape(frame, op.Concat(batch, height, [-1], axis=0))
+    turned = _resize_turned(op, lines, rows, columns, [width, [3]])
+    return op.Transpose(turned, perm=[0, 2, 3, 1])
 
 
 def _resize_luma(op: Op, frame: ir.Value, rows: ResizeTaps, columns: ResizeTaps) -> ir.Value:
-    """Y [B, h, w] from I420 frames [B, H*3/2, W] float32."""
-    mixed = _mix_two(op, frame, rows, op.Unsqueeze(rows.weights[0], [1]))
-    turned = op.Transpose(mixed, perm=[0, 2, 1])
-    small = _mix_two(op, turned, columns, op.Unsqueeze(columns.weights[0], [1]))
-    return op.Transpose(small, perm=[0, 2, 1])
+    """Y [B, h, w] float32 from I420 frames [B, H*3/2, W]."""
+    turned = _resize_turned(op, frame, rows, columns, [dimension(op, frame, 2)])
+    return op.Transpose(turned, perm=[0, 2, 1])
 
 
 def _resize_chroma(
     op: Op, frame: ir.Value, height: ir.Value, rows: ResizeTaps, columns: ResizeTaps
 ) -> ir.Value:
-    """U and V [B, 2, h, w] from I420 frames [B, H*3/2, W] float32.
+    """U and V [B, 2, h, w] from I420 frames [B, H*3/2, W].
 
     Seen as [B, 3 H, W/2], the frame has U in lines 2 H .. 2.5 H and V behind it, whatever H mod 4.
     """
@@ -183,7 +194,7 @@ def letterbox(
     """A batch of frames as the detector sees it.
 
     Args:
-        frame: [B, H*3/2, W] (i420) or [B, H, W, 3] (bgr) float32 in 0..255.
+        frame: [B, H*3/2, W] (i420) or [B, H, W, 3] (bgr), float32 in 0..255 or uint8.
         options: [B, 8] float32, valid: the colour space of I420 frames.
         channel_order: of the result.
 

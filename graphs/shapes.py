@@ -20,7 +20,9 @@ def dimension(op: Op, value: ir.Value, axis: int) -> ir.Value:
 
 
 def to_float(op: Op, value: ir.Value) -> ir.Value:
-    """`value` as float32."""
+    """`value` as float32; itself where it is known to be that already."""
+    if value.dtype == ir.DataType.FLOAT:
+        return value
     return op.Cast(value, to=ir.DataType.FLOAT)
 
 

@@ -341,6 +341,19 @@ def test_bytes_are_only_cast_or_passed_through(frame_format):
     assert not operators & {"NonZero", "NonMaxSuppression", "Loop", "If", "TopK", "Unique"}
 
 
+@pytest.mark.parametrize("frame_format", FRAME_FORMATS)
+def test_gathering_bytes_gives_the_same_numbers(frame_format):
+    network = plant(YUNET, scenes("yunet"))
+    model = face_detector.build(frame_format, YUNET, network, swapper=SWAPPER, gather_bytes=True)
+    readers = {node.op_type for node in model.graph.node if "frame" in node.input}
+    assert "Cast" not in readers
+    frames = [to_frame(picture(90, 150, scene, 98), frame_format) for scene in (FEW, EDGES)]
+    bytewise = ask(open_session(model), frames, slots=2)
+    whole = ask(detector_session(frame_format), frames, slots=2)
+    for name, values in whole.items():
+        np.testing.assert_array_equal(bytewise[name], values)
+
+
 def test_metadata_says_what_the_graph_was_built_for():
     entries = {entry.key: entry.value for entry in build_model("bgr").metadata_props}
     assert entries["detector"] == "yunet"
