@@ -14,7 +14,11 @@ import math
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
+
+BOUNDS = ("min_height", "min_width", "max_height", "max_width", "max_faces")
+"""Parameters that are whole numbers and bound a request."""
 
 
 class RequestError(ValueError):
@@ -100,7 +104,7 @@ class ModelSettings:
             for key, value in config.get("parameters", {}).items()
         }
         tensors = [*config["input"], *config["output"]]
-        return cls(
+        settings = cls(
             name=config["name"],
             max_batch_size=int(config.get("max_batch_size", 0)),
             inputs=tuple(tensor["name"] for tensor in config["input"]),
@@ -118,11 +122,24 @@ class ModelSettings:
             rows=_read_row_rule(parameters),
             optimization=config.get("optimization", {}),
         )
+        for key in BOUNDS:
+            settings.number(key)
+        return settings
 
     @property
     def computed_outputs(self) -> tuple[str, ...]:
         """Outputs that the network computes, in config order (not those passed through)."""
         return tuple(name for name in self.outputs if name not in self.passthrough)
+
+    @cached_property
+    def limits(self) -> Mapping[str, int | None]:
+        """The bounds of a request by parameter name; None where the config sets none."""
+        return {key: self.number(key) for key in BOUNDS}
+
+    @cached_property
+    def zero_options_pass(self) -> bool:
+        """Whether options that are all 0 need no closer look."""
+        return all(allowed.accepts(0) for allowed in self.option_ranges)
 
     def number(self, key: str) -> int | None:
         """Return a whole-number parameter, or None where the config does not set it."""
@@ -229,7 +246,7 @@ def _check_frame(settings: ModelSettings, shape: tuple[int, ...]) -> None:
     else:
         height, width = shape[1], shape[2]
     for key, word, breaks in (("max", "most", operator.gt), ("min", "least", operator.lt)):
-        limits = [settings.number(f"{key}_{axis}") for axis in ("height", "width")]
+        limits = [settings.limits[f"{key}_{axis}"] for axis in ("height", "width")]
         sizes = zip((height, width), limits, strict=True)
         if any(limit is not None and breaks(size, limit) for size, limit in sizes):
             bound = "x".join("any" if limit is None else str(limit) for limit in limits[::-1])
@@ -247,7 +264,7 @@ def _check_face_count(settings: ModelSettings, arrays: Mapping[str, Any]) -> Non
         told = ", ".join(f"{name} {count}" for name, count in counts.items())
         raise RequestError(f"all inputs must hold the same number of faces, and hold {told}.")
     count = next(iter(counts.values()))
-    most = settings.number("max_faces")
+    most = settings.limits["max_faces"]
     if count < 1 or (most is not None and count > most):
         bound = f"1 to {most}" if most is not None else "at least 1"
         raise RequestError(
@@ -261,6 +278,8 @@ def _check_options(settings: ModelSettings, options: Any) -> None:
         raise RequestError(
             f"'options' has {len(settings.option_ranges)} values, and {options.shape[-1]} came."
         )
+    if settings.zero_options_pass and not options.any():
+        return
     for row in options.reshape(-1, options.shape[-1]).tolist():
         for position, (value, allowed) in enumerate(zip(row, settings.option_ranges, strict=True)):
             if not allowed.accepts(value):

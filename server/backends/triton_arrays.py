@@ -49,7 +49,8 @@ class HostMemory:
 
     def view(self, tensor: Any) -> NDArray[Any]:
         """View an input tensor as an aligned NumPy array (read-only where it is a view)."""
-        return np.require(np.from_dlpack(tensor), requirements="A")
+        array = np.from_dlpack(tensor)
+        return array if array.flags.aligned else array.copy()
 
     def place(self, array: NDArray[Any]) -> NDArray[Any]:
         return array
