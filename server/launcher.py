@@ -36,7 +36,12 @@ from server.distribution import Distribution, prepare
 from server.errors import PortError, ServerStoppedError, StartError
 from server.memory_plan import MemoryPlan, plan_memory
 from server.ports import choose_ports
-from server.repository import Repository, read_repository, write_overlay
+from server.repository import (
+    Repository,
+    read_repository,
+    refuse_foreign_plans,
+    write_overlay,
+)
 from server.server_log import explain_failure, says_address_in_use
 
 KEEPER: Final = Path(__file__).resolve().parent / "keeper.py"
@@ -167,6 +172,7 @@ class EmbeddedServer:
             raise StartError("the embedded server is already running.")
         shared_memory.remove_leftovers()
         repository = read_repository(self._folder, self._variant, self._models)
+        refuse_foreign_plans(repository)
         distribution = prepare()
         self._scratch = Path(tempfile.mkdtemp(prefix="frameswap-server-"))
         try:

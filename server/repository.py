@@ -15,6 +15,8 @@ from pathlib import Path
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+from engines.check_plans import refused_plans
+from engines.manifest import server_versions
 from server.errors import RepositoryError
 
 BUILD_COMMAND = "python build_engines.py"
@@ -98,6 +100,17 @@ def _check_files(folder: Path, configs: Mapping[str, ModelConfig], variant: str)
                 f"{folder / name / '1' / filename} is missing, so that the "
                 f"{variant} variant cannot be served; build it with {BUILD_COMMAND}."
             )
+
+
+def refuse_foreign_plans(repository: Repository) -> None:
+    """Refuse TensorRT plans that were made for another GPU, library or release.
+
+    Raises:
+        RepositoryError: the first such plan, and the command that makes it anew.
+    """
+    if any(config.backend == "tensorrt" for config in repository.configs.values()):
+        for reason in refused_plans(repository.folder, repository.configs, server_versions()):
+            raise RepositoryError(f"{reason}.")
 
 
 def write_overlay(

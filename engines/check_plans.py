@@ -1,0 +1,107 @@
+"""Refuse plans that a server here cannot load, before the server is started.
+
+    python -m engines.check_plans --repository /models --variant tensorrt
+
+`frameswap serve` and a container's entry point ask this first: a plan of another TensorRT release,
+flavour or GPU would fail at load with an error code; here it is a sentence with the command to run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from engines.compilers import PLAN_NAMES
+from engines.errors import EngineError
+from engines.manifest import (
+    ServerVersions,
+    damage_reason,
+    read_manifest,
+    refuse_reason,
+    server_versions,
+)
+
+
+class PlanConfig(Protocol):
+    """What is read of Triton's ModelConfig."""
+
+    backend: str
+    default_model_filename: str
+    cc_model_filenames: Mapping[str, str]
+
+
+def refused_plans(
+    folder: Path, configs: Mapping[str, PlanConfig], server: ServerVersions
+) -> Iterator[str]:
+    """One sentence for each plan that the server would be given and could not load.
+
+    Args:
+        folder: the model repository.
+        configs: model name to its config in the variant that is served.
+        server: library versions and GPUs; without a visible GPU only the versions are compared.
+    """
+    for name, config in configs.items():
+        if config.backend != "tensorrt":
+            continue
+        for filename in _chosen_files(config, server):
+            reason = _refuse_file(folder / name / "1" / filename, server)
+            if reason is not None:
+                yield reason
+
+
+def _chosen_files(config: PlanConfig, server: ServerVersions) -> list[str]:
+    """The files that Triton, or our backend, takes for the GPUs of this server."""
+    default = config.default_model_filename or PLAN_NAMES["tensorrt"]
+    by_gpu = config.cc_model_filenames
+    wanted = [by_gpu.get(gpu, default) for gpu in server.compute_capabilities] or [
+        *by_gpu.values()
+    ][:1]
+    return list(dict.fromkeys(wanted or [default]))
+
+
+def _refuse_file(path: Path, server: ServerVersions) -> str | None:
+    if not path.is_file():
+        return f"{path} is missing: run `python build_engines.py` on this machine"
+    try:
+        manifest = read_manifest(path)
+    except EngineError as error:
+        return str(error)
+    return refuse_reason(manifest, server) or damage_reason(path, manifest)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print a line for each plan that cannot be loaded; 1 if there is one."""
+    parser = argparse.ArgumentParser(
+        prog="python -m engines.check_plans",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--repository", type=Path, required=True, help="the model repository")
+    parser.add_argument(
+        "--variant", default="tensorrt", help="configs/<variant>.pbtxt (default: %(default)s)"
+    )
+    options = parser.parse_args(arguments)
+    configs = {}
+    for path in sorted(options.repository.glob(f"*/configs/{options.variant}.pbtxt")):
+        configs[path.parent.parent.name] = text_format.Parse(path.read_text(), ModelConfig())
+    if not configs:
+        print(
+            f"{parser.prog}: {options.repository} has no variant {options.variant}: run "
+            f"`python build_engines.py --target {options.variant}`",
+            file=sys.stderr,
+        )
+        return 1
+    refusals = list(refused_plans(options.repository, configs, server_versions()))
+    for sentence in refusals:
+        print(f"{parser.prog}: {sentence}", file=sys.stderr)
+    return 1 if refusals else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
