@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 if importlib.util.find_spec("torch") is not None:
     # Its wheels bring the CUDA and cuDNN libraries that onnxruntime-gpu looks for.
-    pass
+    import torch
 import onnxruntime
 
 from bench import random_inswapper
@@ -185,6 +185,29 @@ class Measurement:
         error = float(((output[:1] - self._expected) ** 2).mean())
         return float(-10 * np.log10(max(error, 1e-12))) if np.isfinite(error) else float("-inf")
 
+    def kernels(self, variant: Variant, batch: int, *, rows: int = 20) -> str:
+        """Where the GPU's time goes, a line a kernel: milliseconds a run, calls a run, name."""
+        from torch.profiler import ProfilerActivity, profile
+
+        session = self.session(self.typed(variant), variant, cuda_graph=False)
+        binding, _ = self.bind(session, batch)
+        for _ in range(3):
+            session.run_with_iobinding(binding)
+        runs = 5
+        with profile(activities=[ProfilerActivity.CUDA]) as trace:
+            for _ in range(runs):
+                session.run_with_iobinding(binding)
+            torch.cuda.synchronize()
+        events = sorted(trace.key_averages(), key=lambda event: -event.self_device_time_total)
+        total = sum(event.self_device_time_total for event in events) / 1000 / runs
+        lines = [f"{variant.name}, batch {batch}: {total:.2f} ms of kernels a run"]
+        lines += [
+            f"{event.self_device_time_total / 1000 / runs:8.3f} ms {event.count / runs:5.0f} x "
+            f"{event.key[:100]}"
+            for event in events[:rows]
+        ]
+        return "\n".join(lines)
+
 
 def cells(batches: Sequence[int], *, cuda_graph: bool) -> Iterator[tuple[Variant, int, bool]]:
     """Every cell to measure, variant by variant, the most telling ones first."""
@@ -255,6 +278,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=1.0, help="of timing a cell")
     parser.add_argument("--minutes", type=float, default=8.0, help="after which to stop")
     parser.add_argument("--cuda-graph", action="store_true", help="time captured graphs as well")
+    parser.add_argument(
+        "--kernels", nargs="+", default=[], metavar="VARIANT", help="profile these at batch 8, too"
+    )
     options = parser.parse_args(arguments)
     deadline = time.monotonic() + 60 * options.minutes
     path = options.output.with_suffix(".json")
@@ -287,6 +313,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rate = measure_compiled(batch, options.seconds, channels=options.channels)
             done[key] = Cell("PyTorch compiled", batch, True, rate)
     save(path, settings, done, missing)
+    for variant in variants():
+        if variant.name in options.kernels:
+            print(measurement.kernels(variant, 8), flush=True)
     text = table(done, options.batches, cuda_graph=options.cuda_graph)
     if missing:
         text += "\n\nNot run (out of time; run again to go on): " + "; ".join(missing)

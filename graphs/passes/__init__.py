@@ -10,7 +10,8 @@ handle badly. Two orders of passes:
 
 Measured on an H100, float16, inswapper_128's architecture, faces a second at batch 8 without a CUDA
 graph, then with one at batch 8 / 16 / 1: as exported 777; portable 930, 964 / 966 / 465;
-channels last 916, 989 / 1157 / 549. `bench/network_passes.py` measures them again, one by one.
+channels last, before drop_cancelled_shifts, 916, 989 / 1157 / 549. `bench/network_passes.py`
+measures them again, one by one.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import onnx_ir.passes.common as common_passes
 from graphs.authoring import to_project_opset
 from graphs.passes.cancel_transposes import cancel_transposes
 from graphs.passes.drop_cancelled_biases import drop_cancelled_biases
+from graphs.passes.drop_cancelled_shifts import drop_cancelled_shifts
 from graphs.passes.fold_output_activation import fold_output_activation
 from graphs.passes.fuse_instance_normalization import fuse_instance_normalization
 from graphs.passes.merge_style_linears import merge_style_linears
@@ -41,6 +43,7 @@ PASSES: Final[Mapping[str, Pass]] = MappingProxyType(
         for rewrite in (
             merge_style_linears,
             drop_cancelled_biases,
+            drop_cancelled_shifts,
             fold_output_activation,
             fuse_instance_normalization,
             normalize_channels_last,
@@ -62,6 +65,7 @@ PORTABLE_PASSES: Final = (
 CHANNELS_LAST_PASSES: Final = (
     "merge_style_linears",
     "drop_cancelled_biases",
+    "drop_cancelled_shifts",
     "fold_output_activation",
     "normalize_channels_last",
     "widen_image_channels",

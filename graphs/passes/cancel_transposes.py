@@ -12,10 +12,9 @@ from graphs.passes.rewriting import (
     rank,
     replace,
     scalar,
-    static_dims,
 )
 
-_ELEMENTWISE = frozenset({"Add", "LeakyRelu", "Mul", "Relu", "Sigmoid", "Sub", "Tanh"})
+_ELEMENTWISE = frozenset({"Add", "LeakyRelu", "Max", "Mul", "Relu", "Sigmoid", "Sub", "Tanh"})
 
 
 def cancel_transposes(model: ir.Model) -> int:
@@ -60,14 +59,6 @@ def _cancel(node: ir.Node) -> bool:
     return True
 
 
-def _same_map(value: ir.Value | None, result: ir.Value) -> bool:
-    """Whether both are maps [B, C, H, W] of the same C, H and W: nothing is broadcast."""
-    if value is None or rank(value) != 4 or rank(result) != 4:
-        return False
-    dims = static_dims(value, (1, 2, 3))
-    return dims is not None and dims == static_dims(result, (1, 2, 3))
-
-
 def _move_behind(node: ir.Node) -> bool:
     """f(T(x), y) as T(f(x, T'(y)))."""
     if node.op_type not in _ELEMENTWISE or not node.outputs[0].uses():
@@ -77,7 +68,7 @@ def _move_behind(node: ir.Node) -> bool:
         return False
     result = node.outputs[0]
     for value, source in zip(node.inputs, sources, strict=True):
-        if source is None and scalar(value) is None and not _same_map(value, result):
+        if source is None and scalar(value) is None and (value is None or rank(value) != 4):
             return False
     inserter = NodeInserter(node)
     operands = list(sources)

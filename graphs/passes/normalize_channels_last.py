@@ -20,7 +20,7 @@ from graphs.passes.rewriting import (
 
 
 def normalize_channels_last(model: ir.Model) -> int:
-    """Rewrite each normalisation with its scale and shift for channels-last runs.
+    """Rewrite each normalisation with its scale, and shift if any, for channels-last runs.
 
     ONNX Runtime's reductions over H and W of a channels-last map are slow; a matrix product with
     [1, H*W] reads the map once, at full speed, summing in float32. Scale and 1 / deviation are
@@ -34,7 +34,7 @@ def normalize_channels_last(model: ir.Model) -> int:
     rewritten = 0
     for norm in list(find_instance_norms(model.graph)):
         sizes = static_dims(norm.source, (1, 2, 3))
-        if sizes is None or norm.scale is None or norm.shift is None:
+        if sizes is None or norm.scale is None:
             continue
         _rewrite(norm, sizes)
         rewritten += 1
@@ -46,7 +46,6 @@ def _rewrite(norm: InstanceNorm, sizes: list[int]) -> None:
     anchor = norm.result.producer()
     assert anchor is not None
     assert norm.scale is not None
-    assert norm.shift is not None
     gains = _balance(norm.source)
     inserter = NodeInserter(anchor)
     pixels = inserter.reshape(
@@ -61,9 +60,10 @@ def _rewrite(norm: InstanceNorm, sizes: list[int]) -> None:
     epsilon = inserter.constant((norm.epsilon * gains**2).astype(np.float32), "epsilon")
     deviation = inserter.node("Sqrt", [inserter.node("Add", [variance, epsilon])])
     scale = inserter.reshape(norm.scale, -1, 1, channels)
-    shift = inserter.reshape(norm.shift, -1, 1, channels)
-    scaled = inserter.node("Mul", [centred, inserter.node("Div", [scale, deviation])])
-    styled = inserter.node("Add", [scaled, shift])
+    styled = inserter.node("Mul", [centred, inserter.node("Div", [scale, deviation])])
+    if norm.shift is not None:
+        shift = inserter.reshape(norm.shift, -1, 1, channels)
+        styled = inserter.node("Add", [styled, shift])
     last = inserter.reshape(styled, -1, height, width, channels)
     replace(norm.result, inserter.transpose(last, TO_CHANNELS_FIRST))
 

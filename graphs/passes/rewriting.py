@@ -106,8 +106,8 @@ def scalar(value: ir.Value | None) -> float | None:
 
 
 def static_dims(value: ir.Value, axes: Sequence[int]) -> list[int] | None:
-    """The value's sizes along `axes`; None where one of them is not fixed."""
-    if value.shape is None:
+    """The value's sizes along `axes`; None where one of them is not there or not fixed."""
+    if value.shape is None or len(value.shape) <= max(axes, default=0):
         return None
     dims = [dim for axis in axes if isinstance(dim := value.shape[axis], int)]
     return dims if len(dims) == len(axes) else None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from tests.graphs.passes.comparison import (
@@ -66,9 +67,20 @@ def test_other_transposes_stay(permutation: list[int]) -> None:
     assert_untouched(map_network(layers), PASS)
 
 
-def test_an_operand_that_broadcasts_keeps_the_transpose_where_it_is() -> None:
+def test_an_operand_of_one_value_a_channel_is_turned_instead_of_the_map() -> None:
     def layers(net: NetworkWriter, image: str) -> str:
-        x = net.node("Mul", to_first(net, net.node("Relu", image)), net.weight(1, 10, 1, 1))
+        x = net.node("Max", to_first(net, net.node("Relu", image)), net.weight(1, 10, 1, 1))
         return to_last(net, x)
 
-    assert_untouched(map_network(layers), PASS)
+    rewritten = assert_same_outputs(map_network(layers), PASS, atol=0)
+    (transpose,) = [node for node in rewritten.graph.node if node.op_type == "Transpose"]
+    (vector,) = [t for t in rewritten.graph.initializer if list(t.dims) == [1, 10, 1, 1]]
+    assert transpose.input[0] == vector.name
+
+
+def test_an_operand_of_lower_rank_keeps_the_transpose_where_it_is() -> None:
+    def layers(net: NetworkWriter, image: str) -> str:
+        row = net.constant(np.arange(12, dtype=np.float32))
+        return to_last(net, net.node("Mul", to_first(net, net.node("Relu", image)), row))
+
+    assert_untouched(map_network(layers, shape=(12, 12, 10)), PASS)
