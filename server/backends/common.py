@@ -37,6 +37,9 @@ class Memory(Protocol):
     def zeros(self, shape: Sequence[int], like: Any) -> Any:
         """Return a new array of zeros in the dtype of `like`."""
 
+    def put(self, target: Any, source: Any) -> None:
+        """Copy an array over a contiguous view of the same shape and dtype."""
+
     def all_finite(self, array: Any) -> bool:
         """Tell whether a floating-point array has neither NaN nor infinity."""
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .common import ModelSettings
+from .joining import SCORE_COLUMN
 from .triton_arrays import adopt
 
 CUDA_DEVICE_TYPE = 2
@@ -121,10 +122,21 @@ class DeviceMemory:
         joined = self._cupy.empty((rows, *parts[0].shape[1:]), parts[0].dtype)
         first = 0
         for part in parts:
-            joined[first : first + part.shape[0]] = part
-            first += int(part.shape[0])
-        joined[count:] = 0
+            last = first + int(part.shape[0])
+            self.put(joined[first:last], part)
+            first = last
+        if rows > count:
+            padding = joined[count:]
+            padding.data.memset_async(0, padding.nbytes, self._stream)
         return joined
+
+    def put(self, target: Any, source: Any) -> None:
+        """Copy an array over a contiguous view of the same shape and dtype, by one memory copy.
+
+        CuPy's own assignment may compile a kernel when a request first needs it.
+        """
+        source = self._cupy.ascontiguousarray(source)
+        target.data.copy_from_device_async(source.data, source.nbytes, self._stream)
 
     def zeros(self, shape: Sequence[int], like: Any) -> Any:
         return self._cupy.zeros(tuple(shape), like.dtype)
@@ -134,9 +146,8 @@ class DeviceMemory:
         return self._cupy.empty(tuple(shape), element_type)
 
     def all_finite(self, array: Any) -> bool:
-        if isinstance(array, np.ndarray):
-            return bool(np.isfinite(array).all())
-        return bool(self._cupy.isfinite(array).all())
+        # A source is small, and comes from the host but for clients with CUDA shared memory.
+        return bool(np.isfinite(self.to_host([array])[0]).all())
 
     def to_host(self, arrays: Sequence[Any]) -> list[Any]:
         """Return NumPy arrays; device arrays are copied with one wait for all of them."""
@@ -189,9 +200,12 @@ def warm_inputs(settings: ModelSettings, rows: int, memory: DeviceMemory) -> dic
             i420 = settings.parameters.get("frame_format") == "i420"
             dims = (WARM_HEIGHT * 3 // 2, WARM_WIDTH) if i420 else (WARM_HEIGHT, WARM_WIDTH, 3)
         shape = (rows, *(1 if size < 0 else size for size in dims))
-        like = np.empty(0, ELEMENT_TYPES[settings.data_types[name]])
-        inputs[name] = memory.zeros(shape, like)
         if settings.rows is not None and name == settings.rows.mask:
             # Without a face the network would skip itself.
-            inputs[name][:, 0, 4] = 1
+            mask = np.zeros(shape, np.float32)
+            mask[:, 0, SCORE_COLUMN] = 1
+            inputs[name] = memory.place(mask)
+        else:
+            like = np.empty(0, ELEMENT_TYPES[settings.data_types[name]])
+            inputs[name] = memory.zeros(shape, like)
     return inputs

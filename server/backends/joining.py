@@ -129,9 +129,10 @@ def run_rows(
 def _find_slots(
     requests: Sequence[Mapping[str, Any]], rule: RowRule, memory: Memory
 ) -> list[_Slots]:
-    scores = memory.to_host([arrays[rule.mask][:, :, SCORE_COLUMN] for arrays in requests])
+    masks = memory.to_host([arrays[rule.mask] for arrays in requests])
     slots = []
-    for arrays, score in zip(requests, scores, strict=True):
+    for arrays, mask in zip(requests, masks, strict=True):
+        score = mask[:, :, SCORE_COLUMN]
         batch, count = (int(size) for size in arrays[rule.inputs[0]].shape[:2])
         reported = int(score.shape[1])
         # `!= 0` keeps a NaN row: the network turns it into NaN, which cannot be missed.
@@ -173,7 +174,7 @@ def _join_masks(
     joined = memory.zeros((rows, *first_mask.shape[1:]), first_mask)
     for row, (position, flat) in enumerate(pieces):
         b, k = divmod(flat, slots[position].count)
-        joined[row, 0] = requests[position][rule.mask][b, k]
+        memory.put(joined[row, 0], requests[position][rule.mask][b, k])
     return joined
 
 
@@ -201,7 +202,7 @@ def _scatter_rows(
             like = chunks[0][name] if chunks else arrays[rule.inputs[0]]
             flat = memory.zeros((request.batch * request.count, *slot_shape), like)
             for row, slot in enumerate(request.kept, start=first):
-                flat[slot] = chunks[row // rule.max_rows][name][row % rule.max_rows, 0]
+                memory.put(flat[slot], chunks[row // rule.max_rows][name][row % rule.max_rows, 0])
             outputs[name] = flat.reshape((request.batch, request.count, *slot_shape))
         split.append(outputs)
         first = last

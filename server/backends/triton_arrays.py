@@ -78,6 +78,9 @@ class HostMemory:
     def zeros(self, shape: Sequence[int], like: NDArray[Any]) -> NDArray[Any]:
         return np.zeros(tuple(shape), like.dtype)
 
+    def put(self, target: NDArray[Any], source: NDArray[Any]) -> None:
+        target[...] = source
+
     def all_finite(self, array: NDArray[Any]) -> bool:
         return bool(np.isfinite(array).all())
 

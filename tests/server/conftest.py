@@ -12,7 +12,7 @@ import pytest
 
 from server.launcher import EmbeddedServer
 from tests.server.asking import Asker
-from tests.server.tiny_models import write_tiny_repository
+from tests.server.tiny_models import TINY_MODELS, parameter, write_model, write_tiny_repository
 
 
 @pytest.fixture(scope="session")
@@ -63,3 +63,16 @@ def real_asker(real_server: EmbeddedServer) -> Iterator[Asker]:
     asker = Asker(real_server.grpc_url)
     yield asker
     asker.client.close()
+
+
+@pytest.fixture(scope="session")
+def cuda_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """The tiny models on the GPU, every tensor of them on the device."""
+    folder = tmp_path_factory.mktemp("tiny-cuda")
+    for name, (config, network) in TINY_MODELS.items():
+        on_device = config.replace("KIND_CPU", "KIND_GPU")
+        if network is not None:
+            on_device += parameter("FORCE_CPU_ONLY_INPUT_TENSORS", "no")
+        write_model(folder, name, on_device, network, variant="cuda")
+    with EmbeddedServer(folder, variant="cuda") as server:
+        yield server
