@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import secrets
 import signal
 import stat
 import subprocess
@@ -16,9 +17,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_server import Behavior, FakeServer, sleep_s
-from frameswap import FaceSwapper, ServerFault, ServerTimeout, Source, TransportUnavailable
+from frameswap import (
+    FaceSwapper,
+    ServerFault,
+    ServerTimeout,
+    Source,
+    TransportUnavailable,
+    shared_memory,
+)
 from frameswap.cuda_memory import CudaDriver, CudaRegion
-from frameswap.shared_memory import FOLDER, PREFIX, SystemRegion, reclaim_leftovers
+from frameswap.shared_memory import FOLDER, SystemRegion, reclaim_leftovers
 
 SOURCE = Source(
     np.float32([1, 2, 3, 4]), "identity", "fake_identity", np.zeros((0, 15), np.float32)
@@ -27,14 +35,15 @@ OTHER = Source(np.float32([4, 3, 2, 1]), "identity", "fake_identity", SOURCE.fac
 
 
 def regions() -> list[Path]:
-    return sorted(FOLDER.glob(PREFIX + "*"))
+    return sorted(FOLDER.glob(shared_memory.PREFIX + "*"))
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left() -> Iterator[None]:
-    before = regions()
+def nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Names of this test's own, so that clients beside it do not matter; none is left after it."""
+    monkeypatch.setattr(shared_memory, "PREFIX", f"frameswap-test-{secrets.token_hex(8)}-")
     yield
-    assert regions() == before
+    assert regions() == []
 
 
 def frames(count: int, rows: int = 72) -> Iterator[np.ndarray]:
@@ -70,7 +79,7 @@ def test_regions_are_private_and_have_names_nobody_guesses(server: FakeServer) -
         for path in paths:
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
             # 128 random bits.
-            assert len(path.name.removeprefix(PREFIX)) == 32
+            assert len(path.name.removeprefix(shared_memory.PREFIX)) == 32
         assert {f"/{path.name}" for path in paths} == {key for key, _ in server.regions.values()}
 
 
@@ -264,7 +273,8 @@ def test_a_frame_of_another_shape_in_shared_memory_is_a_fault(server: FakeServer
 KILLED = """
 import sys, time
 import numpy as np
-from frameswap import FaceSwapper, Source
+from frameswap import FaceSwapper, Source, shared_memory
+shared_memory.PREFIX = sys.argv[2]
 source = Source(np.float32([1, 2, 3, 4]), "identity", "fake_identity", np.zeros((0, 15)))
 swapper = FaceSwapper(sys.argv[1], transport="system", in_flight=3)
 for _ in swapper.stream([np.zeros((72, 64), np.uint8)] * 3, source):
@@ -275,15 +285,16 @@ time.sleep(60)
 
 
 def test_what_a_killed_client_left_is_reclaimed_and_only_that(server: FakeServer) -> None:
-    foreign = FOLDER / f"{PREFIX}not-ours-to-follow"
+    foreign = FOLDER / f"{shared_memory.PREFIX}not-ours-to-follow"
     foreign.symlink_to("/etc/hostname")
     try:
         with connect(server) as living:
             list(living.stream(frames(4), SOURCE))
             ours = set(regions())
             killed = subprocess.Popen(
-                [sys.executable, "-c", KILLED, server.address], stdout=subprocess.PIPE, text=True
-            )
+                [sys.executable, "-c", KILLED, server.address, shared_memory.PREFIX],
+                stdout=subprocess.PIPE, text=True,
+            )  # fmt: skip
             assert killed.stdout is not None
             assert killed.stdout.readline() == "ready\n"
             theirs = set(regions()) - ours
@@ -309,10 +320,13 @@ def test_what_a_killed_client_left_is_reclaimed_and_only_that(server: FakeServer
 
 def test_a_leftover_in_a_folder_of_others_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "something-else").touch()
-    (tmp_path / f"{PREFIX}dead").touch()
-    os.mkfifo(tmp_path / f"{PREFIX}pipe")
-    assert reclaim_leftovers(tmp_path) == [f"{PREFIX}dead"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{PREFIX}pipe", "something-else"]
+    (tmp_path / f"{shared_memory.PREFIX}dead").touch()
+    os.mkfifo(tmp_path / f"{shared_memory.PREFIX}pipe")
+    assert reclaim_leftovers(tmp_path) == [f"{shared_memory.PREFIX}dead"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f"{shared_memory.PREFIX}pipe",
+        "something-else",
+    ]
 
 
 class FakeCuda:
