@@ -51,16 +51,21 @@ def _rewrite(norm: InstanceNorm, sizes: list[int]) -> None:
     pixels = inserter.reshape(
         inserter.transpose(norm.source, TO_CHANNELS_LAST), -1, height * width, channels
     )
-    row = np.full((1, height * width), 1.0 / (height * width), np.float32)
-    average = inserter.constant(row, "average")
+    row = np.full((1, height * width), 1.0 / (height * width))
+    average = inserter.constant(row, "average", like=pixels)
     centred = inserter.node("Sub", [pixels, inserter.node("MatMul", [average, pixels])])
     squared = inserter.node("Mul", [centred, centred])
     variance = inserter.node("MatMul", [average, squared])
-    variance = inserter.node("Cast", [variance], to=ir.DataType.FLOAT)
+    variance = inserter.cast(variance, ir.DataType.FLOAT)
     epsilon = inserter.constant((norm.epsilon * gains**2).astype(np.float32), "epsilon")
     deviation = inserter.node("Sqrt", [inserter.node("Add", [variance, epsilon])])
     scale = inserter.reshape(norm.scale, -1, 1, channels)
-    styled = inserter.node("Mul", [centred, inserter.node("Div", [scale, deviation])])
+    if pixels.dtype == ir.DataType.FLOAT:
+        scale = inserter.node("Div", [scale, deviation])
+    else:
+        wide = inserter.cast(scale, ir.DataType.FLOAT)
+        scale = inserter.cast(inserter.node("Div", [wide, deviation]), pixels.dtype)
+    styled = inserter.node("Mul", [centred, scale])
     if norm.shift is not None:
         shift = inserter.reshape(norm.shift, -1, 1, channels)
         styled = inserter.node("Add", [styled, shift])

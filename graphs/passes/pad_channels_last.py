@@ -28,7 +28,7 @@ def pad_channels_last(model: ir.Model) -> int:
     """
     rewritten = 0
     # Twelve pads of one map share a matrix, and the GPU's cache keeps it.
-    selections: dict[tuple[int, ...], ir.Value] = {}
+    selections: dict[tuple[object, ...], ir.Value] = {}
     for node in list(model.graph):
         amounts = _reflection(node)
         source = node.inputs[0] if amounts else None
@@ -40,10 +40,10 @@ def pad_channels_last(model: ir.Model) -> int:
         columns = reflected_indices(width, amounts[1], amounts[3])
         inserter = NodeInserter(node)
         if len(rows) * len(columns) * height * width <= _LARGEST_MATRIX:
-            key = (height, width, *amounts)
+            key = (height, width, *amounts, source.dtype)
             if key not in selections:
                 selection = np.kron(np.eye(height)[rows], np.eye(width)[columns])
-                selections[key] = inserter.constant(selection.astype(np.float32), "selection")
+                selections[key] = inserter.constant(selection, "selection", like=source)
             last = inserter.transpose(source, TO_CHANNELS_LAST)
             pixels = inserter.reshape(last, -1, height * width, channels)
             padded = inserter.node("MatMul", [selections[key], pixels])

@@ -49,19 +49,26 @@ class NodeInserter:
     def nodes(
         self, op_type: str, inputs: Sequence[ir.Value | None], outputs: int, **attributes: Any
     ) -> list[ir.Value]:
-        """All outputs of a new node; they have the type of its first input."""
+        """All outputs of a new node; they have the type of its first input, or a Cast's own."""
         name = self._name(op_type)
         made = ir.node(op_type, inputs, attributes, num_outputs=outputs, name=name)
         first = inputs[0]
+        kind = None if first is None else first.type
+        if op_type == "Cast":
+            kind = ir.TensorType(ir.DataType(attributes["to"]))
         for index, value in enumerate(made.outputs):
             value.name = f"{name}/output_{index}"
-            value.type = None if first is None else first.type
+            value.type = kind
         self.graph.insert_before(self._anchor, made)
         return list(made.outputs)
 
-    def constant(self, array: npt.ArrayLike, label: str) -> ir.Value:
-        """A new initializer."""
+    def constant(
+        self, array: npt.ArrayLike, label: str, *, like: ir.Value | None = None
+    ) -> ir.Value:
+        """A new initializer, of the element type of `like` where that is given."""
         values = np.asarray(array)
+        if like is not None and like.dtype is not None:
+            values = values.astype(like.dtype.numpy())
         name = self._name(label)
         value = ir.Value(
             name=name,
@@ -74,6 +81,9 @@ class NodeInserter:
 
     def reshape(self, value: ir.Value, *shape: int) -> ir.Value:
         return self.node("Reshape", [value, self.constant(np.array(shape, np.int64), "shape")])
+
+    def cast(self, value: ir.Value, dtype: ir.DataType | None) -> ir.Value:
+        return self.node("Cast", [value], to=dtype)
 
     def transpose(self, value: ir.Value, permutation: Sequence[int]) -> ir.Value:
         return self.node("Transpose", [value], perm=list(permutation))

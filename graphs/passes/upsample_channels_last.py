@@ -33,13 +33,11 @@ def upsample_channels_last(model: ir.Model) -> int:
         rows = inserter.reshape(
             inserter.transpose(source, TO_CHANNELS_LAST), -1, height, width * channels
         )
-        tall = inserter.node(
-            "MatMul", [inserter.constant(interpolation_matrix(height), "rows"), rows]
-        )
+        down = inserter.constant(interpolation_matrix(height), "rows", like=source)
+        tall = inserter.node("MatMul", [down, rows])
         columns = inserter.reshape(tall, -1, 2 * height, width, channels)
-        wide = inserter.node(
-            "MatMul", [inserter.constant(interpolation_matrix(width), "columns"), columns]
-        )
+        across = inserter.constant(interpolation_matrix(width), "columns", like=source)
+        wide = inserter.node("MatMul", [across, columns])
         replace(node.outputs[0], inserter.transpose(wide, TO_CHANNELS_FIRST))
         rewritten += 1
     return rewritten

@@ -115,13 +115,13 @@ def test_the_projects_own_swapper_equals_its_single_runs() -> None:
 
 
 @pytest.mark.parametrize("order", [PORTABLE_PASSES, CHANNELS_LAST_PASSES], ids=["portable", "last"])
-def test_rewritten_networks_swap_the_same_crops(order: tuple[str, ...]) -> None:
-    name = "inswapper_128"
+@pytest.mark.parametrize("name", ["inswapper_128", "inswapper_128_fp16", "hyperswap_1a_256"])
+def test_rewritten_networks_swap_the_same_crops(name: str, order: tuple[str, ...]) -> None:
     network = swapper_network(name)
     request = make_request(name, [[0.9, 0.8], [0.7, 0.0]])
     result = run_graph(face_swapper.build(SWAPPERS[name], network, passes=order), request)
     expected = expected_crops(name, network, request)
-    np.testing.assert_allclose(result, expected, rtol=0, atol=FP32_ROUNDING)
+    np.testing.assert_allclose(result, expected, rtol=0, atol=tolerance(name))
 
 
 @pytest.mark.parametrize(
