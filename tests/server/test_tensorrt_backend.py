@@ -450,9 +450,8 @@ def make_triton_utils() -> ModuleType:
     return utils
 
 
-@pytest.fixture
-def backend(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """`model.py` as Triton's stub imports it, with a stand-in GPU and library."""
+def load_backend(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`model.py` as Triton's stub imports it, with a stand-in library."""
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", make_triton_utils())
     monkeypatch.setitem(sys.modules, "frameswap_backend", server.backends)
     for name in ("common", "device", "serving", "plans", "tensorrt_network", "triton_arrays"):
@@ -465,6 +464,13 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> Any:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def backend(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The backend with a stand-in GPU too."""
+    module = load_backend(monkeypatch)
     monkeypatch.setattr(module, "DeviceMemory", Memory)
     monkeypatch.setattr(module, "describe_device", lambda _: ("NVIDIA L4", "8.9"))
     return module
