@@ -279,6 +279,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=8.0, help="after which to stop")
     parser.add_argument("--cuda-graph", action="store_true", help="time captured graphs as well")
     parser.add_argument(
+        "--variants", nargs="+", metavar="VARIANT", help="measure these only; all by default"
+    )
+    parser.add_argument(
         "--kernels", nargs="+", default=[], metavar="VARIANT", help="profile these at batch 8, too"
     )
     options = parser.parse_args(arguments)
@@ -292,6 +295,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     missing: list[str] = []
     for variant, batch, graph in cells(options.batches, cuda_graph=options.cuda_graph):
         key = Cell(variant.name, batch, graph).key
+        if options.variants and variant.name not in options.variants:
+            continue
         if key in done and not done[key].error:
             continue
         if time.monotonic() > deadline:

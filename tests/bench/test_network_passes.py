@@ -30,6 +30,16 @@ def test_every_variant_is_timed_checked_and_tabled_and_a_second_run_measures_not
     assert "batch 1:" not in capsys.readouterr().out
 
 
+def test_one_variant_can_be_measured_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--provider", "cpu", "--channels", "8", "--batches", "2", "--seconds", "0.01"]
+    assert main([*arguments, "--variants", "portable", "--output", str(tmp_path / "one")]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("portable | batch 2: ")
+    assert "as exported" not in printed
+
+
 def test_each_pass_of_each_order_is_taken_out_once() -> None:
     names = [variant.name for variant in variants()]
     for order, passes in (("portable", PORTABLE_PASSES), ("channels last", CHANNELS_LAST_PASSES)):
