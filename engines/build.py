@@ -24,6 +24,7 @@ from engines.resolve_weights import resolve_weights
 from engines.served_graphs import ServedGraph, served_graphs
 from engines.typed_graphs import Typist, model_precision
 from engines.variants import MODEL_FILENAMES, HostOptions, Limits, Variant, plan_filenames
+from graphs.passes import CHANNELS_LAST_PASSES, PORTABLE_PASSES
 
 Announce = Callable[[str], None]
 Outcome = Literal["built", "unchanged", "cache hit"]
@@ -244,6 +245,11 @@ class Build:
         )
 
 
+def network_passes(target: Variant) -> tuple[str, ...]:
+    """Rewrites of the swapper's network that the target runs fastest; see `graphs.passes`."""
+    return CHANNELS_LAST_PASSES if target == "cuda" else PORTABLE_PASSES
+
+
 def target_graphs(request: BuildRequest) -> Mapping[str, ServedGraph]:
     """Every model's graph in the form that the target runs best."""
     return served_graphs(
@@ -251,6 +257,7 @@ def target_graphs(request: BuildRequest) -> Mapping[str, ServedGraph]:
         region_only=request.target == "cpu",
         # NVIDIA's backends hand whole batches to the graph; ours drop empty slots themselves.
         skip_empty=request.target == "tensorrt",
+        passes=network_passes(request.target),
     )
 
 

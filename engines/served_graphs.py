@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -18,6 +18,7 @@ from graphs import (
 )
 from graphs.contract import FRAME_FORMATS, MODEL_SPECS, FrameFormat
 from graphs.detectors import DETECTORS
+from graphs.passes import PORTABLE_PASSES
 
 LoadNetwork = Callable[[str], onnx.ModelProto]
 """A weight's name, as in `graphs.weights.WEIGHTS`, to its network."""
@@ -44,7 +45,11 @@ class ServedGraph:
 
 
 def served_graphs(
-    deployment: Deployment, *, region_only: bool, skip_empty: bool
+    deployment: Deployment,
+    *,
+    region_only: bool,
+    skip_empty: bool,
+    passes: Sequence[str] = PORTABLE_PASSES,
 ) -> Mapping[str, ServedGraph]:
     """Every model of `MODEL_SPECS` as `deployment` wants it.
 
@@ -53,9 +58,10 @@ def served_graphs(
             whole frame (a GPU; TensorRT takes no dynamic slices of that kind).
         skip_empty: leave the swapper's network out of a batch without faces, inside the graph; a
             backend that drops empty slots before it calls the graph has no use for it.
+        passes: rewrites of the swapper's network (`graphs.passes`).
     """
     graphs = [_locator(deployment), _source_encoder(deployment), _recognizer(deployment)]
-    graphs.append(_swapper(deployment, skip_empty=skip_empty))
+    graphs.append(_swapper(deployment, skip_empty=skip_empty, passes=passes))
     for pixel in FRAME_FORMATS:
         graphs.append(_detector(deployment, pixel))
         graphs.append(_blender(deployment, pixel, region_only=region_only))
@@ -119,12 +125,10 @@ def _source_encoder(deployment: Deployment) -> ServedGraph:
         )
 
     weights = (recognizer,) if converter is None else (recognizer, converter)
-    return ServedGraph(
-        model="source_encoder", settings=settings, weights=weights, author=author
-    )
+    return ServedGraph(model="source_encoder", settings=settings, weights=weights, author=author)
 
 
-def _swapper(deployment: Deployment, *, skip_empty: bool) -> ServedGraph:
+def _swapper(deployment: Deployment, *, skip_empty: bool, passes: Sequence[str]) -> ServedGraph:
     swapper, boost = deployment.swapper, deployment.pixel_boost
 
     def author(load: LoadNetwork) -> onnx.ModelProto:
@@ -132,12 +136,18 @@ def _swapper(deployment: Deployment, *, skip_empty: bool) -> ServedGraph:
             network = image_swapper.build_network(swapper.crop_size)
         else:
             network = load(swapper.weight)
-        return face_swapper.build(swapper, network, pixel_boost=boost, skip_empty=skip_empty)
+        return face_swapper.build(
+            swapper, network, pixel_boost=boost, skip_empty=skip_empty, passes=passes
+        )
 
     weights = () if swapper.weight is None else (swapper.weight,)
     return ServedGraph(
         model="face_swapper",
-        settings={**_swapper_settings(deployment), "skip empty": str(skip_empty)},
+        settings={
+            **_swapper_settings(deployment),
+            "skip empty": str(skip_empty),
+            "passes": " ".join(passes),
+        },
         weights=weights,
         author=author,
     )

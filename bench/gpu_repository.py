@@ -1,0 +1,104 @@
+"""A model repository for measuring speed on a GPU: inswapper_128's architecture, random weights.
+
+Same graphs, configs and variants as a real one; only the swapper's weights are random, and it is
+named for what it is. The models that see photos are left out: their weights cannot be generated.
+
+    python -m bench.gpu_repository --repository out/gpu_repository --precision fp16
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import onnx
+
+from bench import random_inswapper
+from engines.build import network_passes
+from engines.deployment import Deployment
+from engines.precision import to_fp16
+from engines.publish import Repository
+from engines.served_graphs import served_graphs
+from engines.variants import MODEL_FILENAMES, CudaOptions, HostOptions, Limits, Variant
+from graphs import weights
+from graphs.recognizers import RECOGNIZERS
+from graphs.swappers import SWAPPERS
+
+NAME: Final = "random_inswapper_128"
+MODELS: Final = ("face_detector_i420", "face_swapper", "face_blender_i420")
+
+
+def deployment(*, detector: str = "yunet", pixel_boost: int = 1) -> Deployment:
+    """inswapper_128's contract under a name that says that its weights are random."""
+    swapper = replace(SWAPPERS["inswapper_128"], name=NAME, weight=NAME)
+    return Deployment(
+        swapper=swapper,
+        detector=detector,
+        recognizer=RECOGNIZERS["w600k_r50"],
+        pixel_boost=pixel_boost,
+    )
+
+
+def load_network(name: str) -> onnx.ModelProto:
+    """A published network, or the random one."""
+    return random_inswapper.build() if name == NAME else weights.load_network(name)
+
+
+def build(
+    root: Path,
+    *,
+    precision: str = "fp16",
+    variant: Variant = "cuda",
+    pixel_boost: int = 1,
+    host: HostOptions | None = None,
+    max_batch_size: int = 8,
+) -> Deployment:
+    """Write the repository; what lies there already is overwritten."""
+    wanted = deployment(pixel_boost=pixel_boost)
+    repository = Repository(root)
+    repository.complete()
+    graphs = served_graphs(
+        wanted,
+        region_only=variant == "cpu",
+        skip_empty=False,
+        passes=network_passes(variant),
+    )
+    for model in MODELS:
+        graph = graphs[model].author(load_network)
+        if precision == "fp16" and model == "face_swapper":
+            graph = to_fp16(graph)
+        data = graph.SerializeToString(deterministic=True)
+        repository.publish(model, MODEL_FILENAMES[variant], data, recipe={"bench": precision})
+    limits = Limits(max_batch_size=max_batch_size, max_faces=4)
+    repository.write_variant(variant, wanted, limits=limits, host=host or HostOptions())
+    return wanted
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").splitlines()[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--repository", type=Path, default=Path("out/gpu_repository"))
+    parser.add_argument("--precision", choices=["fp16", "fp32"], default="fp16")
+    parser.add_argument("--variant", choices=["cuda", "cpu"], default="cuda")
+    parser.add_argument("--pixel-boost", type=int, default=1)
+    options = parser.parse_args(arguments)
+    start = time.perf_counter()
+    build(
+        options.repository,
+        precision=options.precision,
+        variant=options.variant,
+        pixel_boost=options.pixel_boost,
+        host=HostOptions(cuda=CudaOptions()),
+    )
+    print(f"{options.repository}: {time.perf_counter() - start:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
