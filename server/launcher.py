@@ -34,7 +34,7 @@ from server.command_line import (
 )
 from server.distribution import Distribution, prepare
 from server.errors import PortError, ServerStoppedError, StartError
-from server.memory_plan import MemoryPlan, plan_memory
+from server.memory_plan import MemoryPlan, check_shared_memory, plan_memory
 from server.ports import choose_ports
 from server.repository import (
     Repository,
@@ -185,6 +185,7 @@ class EmbeddedServer:
                 frame_size=self._frame_size,
                 requests_in_flight=self._requests_in_flight,
             )
+            check_shared_memory(self._plan, shared_memory.free_bytes())
             self._launch(distribution)
             self._check_loaded()
         except BaseException:

@@ -13,6 +13,8 @@ from typing import Final
 
 from google.protobuf.message import Message
 
+from server.errors import StartError
+
 MEBIBYTE: Final = 1 << 20
 POOL_MARGIN: Final = 1.5
 """Triton's pools fragment: half as much again (reference: core's CNMeM pool cannot move blocks)."""
@@ -26,6 +28,7 @@ class MemoryPlan:
 
     frame_size: width and height that the plan is for.
     requests_in_flight: how many requests the plan is for.
+    processes: number of model processes.
     region_start: shared memory of each model process at first (all of it is allocated).
     region_growth: by how much it grows when a batch does not fit.
     regions: expected shared memory of all model processes together.
@@ -34,6 +37,7 @@ class MemoryPlan:
 
     frame_size: tuple[int, int]
     requests_in_flight: int
+    processes: int
     region_start: int
     region_growth: int
     regions: int
@@ -56,6 +60,25 @@ class MemoryPlan:
         else:
             lines.append("pools: none (no model runs on a GPU)")
         return lines
+
+
+def check_shared_memory(plan: MemoryPlan, free: int) -> None:
+    """Refuse to start where not even the first regions fit; they would end in a bus error.
+
+    Args:
+        plan: for the models that are to be loaded.
+        free: bytes that /dev/shm can still hold.
+
+    Raises:
+        StartError: says how much is there, how much is needed and how to get it.
+    """
+    needed = plan.processes * plan.region_start
+    if free < needed:
+        raise StartError(
+            f"/dev/shm has {_mebibytes(free)} free, and {plan.processes} model processes need at "
+            f"least {_mebibytes(needed)}, about {_mebibytes(max(plan.regions, needed))} in use; "
+            "make it larger (a container: --shm-size=1g), or load fewer models."
+        )
 
 
 def _mebibytes(size: int) -> str:
@@ -104,6 +127,7 @@ def plan_memory(
     return MemoryPlan(
         frame_size=frame_size,
         requests_in_flight=requests_in_flight,
+        processes=len(regions),
         region_start=REGION_START,
         # One more batch of frames, in and out; growing is slow, so it should happen once or twice.
         region_growth=_round_up(width * height * 3 * 4, 16 * MEBIBYTE),

@@ -200,12 +200,11 @@ def _read_row_rule(parameters: Mapping[str, str]) -> RowRule | None:
     ]
     if missing:
         raise ValueError(f"row_inputs is set and {', '.join(missing)} is not; set all four.")
-    return RowRule(
-        inputs,
-        _read_names(parameters, "row_outputs"),
-        parameters["row_mask"],
-        int(parameters["max_rows"]),
-    )
+    most = parameters["max_rows"]
+    if not most.isdigit() or int(most) < 1:
+        raise ValueError(f"parameter max_rows must be a whole number from 1, and is {most!r}.")
+    outputs = _read_names(parameters, "row_outputs")
+    return RowRule(inputs, outputs, parameters["row_mask"], int(most))
 
 
 def check_request(settings: ModelSettings, arrays: Mapping[str, Any], memory: Memory) -> None:

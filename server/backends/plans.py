@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from engines.errors import EngineError
 from engines.files import publish_file
-from engines.manifest import ServerVersions, read_manifest, refuse_reason
+from engines.manifest import ServerVersions, manifest_path, read_manifest, refuse_reason
 
 from .common import RequestError
 
@@ -28,6 +29,10 @@ Ranges = Mapping[str, tuple[Sequence[int], Sequence[int]]]
 
 class PlanError(ValueError):
     """One sentence: why an instance cannot load its plan, and what to run."""
+
+
+class PlanMissing(PlanError):
+    """There is no plan yet."""
 
 
 def read_flavour(parameters: Mapping[str, str], name: str) -> str:
@@ -56,17 +61,54 @@ def choose_plan(
         compute_capability: the GPU's, like "8.9".
 
     Raises:
-        PlanError: the file is not there.
+        PlanMissing: the file is not there.
     """
     named = config.get("cc_model_filenames") or {}
     default = config.get("default_model_filename") or DEFAULT_FILENAMES[flavour]
     path = folder / named.get(compute_capability, default)
     if not path.is_file():
-        raise PlanError(
+        raise PlanMissing(
             f"{path} is missing: run `python build_engines.py --compute-capability "
             f"{compute_capability}` to compile it."
         )
     return path
+
+
+class PlanWatch:
+    """Looks for a plan that was not there at load, at most once in `every_s` seconds.
+
+    A plan counts once its manifest is beside it: builders write the plan first.
+    """
+
+    def __init__(
+        self,
+        find: Callable[[], Path],
+        *,
+        every_s: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._find = find
+        self._every_s = every_s
+        self._clock = clock
+        self._next_s = clock() + every_s
+        self._refused: tuple[Path, int] | None = None
+
+    def appeared(self) -> Path | None:
+        """The plan, once it is there; a plan that was `refuse`d counts again when it changes."""
+        if self._clock() < self._next_s:
+            return None
+        self._next_s = self._clock() + self._every_s
+        try:
+            path = self._find()
+            changed = manifest_path(path).stat().st_mtime_ns
+        except (PlanError, OSError):
+            return None
+        return None if self._refused == (path, changed) else path
+
+    def refuse(self, path: Path) -> None:
+        """Do not offer this plan again as it is."""
+        with contextlib.suppress(OSError):
+            self._refused = (path, manifest_path(path).stat().st_mtime_ns)
 
 
 def check_plan(path: Path, flavour: str, version: str, compute_capability: str) -> None:

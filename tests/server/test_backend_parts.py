@@ -156,6 +156,10 @@ def test_an_input_that_is_not_aligned_is_copied_and_others_are_views() -> None:
         ({"passthrough": "copy"}, "passthrough entry 'copy' must read output=input"),
         ({"option_ranges": "order=0-7"}, "entry 'order=0-7' must read name=lowest..highest"),
         ({"option_ranges": "order=a..b"}, r"entry 'order=a..b' must read"),
+        (
+            {"row_inputs": "a", "row_mask": "b", "row_outputs": "c", "max_rows": "0"},
+            "max_rows must be a whole number from 1, and is '0'",
+        ),
         ({"max_faces": "few"}, "max_faces of model model must be a whole number, and is 'few'"),
         ({"row_inputs": "crops", "row_mask": "faces"}, "row_outputs, max_rows is not; set all"),
     ],

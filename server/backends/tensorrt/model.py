@@ -10,6 +10,10 @@ One process, one CUDA context and one execution context an instance. Tensors sta
 `optimization.cuda.graphs` turns on CUDA graphs for shapes that repeat. What TensorRT-RTX compiles
 while it loads is kept in `runtime_cache` (a folder; the shared cache where the config names none).
 
+With `onnx_until_plan` "1" an instance without a plan serves `model.onnx` (build it with
+`--target cuda`) through the `onnxruntime` backend, says so in the log, and changes over when the
+plan appears. Without it a missing plan fails the load.
+
 Everything that needs no device is in `frameswap_backend.plans` and `.tensorrt_network`.
 """
 
@@ -17,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -33,6 +38,8 @@ from frameswap_backend.device import (
 )
 from frameswap_backend.plans import (
     PlanError,
+    PlanMissing,
+    PlanWatch,
     check_plan,
     choose_plan,
     load_runtime_cache,
@@ -54,40 +61,87 @@ class TritonPythonModel:
             args: `model_config` (JSON), `model_repository` (the model's folder), `model_version`,
                 `model_instance_kind`, `model_instance_device_id`.
         """
-        config = json.loads(args["model_config"])
-        settings = limit_rows(ModelSettings.from_config(config, default_filename="model.plan"))
+        self._plan = plan = InstancePlan(args)
+        self._watch: PlanWatch | None = None
         try:
-            if args["model_instance_kind"] != "GPU":
-                raise PlanError("TensorRT needs KIND_GPU; serve the cpu variant without a GPU.")
-            flavour = read_flavour(settings.parameters, settings.name)
-            trt = import_runtime(flavour)
-            memory = DeviceMemory(pb_utils.Tensor, int(args["model_instance_device_id"]))
-            folder = Path(args["model_repository"]) / args["model_version"]
-            self._start(settings, config, folder, flavour, trt, memory)
+            plan.prepare()
+            self._loop: Any = plan.load(plan.find())
+        except PlanMissing as missing:
+            if plan.settings.parameters.get("onnx_until_plan") != "1":
+                raise pb_utils.TritonModelException(f"{plan.settings.name}: {missing}") from missing
+            pb_utils.Logger.log_warn(f"{missing} Until then ONNX Runtime runs the model.")
+            self._loop = load_onnx(args)
+            self._watch = PlanWatch(plan.find)
         except (ValueError, RuntimeError) as error:
-            raise pb_utils.TritonModelException(f"{settings.name}: {error}") from error
+            raise pb_utils.TritonModelException(f"{plan.settings.name}: {error}") from error
 
-    def _start(
-        self,
-        settings: ModelSettings,
-        config: Mapping[str, Any],
-        folder: Path,
-        flavour: str,
-        trt: Any,
-        memory: DeviceMemory,
-    ) -> None:
-        device_name, compute_capability = describe_device(memory.device_id)
-        path = choose_plan(folder, config, flavour, compute_capability)
-        check_plan(path, flavour, trt.__version__, compute_capability)
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """Answer one batch; one response a request."""
+        if self._watch is not None:
+            self._change_over(self._watch)
+        answers: list[Any] = self._loop.execute(requests)
+        return answers
+
+    def _change_over(self, watch: PlanWatch) -> None:
+        """Take the plan once it is there; a plan that does not load leaves ONNX Runtime at it."""
+        path = watch.appeared()
+        if path is None:
+            return
+        try:
+            self._loop = self._plan.load(path)
+        except (ValueError, RuntimeError) as error:
+            watch.refuse(path)
+            pb_utils.Logger.log_warn(f"ONNX Runtime goes on running the model: {error}")
+        else:
+            self._watch = None
+            pb_utils.Logger.log_info(f"{self._plan.settings.name} runs {path} from now on.")
+
+
+class InstancePlan:
+    """One instance's library, device and plan."""
+
+    def __init__(self, args: Mapping[str, str]) -> None:
+        self._args = args
+        self._config = json.loads(args["model_config"])
+        settings = ModelSettings.from_config(self._config, default_filename="model.plan")
+        self.settings = limit_rows(settings)
+        self._folder = Path(args["model_repository"]) / args["model_version"]
+
+    def prepare(self) -> None:
+        """Import the library and take the device.
+
+        Raises:
+            PlanError: the instance has no GPU, or the library is not installed.
+        """
+        settings = self.settings
+        if self._args["model_instance_kind"] != "GPU":
+            raise PlanError("TensorRT needs KIND_GPU; serve the cpu variant without a GPU.")
+        self._flavour = read_flavour(settings.parameters, settings.name)
+        self._trt = import_runtime(self._flavour)
+        self._memory = DeviceMemory(pb_utils.Tensor, int(self._args["model_instance_device_id"]))
+        self._device_name, self._compute_capability = describe_device(self._memory.device_id)
+
+    def find(self) -> Path:
+        """The plan file of this GPU; raises PlanMissing."""
+        return choose_plan(self._folder, self._config, self._flavour, self._compute_capability)
+
+    def load(self, path: Path) -> RequestLoop:
+        """Deserialise a plan, warm it up, and make the loop that runs it.
+
+        Raises:
+            PlanError, RuntimeError: it cannot be loaded or does not run.
+        """
+        settings, trt, memory = self.settings, self._trt, self._memory
+        check_plan(path, self._flavour, trt.__version__, self._compute_capability)
         plan, log = path.read_bytes(), make_log(trt)
         engine = load_engine(trt, plan, log, settings.name)
         graphs = bool(settings.optimization.get("cuda", {}).get("graphs"))
         sizes = padded_sizes(settings)
         memory.begin()
         rtx = None
-        if flavour == "tensorrt_rtx":
+        if self._flavour == "tensorrt_rtx":
             kernels = runtime_cache_path(
-                runtime_cache_folder(settings), plan, device_name, trt.__version__
+                runtime_cache_folder(settings), plan, self._device_name, trt.__version__
             )
             rtx = RtxLoader(trt, engine, kernels, graphs)
             context, capture = rtx.context(), None
@@ -101,11 +155,7 @@ class TritonPythonModel:
         warm_up(runner, settings, sizes, memory)
         if rtx is not None:
             rtx.keep_kernels()
-        self._loop = RequestLoop(settings, runner, memory, pb_utils, padded_rows=row_padding(sizes))
-
-    def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Answer one batch; one response a request."""
-        return self._loop.execute(requests)
+        return RequestLoop(settings, runner, memory, pb_utils, padded_rows=row_padding(sizes))
 
 
 class RtxLoader:
@@ -133,6 +183,20 @@ class RtxLoader:
         """Keep what was compiled so far for the next load."""
         runtime_cache = self._runtime_cache
         save_runtime_cache(self._path, self._before, bytes(runtime_cache.serialize()))
+
+
+def load_onnx(args: Mapping[str, str]) -> Any:
+    """The `onnxruntime` backend's model for the same instance, on `model.onnx` beside the plan."""
+    path = Path(__file__).resolve().parent.parent / "onnxruntime" / "model.py"
+    spec = importlib.util.spec_from_file_location("frameswap_onnxruntime", path)
+    if spec is None or spec.loader is None:
+        raise pb_utils.TritonModelException(f"{path} is missing: install the server again.")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = {**json.loads(args["model_config"]), "default_model_filename": "model.onnx"}
+    model = module.TritonPythonModel()
+    model.initialize({**args, "model_config": json.dumps(config)})
+    return model
 
 
 def import_runtime(flavour: str) -> Any:
