@@ -21,6 +21,7 @@ import ml_dtypes
 import numpy as np
 import onnx
 import onnx_ir as ir
+import onnx_ir.passes.common as common_passes
 from numpy.typing import NDArray
 from onnxruntime.quantization.calibrate import CalibrationDataReader, create_calibrator
 
@@ -101,6 +102,7 @@ def quantize(
         raise PrecisionError(
             f"the network has no convolution that {precision} would speed up: use --precision fp16"
         )
+    common_passes.RemoveUnusedNodesPass()(model)  # and the wider weights
     model.graph.opset_imports[""] = QUANTIZED_OPSET
     proto = ir.to_proto(model)
     onnx.checker.check_model(infer_types(proto), full_check=False)

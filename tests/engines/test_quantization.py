@@ -101,6 +101,12 @@ def test_scales_are_float16_and_weights_eight_bits(ranges: dict[str, float]) -> 
     assert {entry.version for entry in quantized.opset_import if not entry.domain} == {19}
 
 
+def test_the_wider_weights_are_gone(ranges: dict[str, float]) -> None:
+    graph = quantize(to_fp16(swapper()), ranges, "int8").graph
+    read = {name for node in graph.node for name in node.input}
+    assert {tensor.name for tensor in graph.initializer} <= read
+
+
 def test_ranges_are_the_largest_magnitudes_that_were_seen(
     feeds: dict[str, NDArray[Any]], ranges: dict[str, float]
 ) -> None:
