@@ -12,7 +12,7 @@ import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
@@ -34,6 +34,7 @@ class PlanConfig(Protocol):
     backend: str
     default_model_filename: str
     cc_model_filenames: Mapping[str, str]
+    parameters: Mapping[str, Any]
 
 
 def refused_plans(
@@ -41,18 +42,26 @@ def refused_plans(
 ) -> Iterator[str]:
     """One sentence for each plan that the server would be given and could not load.
 
+    A model that may serve ONNX until it has a plan is not refused: its backend says what it does.
+
     Args:
         folder: the model repository.
         configs: model name to its config in the variant that is served.
         server: library versions and GPUs; without a visible GPU only the versions are compared.
     """
     for name, config in configs.items():
-        if config.backend != "tensorrt":
+        if config.backend != "tensorrt" or _serves_onnx_meanwhile(folder / name, config):
             continue
         for filename in _chosen_files(config, server):
             reason = _refuse_file(folder / name / "1" / filename, server)
             if reason is not None:
                 yield reason
+
+
+def _serves_onnx_meanwhile(model: Path, config: PlanConfig) -> bool:
+    """Whether the model was told to serve `model.onnx` until it has a plan, and can."""
+    told = config.parameters.get("onnx_until_plan")
+    return told is not None and told.string_value == "1" and (model / "1/model.onnx").is_file()
 
 
 def _chosen_files(config: PlanConfig, server: ServerVersions) -> list[str]:

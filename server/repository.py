@@ -95,6 +95,9 @@ def _check_files(folder: Path, configs: Mapping[str, ModelConfig], variant: str)
         if config.ensemble_scheduling.step or not filename:
             continue
         files = {filename, *config.cc_model_filenames.values()}
+        told = config.parameters.get("onnx_until_plan")
+        if told is not None and told.string_value == "1":
+            files.add(DEFAULT_FILENAMES["onnxruntime"])
         if not any((folder / name / "1" / file).is_file() for file in files):
             raise RepositoryError(
                 f"{folder / name / '1' / filename} is missing, so that the "

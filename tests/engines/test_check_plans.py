@@ -85,6 +85,18 @@ def test_a_foreign_a_damaged_and_an_undescribed_plan_are_told_apart(tmp_path: Pa
     assert "has no manifest beside it" in undescribed
 
 
+def test_a_model_that_may_serve_onnx_meanwhile_is_not_refused_if_it_can(tmp_path: Path) -> None:
+    told = 'parameters { key: "onnx_until_plan" value: { string_value: "1" } }'
+    write_config(tmp_path, f"{CONFIG} {told}")
+    (tmp_path / "face_swapper" / "config.pbtxt").write_text(f'name: "face_swapper" {CONFIG}')
+    with pytest.raises(RepositoryError, match=r"model.plan is missing"):
+        repository.read_repository(tmp_path, "tensorrt")
+    (tmp_path / "face_swapper" / "1").mkdir()
+    (tmp_path / "face_swapper" / "1" / "model.onnx").write_bytes(b"onnx")
+    found = repository.read_repository(tmp_path, "tensorrt")
+    assert list(refused_plans(tmp_path, found.configs, ADA)) == []
+
+
 def test_models_of_other_backends_are_left_alone(tmp_path: Path) -> None:
     assert refusals(tmp_path, ADA, backend="onnxruntime") == []
 

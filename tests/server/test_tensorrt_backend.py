@@ -9,21 +9,24 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+import onnx
 import pytest
 
 import server.backends
-from engines.manifest import Manifest, write_manifest
+from engines.manifest import Manifest, manifest_path, write_manifest
 from server.backends import common, plans, tensorrt_network
 from server.backends.common import RequestError
 from server.backends.plans import (
     PlanError,
+    PlanMissing,
     check_plan,
     check_shapes,
     choose_plan,
@@ -434,6 +437,13 @@ class TritonModelException(Exception):
     """What a backend raises when a model cannot be loaded."""
 
 
+class Logger:
+    """What Triton's log got."""
+
+    lines: ClassVar[list[str]] = []
+    log_warn = log_info = staticmethod(lines.append)
+
+
 def make_triton_utils() -> ModuleType:
     utils = ModuleType("triton_python_backend_utils")
     error = type(
@@ -445,6 +455,7 @@ def make_triton_utils() -> ModuleType:
         Tensor=object,
         TritonModelException=TritonModelException,
         TritonError=error,
+        Logger=Logger,
         InferenceResponse=lambda tensors, error=None: SimpleNamespace(tensors=tensors, error=error),
     )
     return utils
@@ -587,6 +598,86 @@ def test_a_model_that_cannot_be_loaded_is_one_sentence(
     with pytest.raises(TritonModelException, match=f"^face_swapper: .*{sentence}") as caught:
         backend.TritonPythonModel().initialize(args)
     assert "\n" not in str(caught.value)
+
+
+UNTIL_PLAN = {"parameters": {"onnx_until_plan": {"string_value": "1"}}}
+
+
+class OnnxModel:
+    """Stands in for the `onnxruntime` backend."""
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        return ["onnx"] * len(requests)
+
+
+@pytest.fixture
+def waiting(backend: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """An instance that was loaded before its plan was there; `look()` is its next look."""
+    Logger.lines.clear()
+    monkeypatch.setattr(backend, "load_onnx", lambda args: OnnxModel())
+    model = backend.TritonPythonModel()
+    model.initialize(model_args(tmp_path, **UNTIL_PLAN))
+
+    def look() -> Any:
+        model._watch._next_s = 0.0
+        return model.execute([request([[1, 2, 3]])])[0]
+
+    return SimpleNamespace(model=model, look=look, folder=tmp_path / "1")
+
+
+def test_without_a_plan_onnx_runtime_serves_if_it_was_told_to_and_says_so(waiting: Any) -> None:
+    assert waiting.look() == "onnx"
+    assert len(Logger.lines) == 1
+    assert "model.plan is missing" in Logger.lines[0]
+    assert Logger.lines[0].endswith("Until then ONNX Runtime runs the model.")
+
+
+def test_an_instance_changes_over_when_its_plan_appears(waiting: Any) -> None:
+    assert waiting.look() == "onnx"
+    (waiting.folder / "model.plan").write_bytes(b"good")
+    assert waiting.look() == "onnx", "the manifest is not there yet: a builder is at work"
+    write_plan(waiting.folder)
+    np.testing.assert_array_equal(waiting.look().tensors[0].values, [[2, 3, 4]])
+    assert "from now on" in Logger.lines[-1]
+    assert waiting.model._watch is None
+
+
+def test_a_plan_that_does_not_load_is_reported_once_and_taken_when_it_is_replaced(
+    waiting: Any,
+) -> None:
+    path = write_plan(waiting.folder, tensorrt_version="10.13.0")
+    assert [waiting.look(), waiting.look()] == ["onnx", "onnx"]
+    assert len(Logger.lines) == 2
+    assert "ONNX Runtime goes on running the model: " in Logger.lines[1]
+    assert "run `python build_engines.py" in Logger.lines[1]
+    write_plan(waiting.folder)
+    os.utime(manifest_path(path), ns=(1, 1))
+    np.testing.assert_array_equal(waiting.look().tensors[0].values, [[2, 3, 4]])
+
+
+def test_a_missing_plan_is_looked_for_once_in_a_while(tmp_path: Path) -> None:
+    looks: list[float] = []
+    now = [100.0]
+
+    def find() -> Path:
+        looks.append(now[0])
+        raise PlanMissing("not yet")
+
+    watch = plans.PlanWatch(find, every_s=10.0, clock=lambda: now[0])
+    for step in range(30):
+        now[0] = 100.0 + step
+        assert watch.appeared() is None
+    assert looks == [110.0, 120.0]
+
+
+def test_the_onnxruntime_backend_itself_takes_over(backend: Any, tmp_path: Path) -> None:
+    text = (
+        '<ir_version: 9, opset_import: ["" : 18]>'
+        "g (float[B, 3] x) => (float[B, 3] y) { y = Neg(x) }"
+    )
+    args = model_args(tmp_path, kind="CPU", **UNTIL_PLAN)
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "1" / "model.onnx")
+    assert hasattr(backend.load_onnx(args), "execute")
 
 
 def test_the_backends_modules_are_the_ones_tested(backend: Any) -> None:

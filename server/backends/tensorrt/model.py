@@ -23,6 +23,7 @@ import contextlib
 import importlib
 import importlib.util
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,7 @@ def load_onnx(args: Mapping[str, str]) -> Any:
     if spec is None or spec.loader is None:
         raise pb_utils.TritonModelException(f"{path} is missing: install the server again.")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # its dataclasses look their own module up
     spec.loader.exec_module(module)
     config = {**json.loads(args["model_config"]), "default_model_filename": "model.onnx"}
     model = module.TritonPythonModel()
