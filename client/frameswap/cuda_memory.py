@@ -22,13 +22,13 @@ from frameswap.connection import Connection
 from frameswap.errors import TransportUnavailable
 from frameswap.shared_memory import LockedFile
 
-__all__ = ["CudaRegion", "load_driver", "unregister_cuda"]
+__all__ = ["CudaRegion", "IpcHandle", "load_driver", "unregister_cuda"]
 
 _HANDLE_SIZE: Final = 64
 _DEVICE: Final = 0
 
 
-class _IpcHandle(ctypes.Structure):
+class IpcHandle(ctypes.Structure):
     """CUipcMemHandle."""
 
     _fields_ = (("reserved", ctypes.c_char * _HANDLE_SIZE),)
@@ -116,7 +116,7 @@ class CudaRegion:
         self.host: NDArray[np.uint8] = np.ctypeslib.as_array(memory)
 
     def register(self, connection: Connection) -> None:
-        handle = _IpcHandle()
+        handle = IpcHandle()
         self._driver.use()
         self._driver.call("cuIpcGetMemHandle", ctypes.byref(handle), self._device_pointer)
         connection.call(

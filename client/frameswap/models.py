@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
 from frameswap.connection import Connection, ModelDescription
 from frameswap.contract import (
     CONTRACT_VERSION,
@@ -20,9 +24,10 @@ from frameswap.contract import (
     SWAP_MODELS,
     SWAPPED_FRAME,
 )
-from frameswap.errors import ContractMismatch
+from frameswap.errors import BadFrame, ContractMismatch
+from frameswap.frames import Frame, frame_size
 
-__all__ = ["Ensemble", "Ensembles", "SourceKind"]
+__all__ = ["Ensemble", "Ensembles", "SourceKind", "check_size", "fit_photo"]
 
 SourceKind = Literal["identity", "image"]
 
@@ -146,3 +151,33 @@ def check_ensemble(description: ModelDescription, address: str) -> Ensemble:
 def _number(parameters: dict[str, str], key: str) -> int | None:
     text = parameters.get(key, "")
     return int(text) if text.isdigit() else None
+
+
+def fit_photo(image: NDArray[np.uint8], ensemble: Ensemble) -> tuple[NDArray[np.uint8], float]:
+    """Scale a photo down to the server's limits.
+
+    Args:
+        image: (H, W, 3) uint8 BGR.
+
+    Returns:
+        The photo, and the factor that leads from its pixels back to those of `image`.
+    """
+    height, width = image.shape[:2]
+    factor = max(
+        height / (ensemble.max_height or height), width / (ensemble.max_width or width), 1.0
+    )
+    if factor == 1.0:
+        return image, 1.0
+    size = (max(1, int(width / factor)), max(1, int(height / factor)))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8), factor
+
+
+def check_size(frame: Frame, ensemble: Ensemble) -> None:
+    """Raise BadFrame for a frame that is larger than the server takes."""
+    size = frame_size(frame)
+    max_height, max_width = ensemble.max_height, ensemble.max_width
+    if (max_height and size.height > max_height) or (max_width and size.width > max_width):
+        raise BadFrame(
+            f"a frame may be at most {max_width} x {max_height} pixels on this server, not "
+            f"{size.width} x {size.height}: scale it down, or build the models for larger frames"
+        )

@@ -13,7 +13,14 @@ from frameswap.errors import UnreadableFile, UnwritableFile
 from frameswap.output_file import output_file
 from frameswap.provenance import write_xmp
 
-__all__ = ["PHOTO_SUFFIXES", "check_photo_output", "is_photo", "read_photo", "write_photo"]
+__all__ = [
+    "PHOTO_SUFFIXES",
+    "check_photo_output",
+    "describe_losses",
+    "is_photo",
+    "read_photo",
+    "write_photo",
+]
 
 PHOTO_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp")
 """The formats that can be written with their metadata."""
@@ -63,6 +70,17 @@ def read_photo(path: Path) -> NDArray[np.uint8]:
             f"others)"
         )
     return np.asarray(image, np.uint8)
+
+
+def describe_losses(path: Path) -> list[str]:
+    """Sentences about what `read_photo` does not keep of a photo that it can read."""
+    stored = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    losses = []
+    if stored is not None and stored.dtype != np.uint8:
+        losses.append(f"{path.name} has more than 8 bits a channel: the result has 8")
+    if stored is not None and stored.ndim == 3 and stored.shape[2] == 4:
+        losses.append(f"{path.name} has transparency: the result has none")
+    return losses
 
 
 def check_photo_output(path: Path) -> None:

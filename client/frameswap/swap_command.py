@@ -15,7 +15,7 @@ from frameswap.embedded import embedded_server
 from frameswap.errors import UnreadableFile
 from frameswap.options import SwapOptions
 from frameswap.output_file import check_output
-from frameswap.photo import check_photo_output, is_photo, read_photo
+from frameswap.photo import check_photo_output, describe_losses, is_photo, read_photo
 from frameswap.progress import Progress, format_duration
 from frameswap.sources import Source
 from frameswap.swap_job import Tally, encode_sources, swap_photo, swap_video
@@ -179,7 +179,9 @@ def run(arguments: Namespace) -> int:
         raise UnreadableFile(f"there is no file {arguments.target}")
     if is_photo(arguments.target):
         check_photo_output(arguments.output)
-        return _run_photo(arguments, photos, read_photo(arguments.target))
+        image = read_photo(arguments.target)
+        _tell(describe_losses(arguments.target))
+        return _run_photo(arguments, photos, image)
     check_video_output(arguments.output)
     with VideoReader(arguments.target) as reader:
         return _run_video(arguments, photos, reader)

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -42,8 +41,8 @@ from frameswap.errors import (
     ServerUnreachable,
     SeveralFacesFound,
 )
-from frameswap.frames import Frame, frame_format, frame_size
-from frameswap.models import Ensemble, Ensembles, SourceKind
+from frameswap.frames import Frame, frame_format
+from frameswap.models import Ensemble, Ensembles, SourceKind, check_size, fit_photo
 from frameswap.options import SwapOptions
 from frameswap.sources import Source, stack_sources
 from frameswap.transport import PendingSwap, SwapRequest, Transport, TransportName, read_outputs
@@ -169,7 +168,7 @@ class FaceSwapper:
             face_order=FaceOrder.LARGEST_FIRST if face is None else face,
             score_threshold=score_threshold,
         )
-        photo, scale = _fit(image_bgr, ensemble)
+        photo, scale = fit_photo(image_bgr, ensemble)
         vector, faces = self._encode(ensemble, photo, options)
         if len(faces) == 0:
             raise NoFaceFound(
@@ -177,8 +176,10 @@ class FaceSwapper:
                 "lower the score threshold (--score-threshold 0.3, for one)"
             )
         if face is None and len(faces) > 1:
+            # The server reports no more than so many.
+            count = f"{len(faces)}{' or more' if len(faces) == MAX_DETECTIONS else ''}"
             raise SeveralFacesFound(
-                f"{len(faces)} faces were found in the source photo and it is not said which one "
+                f"{count} faces were found in the source photo and it is not said which one "
                 f"is meant: crop it, or say which (--source-face largest-first, for one)"
             )
         faces[:, :SCORE_COLUMN] *= scale
@@ -335,7 +336,7 @@ class _Job:
     def submit(self, frame: Frame) -> PendingSwap:
         swapper = self.swapper
         ensemble = swapper._ensembles.get(SWAP_MODELS[frame_format(frame)])
-        _check_size(frame, ensemble)
+        check_size(frame, ensemble)
         if ensemble not in self._stacked:
             self._stacked[ensemble] = stack_sources(self._sources, ensemble)
         return swapper._transport.submit(
@@ -375,25 +376,3 @@ class _InFlight:
 
     def release(self) -> None:
         self._pending.release()
-
-
-def _fit(image: NDArray[np.uint8], ensemble: Ensemble) -> tuple[NDArray[np.uint8], float]:
-    """Scale a photo down to the server's limits; the factor leads back to its pixels."""
-    height, width = image.shape[:2]
-    factor = max(
-        height / (ensemble.max_height or height), width / (ensemble.max_width or width), 1.0
-    )
-    if factor == 1.0:
-        return image, 1.0
-    size = (max(1, int(width / factor)), max(1, int(height / factor)))
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8), factor
-
-
-def _check_size(frame: Frame, ensemble: Ensemble) -> None:
-    size = frame_size(frame)
-    max_height, max_width = ensemble.max_height, ensemble.max_width
-    if (max_height and size.height > max_height) or (max_width and size.width > max_width):
-        raise BadFrame(
-            f"a frame may be at most {max_width} x {max_height} pixels on this server, not "
-            f"{size.width} x {size.height}: scale it down, or build the models for larger frames"
-        )

@@ -144,6 +144,23 @@ def test_a_photos_metadata_is_valid_xmp_and_nothing_else(tmp_path: Path, suffix:
     assert len({(tmp_path / f"{turn}{suffix}").read_bytes() for turn in range(3)}) == 1
 
 
+@pytest.mark.parametrize(
+    ("image", "text"),
+    [
+        (np.full((9, 9, 4), 99, np.uint8), "group.png has transparency: the result has none"),
+        (np.full((9, 9, 3), 999, np.uint16), "group.png has more than 8 bits a channel"),
+    ],
+)
+def test_what_a_photo_loses_is_said(
+    run, server: FakeServer, photo: Path, tmp_path: Path, image: np.ndarray, text: str
+) -> None:
+    target = tmp_path / "group.png"
+    cv2.imwrite(str(target), image)
+    code, _, err = run(*arguments(photo, target, tmp_path / "out.png", server))
+    assert code == 0
+    assert text in err
+
+
 def test_a_photo_is_read_upright(run, server: FakeServer, photo: Path, tmp_path: Path) -> None:
     image = np.zeros((20, 40, 3), np.uint8)
     image[:, :20] = 255
