@@ -393,7 +393,6 @@ HANDLES = {
     "context": "IExecutionContext",
     "runtime_config": "IRuntimeConfig",
     "runtime_cache": "IRuntimeCache",
-    "trt": "",
 }
 RTX_ONLY = {"RtxCompiler", "RtxLoader"}
 
@@ -411,17 +410,22 @@ def uses(source: Path, wanted: Callable[[str | None], bool]) -> Iterator[Use]:
         for node in ast.walk(statement):
             if not isinstance(node, ast.Attribute):
                 continue
-            base = node.value.attr if isinstance(node.value, ast.Attribute) else None
-            handle = node.value.id if isinstance(node.value, ast.Name) else None
-            if base == "_trt":
-                handle = "trt"
             call = calls.get(id(node))
             count = None if call is None else len(call.args)
             keywords = () if call is None else tuple(str(k.arg) for k in call.keywords)
-            if handle in HANDLES:
-                yield HANDLES[handle], node.attr, count, keywords
-            elif base is not None and base[0].isupper():  # trt.BuilderFlag.TF32
-                yield base, node.attr, count, keywords
+            inner = node.value
+            if isinstance(inner, ast.Attribute) and _is_library(inner.value):
+                yield inner.attr, node.attr, count, keywords  # trt.BuilderFlag.TF32
+            elif _is_library(inner):
+                yield "", node.attr, count, keywords
+            elif isinstance(inner, ast.Name) and inner.id in HANDLES:
+                yield HANDLES[inner.id], node.attr, count, keywords
+
+
+def _is_library(node: ast.expr) -> bool:
+    """`trt` or `self._trt`."""
+    name = node.id if isinstance(node, ast.Name) else getattr(node, "attr", "")
+    return name in ("trt", "_trt")
 
 
 def misuses(api: Api, found: set[Use]) -> list[str]:
