@@ -9,6 +9,7 @@ device.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -65,6 +66,8 @@ from graphs.shapes import Op, constant, dimension, split, to_float
 from graphs.suppression import order_faces, suppress
 from graphs.swappers import Swapper
 
+Runtime = Literal["tensorrt", "onnxruntime"]
+
 _FARTHEST_PX = 1e6
 """No face is farther out than this; NaN and infinity are not nearer either."""
 
@@ -102,12 +105,18 @@ def _threshold(op: Op, frames: Frames, name: Option, default: float) -> ir.Value
 
 
 def postprocess(
-    op: Op, detector: Detector, frames: Frames, candidates: Candidates, scale: ir.Value
+    op: Op,
+    detector: Detector,
+    frames: Frames,
+    candidates: Candidates,
+    scale: ir.Value,
+    *,
+    loop: bool = False,
 ) -> ir.Value:
     """Rows of `faces` [B, 16, 15] float32 in frame pixels, in the order asked for.
 
     Rows that are not a face are 0 and come last. So are faces whose box or landmarks are not
-    finite, which only a broken network gives.
+    finite, which only a broken network gives. For `scale` see `Letterbox`, for `loop` `suppress`.
     """
     boxes = op.Div(candidates.boxes, scale)
     kept = suppress(
@@ -117,6 +126,7 @@ def postprocess(
         detector.anchor_count,
         _threshold(op, frames, Option.SCORE_THRESHOLD, detector.score_threshold),
         _threshold(op, frames, Option.NMS_THRESHOLD, detector.nms_threshold),
+        loop=loop,
     )
     box_index = op.Expand(op.Unsqueeze(kept.index, [1]), [1, 4, 1])
     kept_boxes = op.Transpose(op.GatherElements(boxes, box_index, axis=2), perm=[0, 2, 1])
@@ -221,7 +231,7 @@ def build(
     *,
     swapper: Swapper | None = None,
     pixel_boost: int = 1,
-    gather_bytes: bool = False,
+    runtime: Runtime = "tensorrt",
 ) -> onnx.ModelProto:
     """The served graph.
 
@@ -233,9 +243,10 @@ def build(
         network: the detector's, batch 1 or free.
         swapper: whose template and crop size to align to; None gives the locator.
         pixel_boost: crops are `pixel_boost` times the swapper's size.
-        gather_bytes: read single bytes of the frame and convert only those, instead of the whole
-            frame first. The numbers are the same. On a CPU this saves most of the memory traffic;
-            TensorRT's parser takes nothing but Cast on uint8, so it is for ONNX Runtime alone.
+        runtime: whom the graph is written for; the numbers are the same. "tensorrt" (ONNX Runtime
+            runs it too): the whole frame is cast first, because TensorRT's parser takes nothing
+            else on uint8, and all rounds of suppression are written out, because it fuses them.
+            "onnxruntime": only the bytes that are read are cast, and rounds end with the last face.
 
     Raises:
         ValueError: the network is not this detector's, or the swapper has no such boost.
@@ -256,7 +267,7 @@ def build(
     with author.scope("preprocess"):
         valid = valid_options(op, options)
         frames = Frames(
-            frame if gather_bytes else to_float(op, frame),
+            frame if runtime == "onnxruntime" else to_float(op, frame),
             frame_format,
             safe_options(op, options, valid),
             valid,
@@ -266,7 +277,8 @@ def build(
     outputs = author.embed(free, {input_name: pixels})
     with author.scope("postprocess"):
         candidates = decode_candidates(op, detector, outputs)
-        rows = postprocess(op, detector, frames, candidates, box.scale)
+        loop = runtime == "onnxruntime"
+        rows = postprocess(op, detector, frames, candidates, box.scale, loop=loop)
         refused = op.Not(op.Unsqueeze(valid, [2]))
         faces = op.Where(refused, float("nan"), rows)
         author.output(faces, FACES)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from graphs.authoring import GraphAuthor
 from graphs.contract import FACE_COLUMNS, MAX_DETECTIONS
-from graphs.shapes import Op, constant, split, to_float, to_int64
+from graphs.shapes import Op, constant, dimension, outputs, split, to_float, to_int64
 
 _DEAD = -1.0
 """Score of a candidate that is out; thresholds are never negative."""
@@ -30,6 +31,53 @@ class Kept:
     found: ir.Value
 
 
+@dataclass(frozen=True)
+class _Boxes:
+    """What every round reads. low, high: [B, 2, N] corners, the high ones exclusive; area:
+    [B, 1, N]; table: [B, 5, N], all of these; number: [1, 1, N], 0 .. N - 1; limit: [B, 1, 1]."""
+
+    low: ir.Value
+    high: ir.Value
+    area: ir.Value
+    table: ir.Value
+    number: ir.Value
+    limit: ir.Value
+    count: int
+
+
+def _prepare(op: Op, boxes: ir.Value, count: int, nms_threshold: ir.Value) -> _Boxes:
+    low, last = split(op, boxes, 2, 1)
+    high = op.Add(last, 1.0)
+    width, height = split(op, op.Sub(high, low), 2, 1)
+    area = op.Mul(width, height)
+    table = op.Concat(low, high, area, axis=1)
+    number = constant(op, np.arange(count, dtype=np.float32)[None, None])
+    return _Boxes(low, high, area, table, number, op.Unsqueeze(nms_threshold, [2]), count)
+
+
+def _take_best(op: Op, boxes: _Boxes, alive: ir.Value, best: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """Index [B, 1, 1] int64 of the first candidate that scores `best`, and who is still alive.
+
+    Args:
+        alive: [B, 1, N] float32, scores; `_DEAD` for candidates that are out.
+        best: [B, 1, 1] float32, their maximum.
+    """
+    tied = op.Where(op.Equal(alive, best), boxes.number, float(boxes.count))
+    pick = op.ReduceMin(tied, [2], keepdims=1)
+    index = to_int64(op, pick)
+    row = op.GatherElements(boxes.table, op.Expand(index, [1, 5, 1]), axis=2)
+    low = op.Slice(row, [0], [2], [1])
+    high = op.Slice(row, [2], [4], [1])
+    area = op.Slice(row, [4], [5], [1])
+    sides = op.Relu(op.Sub(op.Min(boxes.high, high), op.Max(boxes.low, low)))
+    wide, tall = split(op, sides, 2, 1)
+    shared = op.Mul(wide, tall)
+    overlap = op.Div(shared, op.Sub(op.Add(boxes.area, area), shared))
+    # the pick itself is out too, even where its box is so small that it has no overlap
+    out = op.Or(op.Greater(overlap, boxes.limit), op.Equal(boxes.number, pick))
+    return index, op.Where(out, _DEAD, alive)
+
+
 def suppress(
     op: Op,
     scores: ir.Value,
@@ -37,6 +85,8 @@ def suppress(
     anchor_count: int,
     score_threshold: ir.Value,
     nms_threshold: ir.Value,
+    *,
+    loop: bool = False,
 ) -> Kept:
     """Exact greedy non-maximum suppression, the first 16 that it keeps.
 
@@ -50,40 +100,76 @@ def suppress(
         scores: [B, N] float32. boxes: [B, 4, N] float32, x1 y1 x2 y2, frame pixels.
         anchor_count: N.
         score_threshold, nms_threshold: [B, 1] float32, the first above 0.
+        loop: write the rounds as a `Loop` that ends when no row of the batch has a candidate
+            left, not one after the other. A compiler fuses written-out rounds; an interpreter
+            pays for every operator, and most frames have one face.
 
     Source: insightface 2.1, model_zoo/scrfd.py, SCRFD.nms.
     """
     eligible = op.GreaterOrEqual(scores, score_threshold)
     alive = op.Unsqueeze(op.Where(eligible, scores, _DEAD), [1])
-    low, last = split(op, boxes, 2, 1)
-    high = op.Add(last, 1.0)
-    width, height = split(op, op.Sub(high, low), 2, 1)
-    area = op.Mul(width, height)
-    table = op.Concat(low, high, area, axis=1)
-    number = constant(op, np.arange(anchor_count, dtype=np.float32)[None, None])
-    limit = op.Unsqueeze(nms_threshold, [2])
-    picks, bests = [], []
-    for _ in range(MAX_DETECTIONS):
-        best = op.ReduceMax(alive, [2], keepdims=1)
-        tied = op.Where(op.Equal(alive, best), number, float(anchor_count))
-        pick = op.ReduceMin(tied, [2], keepdims=1)
-        index = to_int64(op, pick)
-        row = op.GatherElements(table, op.Expand(index, [1, 5, 1]), axis=2)
-        pick_low = op.Slice(row, [0], [2], [1])
-        pick_high = op.Slice(row, [2], [4], [1])
-        pick_area = op.Slice(row, [4], [5], [1])
-        sides = op.Relu(op.Sub(op.Min(high, pick_high), op.Max(low, pick_low)))
-        wide, tall = split(op, sides, 2, 1)
-        shared = op.Mul(wide, tall)
-        overlap = op.Div(shared, op.Sub(op.Add(area, pick_area), shared))
-        # the pick itself is out too, even where its box is so small that it has no overlap
-        out = op.Or(op.Greater(overlap, limit), op.Equal(number, pick))
-        alive = op.Where(out, _DEAD, alive)
-        picks.append(index)
-        bests.append(best)
-    top = op.Squeeze(op.Concat(*bests, axis=2), [1])
-    index = op.Squeeze(op.Concat(*picks, axis=2), [1])
+    prepared = _prepare(op, boxes, anchor_count, nms_threshold)
+    if loop:
+        found = _loop(op, prepared, alive)
+    else:
+        picks, bests = [], []
+        for _ in range(MAX_DETECTIONS):
+            best = op.ReduceMax(alive, [2], keepdims=1)
+            index, alive = _take_best(op, prepared, alive, best)
+            picks.append(index)
+            bests.append(best)
+        found = op.Concat(*picks, axis=2), op.Concat(*bests, axis=2)
+    index, top = (op.Squeeze(value, [1]) for value in found)
     return Kept(index, top, op.Greater(top, 0.0))
+
+
+def _loop(op: Op, boxes: _Boxes, alive: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """Indices int64 and scores float32 [B, 1, 16] of the picks; `_DEAD` after the last."""
+
+    def any_left(op: Op, best: ir.Value) -> ir.Value:
+        return op.Squeeze(op.Greater(op.ReduceMax(best, keepdims=1), 0.0), [0, 1, 2])
+
+    def body(
+        op: Op, _round: ir.Value, _go: ir.Value, alive: ir.Value, best: ir.Value
+    ) -> list[ir.Value]:
+        index, rest = _take_best(op, boxes, alive, best)
+        next_best = op.ReduceMax(rest, [2], keepdims=1)
+        return [any_left(op, next_best), rest, next_best, index, op.Identity(best)]
+
+    def value(name: str, dtype: ir.DataType, *dims: str | int) -> ir.Value:
+        return ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(dims))
+
+    floats, whole, flag = ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.BOOL
+    one = ("B", 1, 1)
+    graph = GraphAuthor.subgraph(
+        op,
+        body,
+        [
+            value("round", whole),
+            value("go_on", flag),
+            value("alive_before", floats, "B", 1, boxes.count),
+            value("best_before", floats, *one),
+        ],
+        [
+            value("go_on_next", flag),
+            value("alive_after", floats, "B", 1, boxes.count),
+            value("best_after", floats, *one),
+            value("pick", whole, *one),
+            value("pick_score", floats, *one),
+        ],
+        name="suppression_round",
+    )
+    best = op.ReduceMax(alive, [2], keepdims=1)
+    rounds = constant(op, np.array(MAX_DETECTIONS))
+    made = op.Loop(rounds, any_left(op, best), alive, best, body=graph, _outputs=4)
+    _, _, picks, scores = outputs(made)
+    filled = []
+    for rows, filler in ((picks, 0), (scores, _DEAD)):
+        size = op.Concat([MAX_DETECTIONS], dimension(op, alive, 0), [1], [1], axis=0)
+        padded = op.Concat(rows, op.Expand(op.CastLike(filler, rows), size), axis=0)
+        first = op.Slice(padded, [0], [MAX_DETECTIONS], [0])
+        filled.append(op.Transpose(op.Squeeze(first, [3]), perm=[1, 2, 0]))
+    return filled[0], filled[1]
 
 
 def order_faces(op: Op, rows: ir.Value, order: ir.Value) -> ir.Value:

@@ -15,18 +15,18 @@ from tests.reference import detection as reference
 COUNT = 24
 
 
-@pytest.fixture(scope="module")
-def suppress_few():
+@pytest.fixture(scope="module", params=["unrolled", "loop"])
+def suppress_few(request):
     """Suppression over 24 candidates, one compiled graph for many cases."""
-    return make_suppression(COUNT)
+    return make_suppression(COUNT, loop=request.param == "loop")
 
 
-def make_suppression(count):
+def make_suppression(count, *, loop=False):
     author = GraphAuthor("suppression")
     scores = author.builder.input("scores", ir.DataType.FLOAT, ["B", count])
     boxes = author.builder.input("boxes", ir.DataType.FLOAT, ["B", 4, count])
     limits = [author.builder.input(f"limit_{i}", ir.DataType.FLOAT, ["B", 1]) for i in range(2)]
-    kept = suppress(author.op, scores, boxes, count, *limits)
+    kept = suppress(author.op, scores, boxes, count, *limits, loop=loop)
     for name in ("index", "scores", "found"):
         author.builder.add_output(getattr(kept, name), f"kept_{name}")
     session = open_session(author.finish())
@@ -134,14 +134,15 @@ def test_what_is_kept_is_what_suppressing_one_by_one_keeps(suppress_few, candida
     assert kept == reference.suppress(scores, boxes, 0.5, limit)
 
 
-def test_every_anchor_of_the_largest_detector_takes_part():
+@pytest.mark.parametrize("loop", [False, True])
+def test_every_anchor_of_the_largest_detector_takes_part(loop):
     count = 16800
     random = np.random.default_rng(5)
     scores = random.random(count).astype(np.float32)
     corners = random.uniform(0, 600, (count, 2))
     boxes = np.concatenate([corners, corners + random.uniform(10, 200, (count, 2))], axis=1)
     boxes = boxes.astype(np.float32)
-    kept = make_suppression(count)(scores, boxes, 0.9, 0.3)
+    kept = make_suppression(count, loop=loop)(scores, boxes, 0.9, 0.3)
     assert len(kept) == 16
     assert kept == reference.suppress(scores, boxes.astype(float), 0.9, 0.3)
 
