@@ -118,6 +118,7 @@ class Measurement:
             session = self.session(self.typed(variant), variant, cuda_graph=cuda_graph)
             binding, output = self.bind(session, batch)
             rate = self.rate(lambda: session.run_with_iobinding(binding), batch)
+        # ONNX Runtime's errors have no base but Exception; a failed cell must not end the run.
         except Exception as error:
             return Cell(**{**asdict(cell), "error": " ".join(str(error).split())[:300]})
         psnr = self.psnr(output.numpy())
@@ -266,7 +267,7 @@ def _shown(cell: Cell | None) -> str:
     return "failed" if cell.error else f"{cell.faces_per_second:.0f}"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").splitlines()[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -284,7 +285,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--kernels", nargs="+", default=[], metavar="VARIANT", help="profile these at batch 8, too"
     )
-    options = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def measure_torch(
+    options: argparse.Namespace, done: dict[str, Cell], missing: list[str], deadline: float
+) -> None:
+    """Add the compiled PyTorch network's cells, where PyTorch is installed."""
+    if importlib.util.find_spec("torch") is None:
+        missing.append("PyTorch compiled (PyTorch is not installed)")
+        return
+    from bench.torch_network import measure_compiled
+
+    for batch in options.batches:
+        key = Cell("PyTorch compiled", batch, True).key
+        if key in done:
+            continue
+        if time.monotonic() > deadline:
+            missing.append(key)
+            continue
+        rate = measure_compiled(batch, options.seconds, channels=options.channels)
+        done[key] = Cell("PyTorch compiled", batch, True, rate)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse_arguments(arguments)
     deadline = time.monotonic() + 60 * options.minutes
     path = options.output.with_suffix(".json")
     done = load(path)
@@ -305,18 +330,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         done[key] = measurement.measure(variant, batch, cuda_graph=graph)
         print(f"{key}: {_shown(done[key])} {done[key].error}", flush=True)
         save(path, settings, done, missing)
-    if options.provider == "cuda" and importlib.util.find_spec("torch") is not None:
-        from bench.torch_network import measure_compiled
-
-        for batch in options.batches:
-            key = Cell("PyTorch compiled", batch, True).key
-            if key in done:
-                continue
-            if time.monotonic() > deadline:
-                missing.append(key)
-                continue
-            rate = measure_compiled(batch, options.seconds, channels=options.channels)
-            done[key] = Cell("PyTorch compiled", batch, True, rate)
+    if options.provider == "cuda" and not options.variants:
+        measure_torch(options, done, missing, deadline)
     save(path, settings, done, missing)
     for variant in variants():
         if variant.name in options.kernels:

@@ -1,4 +1,4 @@
-"""The bench runs whole at a small width on the CPU: every variant is built, checked and timed."""
+"""The bench runs at a small width on the CPU: variants are built, checked, timed and tabled."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ from bench.network_passes import Measurement, Variant, main, variants
 from graphs.passes import CHANNELS_LAST_PASSES, PORTABLE_PASSES
 
 
-def test_every_variant_is_timed_checked_and_tabled_and_a_second_run_measures_nothing(
+def test_variants_are_timed_checked_and_tabled_and_a_second_run_measures_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "passes"
     arguments = ["--provider", "cpu", "--channels", "8", "--batches", "1", "--seconds", "0"]
-    arguments += ["--output", str(output)]
+    # One of each kind: building a variant takes a second.
+    chosen = [row.name for row in variants()[:4]] + ["channels last without cancel_transposes"]
+    arguments += ["--output", str(output), "--variants", *chosen]
     assert main(arguments) == 0
     first = capsys.readouterr().out
-    assert first.count("batch 1:") == len(variants())
+    assert first.count("batch 1:") == len(chosen)
     content = json.loads(output.with_suffix(".json").read_text())
     assert content["not_run"] == []
     assert all(cell["psnr"] > 50 for cell in content["cells"].values())
-    assert output.with_suffix(".md").read_text().count("\n") == len(variants()) + 2
+    assert output.with_suffix(".md").read_text().count("\n") == len(chosen) + 2
     assert main(arguments) == 0
     assert "batch 1:" not in capsys.readouterr().out
 
