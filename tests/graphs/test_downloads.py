@@ -218,6 +218,16 @@ def test_pip_brings_a_pinned_wheel_once(
     assert downloads.fetch_archive(wheel, tmp_path / "cache") == path
 
 
+def test_what_is_there_is_taken_from_a_cache_that_cannot_be_written(
+    wheel: PackageArchive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = downloads.fetch_archive(wheel, tmp_path / "cache")
+    for lock in path.parent.glob("*.lock"):
+        lock.unlink()
+        lock.mkdir()  # root may write anywhere; nobody can open a folder as a file
+    assert downloads.fetch_archive(wheel, tmp_path / "cache") == path
+
+
 def test_pip_refuses_a_wheel_of_another_hash(wheel: PackageArchive, tmp_path: Path) -> None:
     other = PackageArchive(wheel.package, wheel.version, wheel.filename, "0" * 64)
     with pytest.raises(DownloadError, match=r"could not download tinynet==1\.0: .*HASHES"):
