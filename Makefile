@@ -28,8 +28,9 @@ lint: $(VENV)/test.stamp ## ruff and mypy
 soak: $(VENV)/test.stamp ## The long tests
 	@$(BIN)/python -m pytest -m soak $(PYTEST_ARGS)
 
-bench: $(VENV)/bench.stamp ## Measure whole jobs beside the classic pipeline; prints and plots
-	@$(BIN)/python -m bench $(BENCH_ARGS)
+bench: $(VENV)/runtime.stamp ## Measure whole jobs beside the classic per-frame pipeline
+	@$(BIN)/python build_engines.py --target cpu
+	@$(BIN)/python -m bench.cpu_compare $(BENCH_ARGS)
 
 lock: $(VENV)/made.stamp ## Write requirements/*.lock again (UPGRADE=1: take the newest versions)
 	@$(PIP) --require-hashes -r requirements/uv.lock
@@ -54,8 +55,4 @@ $(VENV)/test.stamp: requirements/test.lock requirements/without-dependencies.loc
 	@echo "installing what the tests need into $(VENV)"
 	@$(PIP) --require-hashes -r requirements/test.lock
 	@$(PIP) --require-hashes --no-deps -r requirements/without-dependencies.lock
-	@touch $@
-
-$(VENV)/bench.stamp: requirements/bench.lock $(VENV)/runtime.stamp
-	@$(PIP) --require-hashes -r requirements/bench.lock
 	@touch $@
