@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -65,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     alone = open_session(network, chosen.threads)
     pixels = np.zeros((1, 3, 640, 640), np.float32)
     network_feeds: Feeds = {network.graph.input[0].name: pixels}
-    network_ms = measure_ms(lambda: alone.run(None, network_feeds), chosen.runs)
+    network_ms = measure_ms(partial(alone.run, None, network_feeds), chosen.runs)
     print(f"{detector.name} alone, {chosen.threads} threads: {network_ms:.1f} ms")
     for frame_format in FRAME_FORMATS:
         session = open_session(
@@ -80,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 "source": np.zeros((1, 1, swapper.source_length), np.float32),
                 "options": np.zeros((1, OPTION_COUNT), np.float32),
             }
-            whole_ms = measure_ms(lambda s=session, f=feeds: s.run(None, f), chosen.runs)
+            whole_ms = measure_ms(partial(session.run, None, feeds), chosen.runs)
             beyond_ms = whole_ms - network_ms
             print(f"{frame_format} {height}p: {whole_ms:.1f} ms, {beyond_ms:.1f} ms beyond it")
 
