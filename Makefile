@@ -28,7 +28,7 @@ lint: $(VENV)/test.stamp ## ruff and mypy
 soak: $(VENV)/test.stamp ## The long tests
 	@$(BIN)/python -m pytest -m soak $(PYTEST_ARGS)
 
-bench: $(VENV)/runtime.stamp ## Measure whole jobs beside the classic per-frame pipeline
+bench: $(VENV)/bench.stamp ## Measure whole jobs beside the classic per-frame pipeline
 	@$(BIN)/python build_engines.py --target cpu
 	@$(BIN)/python -m bench.cpu_compare $(BENCH_ARGS)
 
@@ -55,4 +55,8 @@ $(VENV)/test.stamp: requirements/test.lock requirements/without-dependencies.loc
 	@echo "installing what the tests need into $(VENV)"
 	@$(PIP) --require-hashes -r requirements/test.lock
 	@$(PIP) --require-hashes --no-deps -r requirements/without-dependencies.lock
+	@touch $@
+
+$(VENV)/bench.stamp: requirements/bench.lock $(VENV)/runtime.stamp
+	@$(PIP) --require-hashes -r requirements/bench.lock
 	@touch $@

@@ -23,7 +23,7 @@ BUILD = ["setuptools>=77"]
 IMPORTED_BY_INSIGHTFACE = ["requests", "tqdm"]
 
 
-def _requirements() -> tuple[list[str], list[str], list[str]]:
+def _requirements() -> tuple[list[str], list[str], list[str], list[str]]:
     server = tomllib.loads((ROOT / "pyproject.toml").read_text())
     client = tomllib.loads((ROOT / "client" / "pyproject.toml").read_text())
     own = {server["project"]["name"], client["project"]["name"]}
@@ -32,7 +32,7 @@ def _requirements() -> tuple[list[str], list[str], list[str]]:
     groups = server["dependency-groups"]
     apart = [line for line in groups["test"] if line.startswith(WITHOUT_DEPENDENCIES)]
     test = [line for line in groups["test"] if line not in apart]
-    return runtime, [*runtime, *test, *IMPORTED_BY_INSIGHTFACE], apart
+    return runtime, [*runtime, *test, *IMPORTED_BY_INSIGHTFACE], groups["bench"], apart
 
 
 def _compile(name: str, requirements: list[str], *options: str) -> None:
@@ -56,10 +56,12 @@ def main() -> int:
     if shutil.which("uv") is None:
         print("error: uv is not installed; run `make lock`, which installs it", file=sys.stderr)
         return 1
-    runtime, test, apart = _requirements()
-    # The widest set first: the other takes its versions, so that one environment holds both.
+    runtime, test, bench, apart = _requirements()
+    # The widest set first: the others take its versions, so that one environment holds them all.
     _compile("test", test)
-    _compile("runtime", runtime, "--constraint", str(LOCKS / "test.lock"))
+    same = ("--constraint", str(LOCKS / "test.lock"))
+    _compile("runtime", runtime, *same)
+    _compile("bench", bench, *same)
     _compile("without-dependencies", apart, "--no-deps")
     _compile("uv", ["uv"])
     return 0

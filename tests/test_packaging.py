@@ -45,14 +45,17 @@ def test_the_locks_hold_what_the_projects_declare() -> None:
     runtime = pins("runtime")
     for requirement in declared():
         assert requirement.specifier.contains(runtime[requirement.name]), requirement
-    everything = {**pins("test"), **pins("without-dependencies")}
-    for requirement in declared("test"):
+    everything = {**pins("test"), **pins("without-dependencies"), **pins("bench")}
+    for requirement in declared("test", "bench"):
         assert requirement.specifier.contains(everything[requirement.name]), requirement
 
 
-def test_one_environment_can_hold_both_locks() -> None:
+def test_one_environment_can_hold_all_locks() -> None:
     test = pins("test")
-    assert pins("runtime").items() <= test.items()
+    for lock in ("runtime", "bench"):
+        for name, version in pins(lock).items():
+            assert test.get(name, version) == version, f"{lock}: {name}"
+    assert pins("runtime").keys() <= test.keys()
 
 
 def test_the_server_wheel_is_never_a_dependency() -> None:
