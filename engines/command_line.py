@@ -148,6 +148,12 @@ def _add_compiler(group: argparse._ArgumentGroup) -> None:
     )  # fmt: skip
 
 
+    group.add_argument(
+        "--onnx-until-plan", action="store_true",
+        help="a server of ours without a plan runs what --target cuda built until there is one",
+    )  # fmt: skip
+
+
 def _add_onnxruntime(group: argparse._ArgumentGroup) -> None:
     cuda = CudaOptions()
     group.add_argument(
@@ -229,6 +235,7 @@ def _host_options(options: argparse.Namespace) -> HostOptions:
             cudnn_conv_algo_search=options.cudnn_search,
         ),
         tensorrt_cache=str(cache) if options.tensorrt_provider else None,
+        onnx_until_plan=options.onnx_until_plan,
     )
 
 

@@ -150,6 +150,7 @@ class HostOptions:
     tensorrt_cache: folder where ONNX Runtime's TensorRT provider keeps its engines; None leaves
         that provider out, because it builds an engine for each new shape while requests wait.
     plan_filenames: model -> compute capability ("8.9") -> plan file, for the `tensorrt` variant.
+    onnx_until_plan: let an instance without a plan serve ONNX until there is one.
     """
 
     instance_count: int = 1
@@ -160,6 +161,7 @@ class HostOptions:
     cuda_graphs: bool = True
     tensorrt_cache: str | None = None
     plan_filenames: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    onnx_until_plan: bool = False
 
 
 def plan_filenames(repository: Path) -> dict[str, dict[str, str]]:
@@ -352,4 +354,6 @@ def _execution_parameters(
         parameters["FORCE_CPU_ONLY_INPUT_TENSORS"] = "no"
     if BACKENDS[variant] == "tensorrt":
         parameters["engine_flavour"] = "tensorrt_rtx" if variant == "rtx" else "tensorrt"
+        if host.onnx_until_plan:
+            parameters["onnx_until_plan"] = "1"
     return parameters

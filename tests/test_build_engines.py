@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+import skimage
 
 import build_engines
 from engines import build, command_line, typed_graphs
@@ -26,7 +27,9 @@ from graphs.swappers import SWAPPERS
 from tests.networks import swapper_network
 
 CONFIG_TYPES = {onnx.TensorProto.UINT8: "TYPE_UINT8", onnx.TensorProto.FLOAT: "TYPE_FP32"}
-SMALL = ("--frame", "320x256", "--photo", "256", "--batch", "2", "--faces", "2")
+# NASA's portrait of Eileen Collins, public domain: one face is enough to check a build with.
+PORTRAIT = ("--frames", str(Path(skimage.__file__).parent / "data" / "astronaut.png"))
+SMALL = ("--frame", "320x256", "--photo", "256", "--batch", "2", "--faces", "2", *PORTRAIT)
 
 
 def run(*arguments: str | Path) -> int:
@@ -143,6 +146,13 @@ def test_help_names_every_swapper_and_target(capsys: pytest.CaptureFixture[str])
     text = " ".join(capsys.readouterr().out.split())
     for name in (*SWAPPERS, *RECOGNIZERS, *VARIANTS, "--compute-capability"):
         assert name in text
+
+
+def test_every_flag_is_documented() -> None:
+    guide = (Path(build_engines.__file__).parent / "docs" / "engines.md").read_text()
+    for action in command_line.make_parser("")._actions:
+        for flag in action.option_strings:
+            assert flag in ("-h", "--help") or f"{flag}`" in guide or f"{flag} " in guide, flag
 
 
 @pytest.mark.parametrize(
@@ -354,7 +364,15 @@ def test_a_graph_that_strays_too_far_is_not_published_unless_told(
         return typed
 
     monkeypatch.setattr(typed_graphs, "to_fp16", careless)
-    arguments = ("--target", "cuda", "--repository", tmp_path, "--models", "face_swapper")
+    arguments = (
+        "--target",
+        "cuda",
+        "--repository",
+        tmp_path,
+        "--models",
+        "face_swapper",
+        *PORTRAIT,
+    )
     assert run(*arguments) == 1
     said = capsys.readouterr().err
     assert "face_swapper in fp16 strays too far from fp32: crop PSNR is" in said
