@@ -211,20 +211,22 @@ def test_a_face_partly_outside_is_cropped_with_the_edge_repeated():
     assert faces[:3, 2].max() > 640
 
 
+@pytest.mark.parametrize("frame_format", FRAME_FORMATS)
+@pytest.mark.parametrize("name", [Option.FACE_ORDER, Option.COLOR_MATRIX, Option.CHROMA_LOCATION])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -1.0, 9.0, 0.5])
-def test_refused_options_turn_faces_into_nan_in_their_own_row_only(value):
-    frame = picture(360, 640, FEW, 61)
+def test_refused_options_turn_faces_into_nan_in_their_own_row_only(frame_format, name, value):
+    frame = to_frame(picture(66, 90, FEW, 61), frame_format)
     options = np.zeros((3, 8), dtype=np.float32)
-    options[1, Option.FACE_ORDER] = value
-    session = detector_session("bgr")
-    answer = ask(session, [frame] * 3, options, slots=2)
+    options[1, name] = value
+    session = detector_session(frame_format)
+    answer = ask(session, [frame] * 3, options)
     assert np.isnan(answer["faces"][1]).all()
     assert not answer["warps"][1].any()
     assert not answer["crops"][1].any()
-    alone = ask(session, [frame], slots=2)
+    alone = ask(session, [frame])
     for row in (0, 2):
-        for name in ("faces", "warps", "crops"):
-            np.testing.assert_array_equal(answer[name][row], alone[name][0])
+        for output in ("faces", "warps", "crops"):
+            np.testing.assert_array_equal(answer[output][row], alone[output][0])
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf, 1e30])
