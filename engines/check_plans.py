@@ -17,7 +17,6 @@ from typing import Any, Protocol
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from engines.compilers import PLAN_NAMES
 from engines.errors import EngineError
 from engines.manifest import (
     ServerVersions,
@@ -26,6 +25,7 @@ from engines.manifest import (
     refuse_reason,
     server_versions,
 )
+from engines.variants import MODEL_FILENAMES
 
 
 class PlanConfig(Protocol):
@@ -59,14 +59,15 @@ def refused_plans(
 
 
 def _serves_onnx_meanwhile(model: Path, config: PlanConfig) -> bool:
-    """Whether the model was told to serve `model.onnx` until it has a plan, and can."""
+    """Whether the model was told to serve ONNX until it has a plan, and can."""
     told = config.parameters.get("onnx_until_plan")
-    return told is not None and told.string_value == "1" and (model / "1/model.onnx").is_file()
+    onnx = model / "1" / MODEL_FILENAMES["cuda"]
+    return told is not None and told.string_value == "1" and onnx.is_file()
 
 
 def _chosen_files(config: PlanConfig, server: ServerVersions) -> list[str]:
     """The files that Triton, or our backend, takes for the GPUs of this server."""
-    default = config.default_model_filename or PLAN_NAMES["tensorrt"]
+    default = config.default_model_filename or MODEL_FILENAMES["tensorrt"]
     by_gpu = config.cc_model_filenames
     wanted = [by_gpu.get(gpu, default) for gpu in server.compute_capabilities] or [
         *by_gpu.values()

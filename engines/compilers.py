@@ -16,7 +16,7 @@ from __future__ import annotations
 import importlib
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -33,9 +33,6 @@ from engines.tensorrt_callbacks import Progress as Progress
 from engines.tensorrt_callbacks import make_log, make_monitor, parser_failure, run_apart
 
 Flavour = Literal["tensorrt", "tensorrt_rtx"]
-
-PLAN_NAMES: Mapping[Flavour, str] = {"tensorrt": "model.plan", "tensorrt_rtx": "model.rtx.plan"}
-"""File name of a plan: each flavour has its own, so neither runtime is given the other's."""
 
 _ACTIVATION_LINE = re.compile(r"Total Activation Memory: (\d+) bytes")
 _WEIGHTS_LINE = re.compile(r"Total Weights Memory: (\d+) bytes")

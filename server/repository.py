@@ -17,6 +17,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from engines.check_plans import refused_plans
 from engines.manifest import server_versions
+from engines.variants import MODEL_FILENAMES
 from server.errors import RepositoryError
 
 BUILD_COMMAND = "python build_engines.py"
@@ -97,7 +98,7 @@ def _check_files(folder: Path, configs: Mapping[str, ModelConfig], variant: str)
         files = {filename, *config.cc_model_filenames.values()}
         told = config.parameters.get("onnx_until_plan")
         if told is not None and told.string_value == "1":
-            files.add(DEFAULT_FILENAMES["onnxruntime"])
+            files.add(MODEL_FILENAMES["cuda"])
         if not any((folder / name / "1" / file).is_file() for file in files):
             raise RepositoryError(
                 f"{folder / name / '1' / filename} is missing, so that the "

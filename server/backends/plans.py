@@ -23,6 +23,9 @@ from .common import RequestError
 
 DEFAULT_FILENAMES = {"tensorrt": "model.plan", "tensorrt_rtx": "model.rtx.plan"}
 
+ONNX_FILENAME = "model.cuda.onnx"
+"""What is served until there is a plan: the file of `build_engines.py --target cuda`."""
+
 Ranges = Mapping[str, tuple[Sequence[int], Sequence[int]]]
 """Input name to the smallest and the largest shape that a plan takes, batch axis first."""
 

@@ -92,7 +92,7 @@ def test_a_model_that_may_serve_onnx_meanwhile_is_not_refused_if_it_can(tmp_path
     with pytest.raises(RepositoryError, match=r"model.plan is missing"):
         repository.read_repository(tmp_path, "tensorrt")
     (tmp_path / "face_swapper" / "1").mkdir()
-    (tmp_path / "face_swapper" / "1" / "model.onnx").write_bytes(b"onnx")
+    (tmp_path / "face_swapper" / "1" / "model.cuda.onnx").write_bytes(b"onnx")
     found = repository.read_repository(tmp_path, "tensorrt")
     assert list(refused_plans(tmp_path, found.configs, ADA)) == []
 

@@ -20,7 +20,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from engines import compilers, devices
 from engines.compilers import (
-    PLAN_NAMES,
     CompileOptions,
     RtxCompiler,
     TensorRTCompiler,
@@ -241,10 +240,6 @@ def test_layers_are_listed_with_their_precision(rtx: RtxCompiler) -> None:
     found = {layer.name: layer.precision for layer in layers}
     assert found["network/relu"] == "HALF"
     assert found["network/back"] == "FLOAT"
-
-
-def test_plans_of_the_two_flavours_have_different_names() -> None:
-    assert dict(PLAN_NAMES) == {"tensorrt": "model.plan", "tensorrt_rtx": "model.rtx.plan"}
 
 
 def fake_tensorrt() -> ModuleType:

@@ -10,7 +10,7 @@ One process, one CUDA context and one execution context an instance. Tensors sta
 `optimization.cuda.graphs` turns on CUDA graphs for shapes that repeat. What TensorRT-RTX compiles
 while it loads is kept in `runtime_cache` (a folder; the shared cache where the config names none).
 
-With `onnx_until_plan` "1" an instance without a plan serves `model.onnx` (build it with
+With `onnx_until_plan` "1" an instance without a plan serves `model.cuda.onnx` (build it with
 `--target cuda`) through the `onnxruntime` backend, says so in the log, and changes over when the
 plan appears. Without it a missing plan fails the load.
 
@@ -38,6 +38,7 @@ from frameswap_backend.device import (
     warm_inputs,
 )
 from frameswap_backend.plans import (
+    ONNX_FILENAME,
     PlanError,
     PlanMissing,
     PlanWatch,
@@ -187,7 +188,7 @@ class RtxLoader:
 
 
 def load_onnx(args: Mapping[str, str]) -> Any:
-    """The `onnxruntime` backend's model for the same instance, on `model.onnx` beside the plan."""
+    """The `onnxruntime` backend's model for the same instance, on the file of the `cuda` target."""
     path = Path(__file__).resolve().parent.parent / "onnxruntime" / "model.py"
     spec = importlib.util.spec_from_file_location("frameswap_onnxruntime", path)
     if spec is None or spec.loader is None:
@@ -195,7 +196,7 @@ def load_onnx(args: Mapping[str, str]) -> Any:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # its dataclasses look their own module up
     spec.loader.exec_module(module)
-    config = {**json.loads(args["model_config"]), "default_model_filename": "model.onnx"}
+    config = {**json.loads(args["model_config"]), "default_model_filename": ONNX_FILENAME}
     model = module.TritonPythonModel()
     model.initialize({**args, "model_config": json.dumps(config)})
     return model
