@@ -98,6 +98,7 @@ class SharedTransport:
             self._remove(slot)
 
     def send(self, slot: _Slot, message: bytes) -> PendingCall:
+        slot.in_doubt = True
         return self._connection.submit(message, doing=DOING)
 
     def read(self, message: bytes) -> Mapping[str, NDArray[Any] | SharedOutput]:
@@ -158,7 +159,7 @@ class _Slot:
     """One region and what is in it.
 
     source: the array whose values it holds.
-    in_doubt: whether the server may still be working on it, because an answer never came.
+    in_doubt: whether the server may be working on it: it was sent, and no answer came yet.
     """
 
     def __init__(self, region: Region) -> None:
@@ -187,7 +188,7 @@ class _PendingShared:
         self._slot = slot
         self._layout = layout
         self._request = request
-        self._answered = self._released = False
+        self._released = False
         _fill(slot, request, layout)
         if slot.header[0] != layout.key:
             slot.header = (layout.key, _build_header(slot.region.name, request, layout))
@@ -226,15 +227,14 @@ class _PendingShared:
         return self._wait()
 
     def _wait(self) -> bytes:
-        self._answered = False
         try:
-            return self._call.result()
-        except (ServerTimeout, ServerUnreachable):
-            # The server may still be alive and writing, into what would be another frame's slot.
-            self._slot.in_doubt = True
+            answer = self._call.result()
+        except FrameswapError as error:
+            # After these it may still come, into memory that another frame would be in by then.
+            self._slot.in_doubt = isinstance(error, ServerTimeout | ServerUnreachable)
             raise
-        finally:
-            self._answered = True
+        self._slot.in_doubt = False
+        return answer
 
     def cancel(self) -> None:
         """Nothing: a server that is told so may still write, and would not say when it is done."""
@@ -245,12 +245,9 @@ class _PendingShared:
             return
         self._released = True
         try:
-            if not self._answered:
+            if self._slot.in_doubt:
                 with suppress(FrameswapError):
                     self._wait()
-        except BaseException:
-            self._slot.in_doubt = True
-            raise
         finally:
             self._transport.give_back(self._slot)
 

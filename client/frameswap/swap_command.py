@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
+_EMBEDDED_IN_FLIGHT: Final = 6
+"""One for each of the three steps of the ensemble and one that waits for it; more would only make
+Ctrl-C wait on a machine without a GPU."""
 ORDERS: Final = {order.name.lower().replace("_", "-"): order for order in FaceOrder}
 
 
@@ -143,9 +146,9 @@ def _add_server(parser: ArgumentParser) -> None:
     group.add_argument(
         "--window",
         type=_Whole(1, 1024),
-        default=DEFAULT_IN_FLIGHT,
         metavar="N",
-        help="frames in flight, at most",
+        help=f"frames in flight, at most (default: {DEFAULT_IN_FLIGHT}, and {_EMBEDDED_IN_FLIGHT} "
+        "with an embedded server)",
     )
     group.add_argument(
         "--transport", choices=TRANSPORT_NAMES, default="auto", help="how frames are sent"
@@ -241,6 +244,7 @@ def _connect(
     arguments: Namespace, stack: ExitStack, pixel: FrameFormat, frame_size: tuple[int, int]
 ) -> FaceSwapper:
     address = arguments.server
+    in_flight = arguments.window or (_EMBEDDED_IN_FLIGHT if address is None else DEFAULT_IN_FLIGHT)
     if address is None:
         _tell(["starting the embedded server"])
         address = stack.enter_context(
@@ -249,7 +253,7 @@ def _connect(
                 variant=arguments.variant,
                 models=[SWAP_MODELS[pixel], ENCODE_MODEL],
                 frame_size=frame_size,
-                requests_in_flight=arguments.window,
+                requests_in_flight=in_flight,
             )
         )
     swapper = stack.enter_context(
@@ -257,7 +261,7 @@ def _connect(
             address,
             timeout_s=arguments.timeout_s,
             transport=arguments.transport,
-            in_flight=arguments.window,
+            in_flight=in_flight,
             reconnect_s=arguments.reconnect_s,
         )
     )

@@ -516,7 +516,7 @@ def test_without_a_server_an_embedded_one_is_started_and_stopped(
         "variant": "cpu",
         "models": ["swap_faces_i420", "encode_source_bgr"],
         "frame_size": (64, 48),
-        "requests_in_flight": 16,
+        "requests_in_flight": 6,
     }
     assert fake_embedded.running == []
 

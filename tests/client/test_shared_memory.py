@@ -254,6 +254,16 @@ def test_a_newer_server_gets_even_that_slot_back() -> None:
         assert server.regions == {}
 
 
+def test_only_slots_without_an_answer_are_left_to_an_old_server(server: FakeServer) -> None:
+    with connect(server, in_flight=2) as swapper:
+        server.behavior.fail = lambda value, _: time.sleep(1.0 if value == 1 else 0.0)
+        stream = swapper.stream(frames(5), SOURCE)
+        assert next(stream).frame[0, 0] == 255
+        # Closed while one result is held, and another request is under way.
+    assert len(server.regions) == 1
+    stream.close()
+
+
 def test_closing_a_stream_early_waits_before_its_slots_are_used_again(server: FakeServer) -> None:
     with connect(server) as swapper:
         server.behavior.fail = sleep_s(0.1)

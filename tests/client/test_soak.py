@@ -37,5 +37,7 @@ def test_memory_of_a_10000_frame_job_stays_flat(tmp_path: Path, transport: str) 
             on_notes=lambda notes: None, on_frame=note,
         )  # fmt: skip
     print("MB after every 500 frames:", " ".join(f"{value:.0f}" for value in curve))
-    # From the second thousand on; FFmpeg's muxer keeps an index of some 100 bytes a packet.
-    assert max(curve[4:]) - curve[3] < 10
+    # Over the second half. FFmpeg's muxer keeps an index of some 60 bytes a packet, audio and
+    # video: a megabyte or two; the allocator needs the first half to settle. One frame kept each
+    # time would be 575 MB.
+    assert max(curve[10:]) - min(curve[10:]) < 8
