@@ -198,13 +198,14 @@ class Build:
             announce=self.announce,
             progress=self.progress,
         )
-        report = self._check_cached(made)
+        report = self._report(made, check)
+        fidelity = None if report is None else report.as_facts()
         record = request.repository.publish(
             served.model,
             request.filename,
             made.result.data,
             recipe=recipe,
-            facts={"fidelity": made.result.facts["fidelity"], "memory": made.memory.as_facts()},
+            facts={"fidelity": fidelity, "memory": made.memory.as_facts()},
         )
         publish_manifest(
             request.repository.file(served.model, request.filename),
@@ -212,6 +213,7 @@ class Build:
             model=served.model,
             precision=self._precision(served),
             swapper=request.deployment.swapper.name,
+            fidelity=fidelity,
         )
         return BuiltModel(
             model=served.model,
@@ -219,18 +221,26 @@ class Build:
             seconds=0.0,
             size=record.size,
             outcome="built" if made.result.outcome == "built" else "cache hit",
-            report=report,
+            report=None if report is None else str(report),
             memory=made.memory,
         )
 
-    def _check_cached(self, made: MadePlan) -> str | None:
-        """A plan in the cache may have been let in by someone else's --allow-worse."""
+    def _report(
+        self, made: MadePlan, check: Callable[[], FidelityReport | None]
+    ) -> FidelityReport | None:
+        """The report that belongs to this build.
+
+        A plan out of the cache brings its builder's, which someone's --allow-worse may have let
+        in; with frames of one's own it is measured again.
+        """
         facts = made.result.facts["fidelity"]
         if facts is None:
             return None
+        if made.result.outcome != "built" and self.request.frames:
+            return check()
         report = FidelityReport.from_facts(facts)
         check_report(report, allow_worse=self.request.allow_worse)
-        return str(report)
+        return report
 
     def _precision(self, served: ServedGraph) -> Precision:
         return model_precision(served, self.request.precision)

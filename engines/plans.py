@@ -204,7 +204,13 @@ def make_plan(
 
 
 def publish_manifest(
-    plan: Path, made: MadePlan, *, model: str, precision: str, swapper: str
+    plan: Path,
+    made: MadePlan,
+    *,
+    model: str,
+    precision: str,
+    swapper: str,
+    fidelity: Mapping[str, Any] | None,
 ) -> None:
     """Write what a server has to know before it loads the plan, beside the plan."""
     key, result = made.key, made.result
@@ -223,7 +229,7 @@ def publish_manifest(
         memory=result.facts["memory"],
         contract_version=CONTRACT_VERSION,
         swapper=swapper,
-        fidelity=result.facts["fidelity"],
+        fidelity=fidelity,
     )
     write_manifest(plan, manifest)
 

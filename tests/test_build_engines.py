@@ -329,6 +329,25 @@ def test_the_configs_of_plans_bound_requests_as_the_profile_does(
     assert config.parameters["max_rows"].string_value == "4"
 
 
+def test_eight_bits_want_frames_to_calibrate_on(
+    tmp_path: Path, plan_cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = run(
+        "--target", "rtx", "--compute-capability", "8.9", "--precision", "int8",
+        "--repository", tmp_path, "--cache", plan_cache, "--models", "face_swapper",
+    )  # fmt: skip
+    assert code == 1
+    said = capsys.readouterr().err
+    assert "int8 is calibrated on frames like those to be swapped: give some with --frames" in said
+
+
+def test_a_swapper_without_wide_convolutions_is_not_quantised(
+    tmp_path: Path, plan_cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert build_plans(tmp_path, plan_cache, "--precision", "fp8") == 1
+    assert "no convolution that fp8 would speed up: use --precision fp16" in capsys.readouterr().err
+
+
 def test_more_memory_than_allowed_is_refused(
     tmp_path: Path, plan_cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
