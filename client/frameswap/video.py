@@ -8,7 +8,6 @@ matrix and its stored orientation (see VideoFrame.restore).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -18,35 +17,15 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from frameswap.contract import ChromaLocation, ColorMatrix, ColorRange
+from frameswap.color_tags import FULL_RANGE, is_rgb, read_tags
+from frameswap.contract import ChromaLocation
 from frameswap.errors import UnreadableFile
 from frameswap.orientation import UPRIGHT, Orientation, orient_planes
 from frameswap.planes import even, pack_planes
 
-__all__ = ["ColorTags", "VideoFrame", "VideoReader"]
+__all__ = ["VideoFrame", "VideoReader"]
 
 _NATIVE_FORMATS: Final = ("yuv420p", "yuvj420p")
-_MATRICES: Final = {
-    # AVColorSpace (libavutil/pixfmt.h) -> the contract's. FCC's coefficients are BT.601's but for
-    # the third digit, SMPTE 240M's are nearest BT.709's.
-    1: ColorMatrix.BT709,
-    2: ColorMatrix.AUTO,
-    4: ColorMatrix.BT601,
-    5: ColorMatrix.BT601,
-    6: ColorMatrix.BT601,
-    7: ColorMatrix.BT709,
-    9: ColorMatrix.BT2020,
-    10: ColorMatrix.BT2020,
-}
-_RGB_SPACE: Final = 0
-_FULL_RANGE: Final = 2
-_HDR_TRANSFERS: Final = {16: "PQ (HDR10)", 18: "HLG"}
-"""AVColorTransferCharacteristic: 8-bit 4:2:0 cannot carry these without visible banding."""
-_CHROMA_LOCATIONS: Final = {
-    1: ChromaLocation.LEFT,
-    2: ChromaLocation.CENTER,
-    3: ChromaLocation.TOP_LEFT,
-}
 _TRUNCATION_S: Final = 1.0
 """A file that ends this much before its header says is cut off. Below a second, containers and
 their streams differ honestly: edit lists, a last frame's unknown duration."""
@@ -61,29 +40,6 @@ _OPEN_OPTIONS: Final[dict[str, Any]] = (
 )
 
 OnPacket = Callable[[Any], None]
-
-
-@dataclass(frozen=True)
-class ColorTags:
-    """A stream's colour tags, as FFmpeg's codes (ITU-T H.273); 2 is "unspecified"."""
-
-    matrix: int
-    range: int
-    primaries: int
-    transfer: int
-    chroma: int
-
-    @property
-    def color_matrix(self) -> ColorMatrix:
-        return _MATRICES.get(self.matrix, ColorMatrix.AUTO)
-
-    @property
-    def color_range(self) -> ColorRange:
-        return ColorRange.FULL if self.range == _FULL_RANGE else ColorRange.LIMITED
-
-    @property
-    def chroma_location(self) -> ChromaLocation:
-        return _CHROMA_LOCATIONS.get(self.chroma, ChromaLocation.LEFT)
 
 
 class VideoFrame:
@@ -156,7 +112,7 @@ class VideoReader:
             )
             self._decoded = self._decode()
             self._first = self._read_first()
-            self.tags = self._read_tags(self._first)
+            self.tags = read_tags(self._first, self.stream.codec_context.name, path)
             self.display_matrix = _display_matrix(self._first)
             self.orientation = Orientation.from_matrix(self.display_matrix)
             self.height, self.width = self._first.height, self._first.width
@@ -256,6 +212,8 @@ class VideoReader:
         try:
             for packet in self.container.demux():
                 self._note_end(packet)
+                if packet.size:
+                    self._start_at_zero(packet)
                 if packet.stream.index == self.stream.index:
                     yield from packet.decode()
                 elif packet.size and self._on_packet is not None:
@@ -267,6 +225,18 @@ class VideoReader:
                 f"{self.path} is damaged or cut off and cannot be decoded to its end "
                 f"({error.strerror}): repair it first, with `ffmpeg -i IN -c copy OUT` for one"
             ) from error
+
+    def _start_at_zero(self, packet: Any) -> None:
+        """Take the container's start off all its times: broadcast streams begin at any time."""
+        start_s = Fraction(max(0, self.container.start_time or 0), 1_000_000)
+        base = packet.time_base
+        if not start_s or not base:
+            return
+        shift = round(start_s / Fraction(base.numerator, base.denominator))
+        if packet.pts is not None:
+            packet.pts -= shift
+        if packet.dts is not None:
+            packet.dts -= shift
 
     def _note_end(self, packet: Any) -> None:
         if packet.pts is not None and packet.time_base:
@@ -283,31 +253,6 @@ class VideoReader:
         yield self._first
         yield from self._decoded
 
-    def _read_tags(self, frame: Any) -> ColorTags:
-        tags = ColorTags(
-            matrix=int(frame.colorspace),
-            range=int(frame.color_range),
-            primaries=int(frame.color_primaries),
-            transfer=int(frame.color_trc),
-            # PyAV 18 does not tell; MPEG's left is then the rule, and JPEG's centre for JPEG.
-            chroma=int(getattr(frame, "chroma_location", 0)),
-        )
-        if tags.transfer in _HDR_TRANSFERS:
-            raise UnreadableFile(
-                f"{self.path} is HDR, {_HDR_TRANSFERS[tags.transfer]}: only SDR video is swapped; "
-                f"convert it to SDR first"
-            )
-        is_full = tags.range == _FULL_RANGE or frame.format.name.startswith("yuvj")
-        is_jpeg = self.stream.codec_context.name == "mjpeg"
-        return ColorTags(
-            # RGB becomes YUV by BT.709's matrix from 720 rows up, BT.601's below.
-            matrix=(1 if frame.height >= 720 else 6) if _is_rgb(frame) else tags.matrix,
-            range=1 if _is_rgb(frame) else _FULL_RANGE if is_full else tags.range,
-            primaries=tags.primaries,
-            transfer=tags.transfer,
-            chroma=tags.chroma or (2 if is_jpeg else 0),
-        )
-
     def _choose_format(self, frame: Any) -> str:
         """The pixel format that frames are brought to: their own, when it is 8-bit 4:2:0."""
         name = frame.format.name
@@ -319,7 +264,7 @@ class VideoReader:
         elif name not in ("nv12", "nv21"):
             self.notes.append(f"{name} video is swapped and written as 4:2:0")
         # The "j" keeps swscale from squeezing full range to limited.
-        return "yuvj420p" if self.tags.range == _FULL_RANGE else "yuv420p"
+        return "yuvj420p" if self.tags.range == FULL_RANGE else "yuv420p"
 
     def _planes(self, frame: Any) -> list[NDArray[np.uint8]]:
         """Y, U and V without the padding at the lines' ends; views of the decoder's buffers."""
@@ -328,7 +273,7 @@ class VideoReader:
                 pass  # The same bytes: only the range tag changed in mid-stream.
             else:
                 matrix = "ITU709" if self.tags.matrix == 1 else "ITU601"
-                kwargs = {"dst_colorspace": matrix} if _is_rgb(frame) else {}
+                kwargs = {"dst_colorspace": matrix} if is_rgb(frame) else {}
                 frame = frame.reformat(format=self._target_format, **kwargs)
         return [
             np.frombuffer(plane, np.uint8, plane.line_size * plane.height).reshape(
@@ -376,13 +321,6 @@ def _open(path: Path) -> Any:
         raise UnreadableFile(
             f"{path} is no video that FFmpeg reads, or is damaged or cut off ({error.strerror})"
         ) from error
-
-
-def _is_rgb(frame: Any) -> bool:
-    # A palette has no components of its own, and is of RGB colours.
-    return bool(frame.format.is_rgb or frame.format.has_palette) or (
-        frame.colorspace == _RGB_SPACE and frame.format.name.startswith("gbr")
-    )
 
 
 def _display_matrix(frame: Any) -> tuple[int, ...] | None:

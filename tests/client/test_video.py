@@ -152,6 +152,54 @@ def test_every_container_keeps_count_and_sound(tmp_path: Path, clip: Path, suffi
     assert "Edited by AI" in {k.lower(): v for k, v in after.metadata.items()}["comment"]
 
 
+def test_a_broadcast_stream_begins_at_zero_in_the_output(tmp_path: Path) -> None:
+    late = {"max_delay": "700000"}
+    path = write_clip(
+        tmp_path / "in.ts", Clip(time_base=Fraction(1, 90000), container_options=late)
+    )
+    before = read_contents(path)
+    # FFmpeg's MPEG-TS muxer begins twice its delay late.
+    assert before.times_s[0] > 1
+    copy_video(path, tmp_path / "out.mp4")
+    after = read_contents(tmp_path / "out.mp4")
+    first_sound = before.sounds[0][0][0]
+    start = min(before.times_s[0], first_sound)
+    # MP4 writes down in milliseconds how late a stream begins.
+    limit = Fraction(1, 1000)
+    for ours, theirs in zip(after.times_s, before.times_s, strict=True):
+        assert abs(ours - (theirs - start)) <= limit
+    assert abs(after.sounds[0][0][0] - (first_sound - start)) <= limit
+    # What a TS carries before each block of AAC is in the MP4's header instead.
+    assert [len(data) for _, data in after.sounds[0]] == [
+        len(data) - 7 for _, data in before.sounds[0]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "clip"),
+    [
+        ("in.webm", Clip(codec="libvpx-vp9", audio="libopus")),
+        ("in.avi", Clip(codec="mpeg4", audio="mp3", time_base=Fraction(1, 30))),
+        ("in.mkv", Clip(codec="ffv1", audio="flac")),
+        ("in.mov", Clip(codec="prores_ks", pixel_format="yuv422p10le", audio="pcm_s16le")),
+        (
+            "in.gif",
+            Clip(codec="gif", pixel_format="rgb8", audio=None, rate=25, time_base=Fraction(1, 100)),
+        ),
+        ("in.flv", Clip(audio="aac", time_base=Fraction(1, 1000))),
+        ("in.mpg", Clip(codec="mpeg2video", audio="mp2", rate=25, time_base=Fraction(1, 25))),
+    ],
+)
+def test_common_formats_go_in(tmp_path: Path, name: str, clip: Clip) -> None:
+    path = write_clip(tmp_path / name, clip)
+    for suffix in (".mp4", ".mkv"):
+        output = tmp_path / f"out{suffix}"
+        copy_video(path, output)
+        with VideoReader(output) as reader:
+            assert len(list(reader.frames())) == 12
+            assert len(reader.container.streams.audio) == (clip.audio is not None)
+
+
 def test_a_video_without_sound_stays_without(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "in.mp4", Clip(audio=None))
     copy_video(path, tmp_path / "out.mp4")
