@@ -13,6 +13,7 @@ bindings of TensorRT 11 and TensorRT-RTX and with the published stubs of TensorR
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import re
 import time
@@ -28,6 +29,7 @@ from engines.errors import (
     CompilerMissing,
     UnsupportedDevice,
 )
+from engines.files import publish_file
 from engines.profiles import Profile
 from engines.tensorrt_callbacks import Progress as Progress
 from engines.tensorrt_callbacks import make_log, make_monitor, parser_failure, run_apart
@@ -190,7 +192,7 @@ class _TensorRTFamily:
             version=self.version,
             compute_capabilities=tuple(compute_capabilities),
             seconds=time.monotonic() - started,
-            activation_bytes=log.largest(_ACTIVATION_LINE),
+            activation_bytes=self._activation_bytes(data, log),
             weight_bytes=log.largest(_WEIGHTS_LINE),
             warnings=tuple(log.warnings),
         )
@@ -242,6 +244,11 @@ class _TensorRTFamily:
         if config.add_optimization_profile(optimization_profile) < 0:
             raise CompileError(f"{self.product} refused the profile {dict(profile)}")
 
+    def _activation_bytes(self, data: bytes, log: Any) -> int | None:
+        """GPU memory of one execution context, as the compiler's log says."""
+        found: int | None = log.largest(_ACTIVATION_LINE)
+        return found
+
     def _load_timing_cache(self, config: Any, options: CompileOptions) -> Any:
         """Start from the timings of earlier builds, if a file is named; returns the cache."""
         return None
@@ -290,10 +297,23 @@ class TensorRTCompiler(_TensorRTFamily):
         return cache
 
     def _save_timing_cache(self, config: Any, options: CompileOptions) -> None:
-        from engines.files import publish_file
-
         assert options.timing_cache is not None
-        publish_file(options.timing_cache, bytes(config.get_timing_cache().serialize()))
+        timings = config.get_timing_cache()
+        # A folder that cannot be written costs the next build time, not this one its plan.
+        with contextlib.suppress(OSError):
+            publish_file(options.timing_cache, bytes(timings.serialize()))
+
+    def _activation_bytes(self, data: bytes, log: Any) -> int | None:
+        """Asked of the plan itself: loading it here shows at once that it loads.
+
+        Raises:
+            CompileError: the plan does not load on the GPU that it was compiled on.
+        """
+        runtime = self._trt.Runtime(log)
+        engine = runtime.deserialize_cuda_engine(data)
+        if engine is None:
+            raise CompileError(f"the plan was compiled and does not load here: {log.reason()}")
+        return int(engine.device_memory_size_v2)
 
 
 class RtxCompiler(_TensorRTFamily):

@@ -320,7 +320,13 @@ def test_tensorrt_takes_the_gpu_that_is_present(monkeypatch: pytest.MonkeyPatch)
 
 
 class TensorRTOnRtx(TensorRTCompiler):
-    """TensorRTCompiler's own code, run by the library of the same family that is here."""
+    """TensorRTCompiler's own code, run by the library of the same family that is here.
+
+    Loading is left out: without a driver no plan of either library loads.
+    """
+
+    def _activation_bytes(self, data: bytes, log: Any) -> int | None:
+        return 0
 
     def _target_devices(self, config: Any, compute_capabilities: Any) -> None:
         config.num_compute_capabilities = 1
@@ -363,6 +369,30 @@ def test_a_timing_cache_is_reused_unless_it_is_foreign(
     assert path.read_bytes() == b"mine"
 
 
+def test_timings_that_cannot_be_kept_do_not_cost_the_plan(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    options = CompileOptions(timing_cache=tmp_path / "file" / "9.0.cache")
+    compiler, config = TensorRTCompiler(fake_tensorrt()), FakeTimingConfig()
+    compiler._load_timing_cache(config, options)
+    compiler._save_timing_cache(config, options)
+    assert config.blobs == [b""]
+
+
+@pytest.mark.parametrize("loads", [True, False])
+def test_tensorrt_asks_the_loaded_plan_for_its_memory(loads: bool) -> None:
+    module = fake_tensorrt()
+    engine = SimpleNamespace(device_memory_size_v2=12345) if loads else None
+    runtime = SimpleNamespace(deserialize_cuda_engine=lambda data: engine)
+    module.Runtime = lambda log: runtime  # type: ignore[attr-defined]
+    log = SimpleNamespace(reason=lambda: "no memory left")
+    compiler = TensorRTCompiler(module)
+    if loads:
+        assert compiler._activation_bytes(b"plan", log) == 12345
+    else:
+        with pytest.raises(CompileError, match="does not load here: no memory left"):
+            compiler._activation_bytes(b"plan", log)
+
+
 def test_the_shared_code_compiles_as_tensorrt_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compilers, "present_compute_capability", lambda: "8.9")
     plan = TensorRTOnRtx(tensorrt_rtx).compile(
@@ -378,6 +408,7 @@ HANDLES = {
     "builder": "Builder",
     "network": "INetworkDefinition",
     "parser": "OnnxParser",
+    "timings": "ITimingCache",
     "error": "ParserError",
     "config": "IBuilderConfig",
     "optimization_profile": "IOptimizationProfile",
