@@ -8,9 +8,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 
-from engines.build import Build, BuildRequest, explain
+from engines.build import Build, BuildRequest, explain, explain_cache
 from engines.command_line import make_parser, make_request
 from engines.errors import EngineError
 from engines.inspect import inspect
@@ -20,9 +21,12 @@ from engines.progress_bar import ProgressBar
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns 0, or 1 after one line that says what is wrong."""
     options = make_parser(__doc__ or "").parse_args(arguments)
+    lines: Iterator[str]
     try:
         request = make_request(options)
-        if options.explain or options.dry_run:
+        if options.explain:
+            lines = chain(explain(request, print_note), explain_cache(request))
+        elif options.dry_run:
             lines = explain(request, print_note)
         elif options.inspect:
             lines = inspect(request, print_note)

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from engines.cache import PlanCache
 from engines.compilers import Progress
 from engines.deployment import Deployment, DeploymentError
 from engines.fidelity import FidelityReport, check_report
 from engines.memory import PlannedMemory, check_memory
-from engines.plans import CompileSettings, MadePlan, make_plan, publish_manifest
+from engines.plans import CompileSettings, MadePlan, make_plan, plan_key, publish_manifest
 from engines.precision import Precision
 from engines.publish import Repository
 from engines.recipe import explain_difference, frames_digest, make_recipe
@@ -268,6 +269,7 @@ def target_graphs(request: BuildRequest) -> Mapping[str, ServedGraph]:
         # NVIDIA's backends hand whole batches to the graph; ours drop empty slots themselves.
         skip_empty=request.target == "tensorrt",
         passes=network_passes(request.target),
+        runtime="onnxruntime" if request.target == "cpu" else "tensorrt",
     )
 
 
@@ -309,6 +311,21 @@ def refuse_mixed_deployments(request: BuildRequest) -> None:
                 f"{model} in {request.repository.root} was built for another deployment "
                 f"({explain_difference(settings, served.settings)}): leave --models out"
             )
+
+
+def explain_cache(request: BuildRequest) -> Iterator[str]:
+    """One sentence a plan that would be built: whether the cache has it, or how it differs there.
+
+    The graphs are authored and typed for it; nothing is compiled.
+    """
+    settings = request.compile
+    if settings is None:
+        return
+    typist = Typist(request.deployment, request.precision, request.frames)
+    cache = PlanCache(settings.cache)
+    for model, served in selected_graphs(request).items():
+        _, key = plan_key(model, typist.type_graph(served), request.target, settings)
+        yield cache.explain(key)
 
 
 def explain(request: BuildRequest, announce: Announce) -> Iterator[str]:

@@ -91,9 +91,7 @@ class PlanAxes:
             return ProfileLimits(batch=rows, faces=AxisRange(1, 1, 1))
         if model in PHOTO_MODELS:
             one = AxisRange(self.batch.min, 1, self.batch.max)
-            return ProfileLimits(
-                batch=one, faces=self.faces, height=self.photo, width=self.photo
-            )
+            return ProfileLimits(batch=one, faces=self.faces, height=self.photo, width=self.photo)
         return ProfileLimits(
             batch=self.batch, faces=self.faces, height=self.height, width=self.width
         )
@@ -166,16 +164,7 @@ def make_plan(
         EngineError: the profile, the graph or the compiler refuses; one sentence.
     """
     data = typed.SerializeToString(deterministic=True)
-    profile = make_profile(typed, settings.axes.of(model, variant))
-    key = make_key(
-        model,
-        data,
-        flavour=settings.compiler.flavour,
-        tensorrt_version=settings.compiler.version,
-        compute_capabilities=settings.compute_capabilities,
-        profile=profile,
-        options=settings.options.key(),
-    )
+    profile, key = plan_key(model, typed, variant, settings)
 
     def build() -> Built:
         shapes = check_elements(typed, {name: shape.max for name, shape in profile.items()})
@@ -201,6 +190,23 @@ def make_plan(
     for note in result.notes:
         announce(f"{model}: {note}")
     return MadePlan(key, profile, result)
+
+
+def plan_key(
+    model: str, typed: onnx.ModelProto, variant: Variant, settings: CompileSettings
+) -> tuple[Profile, PlanKey]:
+    """The profile of one typed graph, and the name of its plan in the cache."""
+    profile = make_profile(typed, settings.axes.of(model, variant))
+    key = make_key(
+        model,
+        typed.SerializeToString(deterministic=True),
+        flavour=settings.compiler.flavour,
+        tensorrt_version=settings.compiler.version,
+        compute_capabilities=settings.compute_capabilities,
+        profile=profile,
+        options=settings.options.key(),
+    )
+    return profile, key
 
 
 def publish_manifest(

@@ -306,6 +306,17 @@ def test_plans_are_compiled_once_and_come_out_of_the_cache_after(
     assert lines_of(capsys)["face_swapper"].endswith("unchanged")
 
 
+def test_explain_says_how_the_nearest_plan_in_the_cache_differs(
+    tmp_path: Path, plan_cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert build_plans(tmp_path, plan_cache) == 0
+    capsys.readouterr()
+    assert build_plans(tmp_path, plan_cache, "--explain", "--optimization-level", "1") == 0
+    printed = capsys.readouterr().out
+    assert "face_swapper: would be built: options is" in printed
+    assert "face_swapper: the nearest plan in the cache differs in options" in printed
+
+
 def test_a_plan_is_described_beside_it(tmp_path: Path, plan_cache: Path) -> None:
     assert build_plans(tmp_path, plan_cache) == 0
     manifest = read_manifest(tmp_path / "face_swapper" / "1" / "model.rtx.plan")
