@@ -1,12 +1,13 @@
 """Keeps one server process from outliving its parent; run as a script, imported by nobody.
 
-    python -I -S keeper.py SHM_PREFIX PATIENCE_S LOG COMMAND...
+    python -I -S keeper.py SHM_PREFIX SCRATCH PATIENCE_S LOG COMMAND...
 
-The parent holds the other end of standard input and writes nothing to it. When that end closes,
+The parent holds the other end of standard input. When that end closes (or says that the server
+hangs and is not worth waiting for),
 because the parent is done or because it was killed, the server is asked to stop, then made to; its
 whole process group goes with it, and so does every file in /dev/shm whose name starts with
-SHM_PREFIX (a killed server cannot remove them). The server's process id goes to standard output;
-the exit status is the server's.
+SHM_PREFIX (a killed server cannot remove them). Where the parent was killed, the folder SCRATCH is
+removed as well. The server's process id goes to standard output; the exit status is the server's.
 
 Imports little and holds no state, so that it starts at once and has nothing to fail on.
 """
@@ -14,6 +15,7 @@ Imports little and holds no state, so that it starts at once and has nothing to 
 import ctypes
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,11 +25,13 @@ PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 SHARED_MEMORY = "/dev/shm"
 POLL_S = 0.5
+HANGS = b"h"
+"""What the parent writes when the server hangs: it is killed at once."""
 
 
 def main(arguments: list[str]) -> int:
     """Run the command until it ends or the parent goes; return its exit status."""
-    prefix, patience_s, log_path, *command = arguments
+    prefix, scratch, patience_s, log_path, *command = arguments
     libc = ctypes.CDLL(None)
     # Orphaned backend processes become children of this process, which can then reap them.
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -52,50 +56,17 @@ def main(arguments: list[str]) -> int:
         if ended in readable:
             break
         if readable or os.getppid() != parent:
+            hangs = 0 in readable and os.read(0, 1) == HANGS
             server.terminate()
-            _wait_for_models(server.pid, ended, float(patience_s))
-            server.kill()
+            if not select.select([ended], [], [], 0.0 if hangs else float(patience_s))[0]:
+                server.kill()
             break
     status = server.wait()
     _end_group(server.pid)
     _remove_shared_memory(prefix)
+    if os.getppid() != parent:
+        shutil.rmtree(scratch, ignore_errors=True)
     return status if status >= 0 else 128 - status
-
-
-def _wait_for_models(server: int, ended: int, patience_s: float) -> None:
-    """Wait until a server that was asked to stop has ended, or has no model process any more.
-
-    Triton finishes its requests, then unloads its models, then looks once a second whether it is
-    done: without model processes there is nothing left to wait for.
-    """
-    deadline = time.monotonic() + patience_s
-    while time.monotonic() < deadline:
-        if select.select([ended], [], [], 0.05)[0] or not _children(server):
-            return
-
-
-def _children(process: int) -> list[str]:
-    """Return the living children of a process: proc(5), /proc/PID/task/TID/children."""
-    children = []
-    for task in _listing(f"/proc/{process}/task"):
-        children += _read(f"/proc/{process}/task/{task}/children").split()
-    # Triton does not collect a model process that was killed: it stays as a zombie, state Z.
-    return [child for child in children if _read(f"/proc/{child}/stat").split(") ")[-1][:1] != "Z"]
-
-
-def _listing(folder: str) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except OSError:
-        return []
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as stream:
-            return stream.read()
-    except OSError:
-        return ""
 
 
 def _end_group(group: int) -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
+import psutil
 import tritonclient.grpc as triton_grpc
 from tritonclient.utils import InferenceServerException
 
@@ -34,6 +35,7 @@ from server.command_line import (
 )
 from server.distribution import Distribution, prepare
 from server.errors import PortError, ServerStoppedError, StartError
+from server.keeper import HANGS
 from server.memory_plan import MemoryPlan, check_shared_memory, plan_memory
 from server.ports import choose_ports
 from server.repository import (
@@ -103,6 +105,7 @@ class EmbeddedServer:
         self._ports = (0, 0, 0)
         self._pid = 0
         self._log_start = 0
+        self._is_loaded = False
         self._repository: Repository | None = None
         self._plan: MemoryPlan | None = None
 
@@ -188,27 +191,38 @@ class EmbeddedServer:
             check_shared_memory(self._plan, shared_memory.free_bytes())
             self._launch(distribution)
             self._check_loaded()
+            self._is_loaded = True
         except BaseException:
             self.stop()
             raise
 
-    def stop(self) -> None:
-        """Stop the server; no process and no shared memory of it is left. Harmless when stopped."""
+    def stop(self, *, hangs: bool = False) -> None:
+        """Stop the server; no process and no shared memory of it is left. Harmless when stopped.
+
+        Args:
+            hangs: do not wait for requests in flight.
+        """
         if self._keeper is not None:
-            self._end_keeper()
+            if not hangs:
+                self._unload_models()
+            self._end_keeper(hangs=hangs)
         if self._scratch is not None:
             shutil.rmtree(self._scratch, ignore_errors=True)
             self._scratch = None
         self._repository = None
+        self._is_loaded = False
 
-    def restart(self) -> None:
+    def restart(self, *, hangs: bool = False) -> None:
         """Stop and start again, on the same ports.
+
+        Args:
+            hangs: do not wait for requests in flight.
 
         Raises:
             ServerError: as `start`.
         """
         ports = self._ports
-        self.stop()
+        self.stop(hangs=hangs)
         asked, self._asked_ports = self._asked_ports, ports
         try:
             self.start()
@@ -279,7 +293,8 @@ class EmbeddedServer:
         except OSError as error:
             raise StartError(f"the log {log} cannot be written: {error.strerror}.") from error
         command = [
-            sys.executable, "-I", "-S", str(KEEPER), prefix, str(EXIT_TIMEOUT_S + 2), str(log),
+            sys.executable, "-I", "-S", str(KEEPER),
+            prefix, str(self._scratch), str(EXIT_TIMEOUT_S + 2), str(log),
             *server_command(
                 distribution, self.repository, self.memory_plan,
                 address=self._address, ports=self._ports, region_prefix=prefix, key=self._key,
@@ -291,6 +306,7 @@ class EmbeddedServer:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=server_environment(distribution),
+            bufsize=0,
             start_new_session=True,
         )
         assert self._keeper.stdout is not None
@@ -358,11 +374,36 @@ class EmbeddedServer:
         status = self._keeper.poll()
         return explain_failure(self._read_log()) or f"it ended with status {status}"
 
-    def _end_keeper(self) -> None:
+    def _unload_models(self) -> None:
+        """Ask for every model to be unloaded, and wait until their processes have ended.
+
+        A server that is told to stop looks only once a second whether its models are gone; one
+        that has none stops at once.
+        """
+        if not self.is_running or self._repository is None or not self._is_loaded:
+            return
+        client = self._client()
+        try:
+            for name in self._repository.configs:
+                client.unload_model(name, headers={GRPC_KEY_HEADER: self._key}, client_timeout=1.0)
+            children = psutil.Process(self._pid).children()
+            # A model process that was killed stays as a zombie: Triton does not collect it.
+            alive = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
+            psutil.wait_procs(alive, timeout=EXIT_TIMEOUT_S)
+        except (InferenceServerException, psutil.NoSuchProcess):
+            # It is going, or hangs: the keeper ends it either way.
+            return
+        finally:
+            client.close()
+
+    def _end_keeper(self, *, hangs: bool = False) -> None:
         keeper, self._keeper, self._pid = self._keeper, None, 0
         assert keeper is not None
         assert keeper.stdin is not None
         assert keeper.stdout is not None
+        if hangs:
+            with contextlib.suppress(BrokenPipeError):
+                keeper.stdin.write(HANGS)
         # The keeper gives the server EXIT_TIMEOUT_S, then kills it: it always ends.
         keeper.stdin.close()
         keeper.wait()

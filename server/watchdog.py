@@ -137,7 +137,7 @@ class Watchdog:
     def _restart_server(self, reason: str) -> None:
         started = time.monotonic()
         self._report(f"{reason}; starting the server again.")
-        self._server.restart()
+        self._server.restart(hangs=True)
         self._processes = self._find_processes()
         self._report(f"the server is back after {time.monotonic() - started:.1f} s.")
 

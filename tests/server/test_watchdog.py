@@ -26,14 +26,25 @@ NO_OPTIONS = np.zeros((1, 4), np.float32)
 MODEL_OUTAGE_S = 15.0
 
 
-@pytest.fixture
-def watched(tiny_repository: Path) -> Iterator[tuple[EmbeddedServer, list[str]]]:
+@pytest.fixture(scope="module")
+def watched_server(tiny_repository: Path) -> Iterator[tuple[EmbeddedServer, list[str]]]:
     told: list[str] = []
     with (
         EmbeddedServer(tiny_repository, models=["invert_twice", "tint_faces"]) as server,
         Watchdog(server, told.append, probe_interval_s=1.0),
     ):
         yield server, told
+
+
+@pytest.fixture
+def watched(
+    watched_server: tuple[EmbeddedServer, list[str]],
+) -> tuple[EmbeddedServer, list[str]]:
+    """A server that is well, and what its watchdog says from now on."""
+    server, told = watched_server
+    wait_for(lambda: serves(server))
+    told.clear()
+    return server, told
 
 
 def serves(server: EmbeddedServer) -> bool:
