@@ -18,6 +18,7 @@ from graphs import (
 )
 from graphs.contract import FRAME_FORMATS, MODEL_SPECS, FrameFormat
 from graphs.detectors import DETECTORS
+from graphs.face_detector import Runtime
 from graphs.passes import PORTABLE_PASSES
 
 LoadNetwork = Callable[[str], onnx.ModelProto]
@@ -50,6 +51,7 @@ def served_graphs(
     region_only: bool,
     skip_empty: bool,
     passes: Sequence[str] = PORTABLE_PASSES,
+    runtime: Runtime = "tensorrt",
 ) -> Mapping[str, ServedGraph]:
     """Every model of `MODEL_SPECS` as `deployment` wants it.
 
@@ -59,31 +61,34 @@ def served_graphs(
         skip_empty: leave the swapper's network out of a batch without faces, inside the graph; a
             backend that drops empty slots before it calls the graph has no use for it.
         passes: rewrites of the swapper's network (`graphs.passes`).
+        runtime: what the detector is written for; its answers are the same.
     """
-    graphs = [_locator(deployment), _source_encoder(deployment), _recognizer(deployment)]
+    graphs = [_locator(deployment, runtime), _source_encoder(deployment), _recognizer(deployment)]
     graphs.append(_swapper(deployment, skip_empty=skip_empty, passes=passes))
     for pixel in FRAME_FORMATS:
-        graphs.append(_detector(deployment, pixel))
+        graphs.append(_detector(deployment, pixel, runtime))
         graphs.append(_blender(deployment, pixel, region_only=region_only))
     by_name = {graph.model: graph for graph in graphs}
     return {name: by_name[name] for name in MODEL_SPECS}
 
 
-def _locator(deployment: Deployment) -> ServedGraph:
+def _locator(deployment: Deployment, runtime: Runtime) -> ServedGraph:
     detector = DETECTORS[deployment.detector]
     return ServedGraph(
         model="face_locator_bgr",
-        settings={"detector": detector.name},
+        settings={"detector": detector.name, "runtime": runtime},
         weights=(detector.weight,),
-        author=lambda load: face_detector.build("bgr", detector, load(detector.weight)),
+        author=lambda load: face_detector.build(
+            "bgr", detector, load(detector.weight), runtime=runtime
+        ),
     )
 
 
-def _detector(deployment: Deployment, frame_format: FrameFormat) -> ServedGraph:
+def _detector(deployment: Deployment, frame_format: FrameFormat, runtime: Runtime) -> ServedGraph:
     detector = DETECTORS[deployment.detector]
     return ServedGraph(
         model=f"face_detector_{frame_format}",
-        settings={"detector": detector.name, **_swapper_settings(deployment)},
+        settings={"detector": detector.name, "runtime": runtime, **_swapper_settings(deployment)},
         weights=(detector.weight,),
         author=lambda load: face_detector.build(
             frame_format,
@@ -91,6 +96,7 @@ def _detector(deployment: Deployment, frame_format: FrameFormat) -> ServedGraph:
             load(detector.weight),
             swapper=deployment.swapper,
             pixel_boost=deployment.pixel_boost,
+            runtime=runtime,
         ),
     )
 
