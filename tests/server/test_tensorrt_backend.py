@@ -22,7 +22,6 @@ import pytest
 
 import server.backends
 from engines.manifest import Manifest, manifest_path, write_manifest
-from engines.variants import MODEL_FILENAMES
 from server.backends import common, plans, tensorrt_network
 from server.backends.common import RequestError
 from server.backends.plans import (
@@ -677,16 +676,8 @@ def test_the_onnxruntime_backend_itself_takes_over(backend: Any, tmp_path: Path)
         "g (float[B, 3] x) => (float[B, 3] y) { y = Neg(x) }"
     )
     args = model_args(tmp_path, kind="CPU", **UNTIL_PLAN)
-    onnx.save(onnx.parser.parse_model(text), tmp_path / "1" / MODEL_FILENAMES["cuda"])
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "1" / plans.ONNX_FILENAME)
     assert hasattr(backend.load_onnx(args), "execute")
-
-
-def test_files_have_the_names_that_the_builder_gives_them() -> None:
-    assert MODEL_FILENAMES["cuda"] == plans.ONNX_FILENAME
-    assert {
-        "tensorrt": MODEL_FILENAMES["tensorrt"],
-        "tensorrt_rtx": MODEL_FILENAMES["rtx"],
-    } == plans.DEFAULT_FILENAMES
 
 
 def test_the_backends_modules_are_the_ones_tested(backend: Any) -> None:

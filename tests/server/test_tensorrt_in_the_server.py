@@ -1,0 +1,48 @@
+"""The `tensorrt` backend inside the real server, as far as a machine without a GPU gets."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import tensorrt_rtx
+
+from engines.variants import MODEL_FILENAMES
+from server.backends import plans
+from server.errors import StartError
+from server.launcher import EmbeddedServer
+from tests.server.test_tensorrt_backend import write_plan
+
+
+def test_the_real_server_finds_the_backend_and_passes_its_sentence_on(tmp_path: Path) -> None:
+    folder = tmp_path / "face_swapper"
+    (folder / "1").mkdir(parents=True)
+    (folder / "configs").mkdir()
+    tensor = "data_type: TYPE_FP32 dims: 3"
+    config = f"""name: "face_swapper" backend: "tensorrt" max_batch_size: 8
+        default_model_filename: "model.rtx.plan" instance_group {{ kind: KIND_CPU }}
+        input {{ name: "x" {tensor} }} output {{ name: "y" {tensor} }}
+        parameters {{ key: "engine_flavour" value: {{ string_value: "tensorrt_rtx" }} }}"""
+    (folder / "config.pbtxt").write_text(config)
+    (folder / "configs" / "rtx.pbtxt").write_text(config)
+    data = b"a plan of this release"
+    write_plan(
+        folder / "1",
+        data,
+        plan="model.rtx.plan",
+        flavour="tensorrt_rtx",
+        tensorrt_version=tensorrt_rtx.__version__,
+        plan_sha256=hashlib.sha256(data).hexdigest(),
+    )
+    # KIND_CPU gets past Triton's own check for a GPU, as far as the backend's.
+    with pytest.raises(StartError, match="face_swapper: TensorRT needs KIND_GPU; serve the cpu"):
+        EmbeddedServer(tmp_path, variant="rtx").start()
+
+
+def test_files_have_the_names_that_the_builder_gives_them() -> None:
+    assert MODEL_FILENAMES["cuda"] == plans.ONNX_FILENAME
+    assert {
+        "tensorrt": MODEL_FILENAMES["tensorrt"],
+        "tensorrt_rtx": MODEL_FILENAMES["rtx"],
+    } == plans.DEFAULT_FILENAMES
