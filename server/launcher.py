@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -372,6 +373,9 @@ class EmbeddedServer:
         if self._keeper is None or self._scratch is None:
             return "it is not running"
         status = self._keeper.poll()
+        if status is not None and status > 128:
+            # A signal says more than whatever the log's last error was.
+            return f"it was ended by {signal.Signals(status - 128).name}"
         return explain_failure(self._read_log()) or f"it ended with status {status}"
 
     def _unload_models(self) -> None:

@@ -351,7 +351,7 @@ def test_a_server_that_ended_by_itself_says_so(tiny_repository: Path) -> None:
     with server:
         os.kill(server.pid, signal.SIGKILL)
         wait_for(lambda: not server.is_running)
-        assert server.describe_end() == "it ended with status 137"
+        assert server.describe_end() == "it was ended by SIGKILL"
         server.restart()
         assert_serves(server)
 

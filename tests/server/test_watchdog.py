@@ -99,7 +99,7 @@ def test_a_killed_server_comes_back_on_its_ports(
     wait_for(lambda: any("the server is back" in line for line in told), at_most_s=30)
     assert server.grpc_url == url
     assert_serves(server)
-    assert told[0] == "the server ended: it ended with status 137; starting the server again."
+    assert told[0] == "the server ended: it was ended by SIGKILL; starting the server again."
 
 
 def test_a_stopped_model_process_is_found_by_the_probe(tiny_repository: Path) -> None:
