@@ -26,6 +26,8 @@ from server.probe import probe, top_models
 STUB: Final = "triton_python_backend_stub"
 _UNHEALTHY: Final = re.compile(r"Stub process '(?P<instance>[^']+)' is not healthy")
 LONGEST_PAUSE_S: Final = 60.0
+KEEPER_S: Final = 1.0
+"""How long after a server's end its keeper may take to clean up and end as well."""
 
 
 class Watchdog:
@@ -111,7 +113,8 @@ class Watchdog:
             elif "Deadline" in told and self._answers() > answered:
                 # It works, on so much that a probe waits in the queue: not dead.
                 self._report("the server is too busy to answer a probe in time.")
-            else:
+            elif not self._stop.wait(KEEPER_S) and self._server.is_running:
+                # (A server that is going is the next round's business, which knows the reason.)
                 self._restart_server(f"a probe failed: {told}")
         else:
             self._failures = 0
