@@ -24,6 +24,7 @@ from typing import Final
 import numpy as np
 import tritonclient.grpc as triton_grpc
 from frameswap import FaceSwapper, Source, TransportUnavailable
+from frameswap.allocation import keep_large_buffers
 from frameswap.transport import TransportName
 from numpy.typing import NDArray
 
@@ -185,6 +186,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--height", type=int, default=1080)
     arguments = parser.parse_args(argv)
     size = (arguments.width, arguments.height)
+    # As the command line does; the plain loop gains as much by it.
+    keep_large_buffers()
     with tempfile.TemporaryDirectory() as folder:
         write_copy_repository(Path(folder), COMMITTED)
         try:

@@ -7,7 +7,6 @@ Ctrl-C, 143 stopped by SIGTERM. An error of the program itself keeps its traceba
 from __future__ import annotations
 
 import argparse
-import ctypes
 import logging
 import os
 import signal
@@ -19,6 +18,7 @@ from typing import Any, Final
 import cv2
 
 from frameswap import swap_command
+from frameswap.allocation import keep_large_buffers
 from frameswap.errors import FrameswapError
 
 __all__ = ["main"]
@@ -26,9 +26,6 @@ __all__ = ["main"]
 COMMANDS_GROUP: Final = "frameswap.commands"
 """Entry points of this group are functions `register(subparsers)`; `run` of their arguments takes
 the arguments and returns the exit code."""
-_M_TRIM_THRESHOLD: Final = -1
-_M_MMAP_THRESHOLD: Final = -3
-"""Of malloc.h."""
 _DEPLOYMENT_COMMANDS: Final = ("serve", "models")
 
 
@@ -38,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # A damaged photo is our one sentence, not OpenCV's as well.
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     logging.basicConfig(format="frameswap: %(message)s", level=logging.INFO, stream=sys.stderr)
-    _keep_large_buffers()
+    keep_large_buffers()
     words = list(sys.argv[1:] if argv is None else argv)
     installed = {entry.name: entry for entry in entry_points(group=COMMANDS_GROUP)}
     if words and words[0] in _DEPLOYMENT_COMMANDS and words[0] not in installed:
@@ -60,18 +57,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     finally:
         signal.signal(signal.SIGTERM, previous)
-
-
-def _keep_large_buffers() -> None:
-    """Let glibc use a frame's memory again instead of giving it back to the system each time.
-
-    Every message of a few megabytes would otherwise be made of fresh pages: about a fifth of the
-    client's CPU time at 1080p over gRPC. Source: mallopt(3).
-    """
-    library = ctypes.CDLL(None)
-    if hasattr(library, "mallopt"):
-        library.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
-        library.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def _stop(number: int, frame: Any) -> None:

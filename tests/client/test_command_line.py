@@ -20,8 +20,10 @@ from clips import Clip, read_contents, write_clip
 from fake_server import FakeServer
 from frameswap import __main__ as command_line
 from frameswap import embedded
-from frameswap.photo import write_photo
+from frameswap.photo import PHOTO_SUFFIXES, write_photo
 from frameswap.progress import Progress, format_duration
+from frameswap.transport import TRANSPORT_NAMES
+from frameswap.video_writer import VIDEO_SUFFIXES
 
 
 @pytest.fixture
@@ -603,6 +605,14 @@ def test_more_frames_than_were_promised_are_not_more_than_all() -> None:
     progress = Progress(10, io.StringIO(), clock=clock)
     clock.now += 2
     assert progress.describe(12) == "12 of 10 frames (100 %), 6.0 frames/s, 0 s left"
+
+
+def test_the_document_names_every_format_and_transport() -> None:
+    document = (Path(__file__).parents[2] / "docs" / "client.md").read_text(encoding="utf-8")
+    # .jpeg is another spelling of .jpg.
+    suffixes = {*VIDEO_SUFFIXES, *PHOTO_SUFFIXES} - {".jpeg"}
+    for name in (*suffixes, *TRANSPORT_NAMES):
+        assert f"`{name}`" in document
 
 
 def test_the_installed_command_is_this_one() -> None:
