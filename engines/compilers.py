@@ -76,7 +76,10 @@ class CompiledPlan:
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer of the network as the compiler parsed it, before fusion."""
+    """One layer of the network as the compiler parsed it, before fusion.
+
+    precision: element type of its first output; empty for a layer that only steers.
+    """
 
     name: str
     kind: str
@@ -206,7 +209,9 @@ class _TensorRTFamily:
         for index in range(network.num_layers):
             layer = network.get_layer(index)
             output = layer.get_output(0)
-            found.append(Layer(layer.name, layer.type.name, output.dtype.name, tuple(output.shape)))
+            # None: the trip limit of a loop, the condition of a branch.
+            made = ("", ()) if output is None else (output.dtype.name, tuple(output.shape))
+            found.append(Layer(layer.name, layer.type.name, *made))
         return found
 
     def _parse(self, builder: Any, log: Any, onnx_bytes: bytes) -> tuple[Any, Any]:

@@ -138,6 +138,15 @@ def test_the_graph_compiles_for_every_shape_of_its_profile(rtx: RtxCompiler, nam
     assert len(plan.data) > 1000
 
 
+@pytest.mark.parametrize("name", ["face_blender_bgr 128", "face_swapper inswapper_128"])
+def test_layers_are_listed_through_loops_and_branches(rtx: RtxCompiler, name: str) -> None:
+    author, _ = GRAPHS[name]
+    layers = rtx.layers(author().SerializeToString())
+    kinds = {layer.kind for layer in layers}
+    assert kinds & {"TRIP_LIMIT", "CONDITION", "CONDITIONAL_OUTPUT"}
+    assert all(layer.precision for layer in layers if layer.kind in ("CONVOLUTION", "GRID_SAMPLE"))
+
+
 def test_every_frame_format_detector_swapper_and_recognizer_is_among_them() -> None:
     words = {word for name in GRAPHS for word in name.replace(",", "").split()}
     assert set(DETECTORS) | set(SWAPPERS) | set(RECOGNIZERS) <= words
