@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         request = make_request(options)
         if options.explain:
-            lines = chain(explain(request, print_note), explain_cache(request))
+            lines = chain(explain(request, print_note), explain_cache(request, print_note))
         elif options.dry_run:
             lines = explain(request, print_note)
         elif options.inspect:

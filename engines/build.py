@@ -106,7 +106,7 @@ class Build:
         recipes = make_recipes(request, self.announce)
         request.repository.complete()
         refuse_mixed_deployments(request)
-        typist = Typist(request.deployment, request.precision, request.frames)
+        typist = make_typist(request, self.announce)
         for model, served in selected_graphs(request).items():
             started = time.perf_counter()
             built = self._current(served, recipes[model])
@@ -289,6 +289,8 @@ def make_recipes(request: BuildRequest, announce: Announce) -> dict[str, dict[st
     for model, served in wanted.items():
         precision = model_precision(served, request.precision)
         more = {} if precision == "fp32" else {"frames": frames_digest(request.frames)}
+        if precision in ("int8", "fp8"):
+            more["allow worse"] = str(request.allow_worse)
         if request.compile is not None:
             more |= request.compile.recipe(model, request.target)
         recipes[model] = make_recipe(served, digests, precision=precision, more=more)
@@ -313,7 +315,18 @@ def refuse_mixed_deployments(request: BuildRequest) -> None:
             )
 
 
-def explain_cache(request: BuildRequest) -> Iterator[str]:
+def make_typist(request: BuildRequest, announce: Announce) -> Typist:
+    """What types the graphs of `request`."""
+    return Typist(
+        request.deployment,
+        request.precision,
+        request.frames,
+        allow_worse=request.allow_worse,
+        announce=announce,
+    )
+
+
+def explain_cache(request: BuildRequest, announce: Announce) -> Iterator[str]:
     """One sentence a plan that would be built: whether the cache has it, or how it differs there.
 
     The graphs are authored and typed for it; nothing is compiled.
@@ -321,7 +334,7 @@ def explain_cache(request: BuildRequest) -> Iterator[str]:
     settings = request.compile
     if settings is None:
         return
-    typist = Typist(request.deployment, request.precision, request.frames)
+    typist = make_typist(request, announce)
     cache = PlanCache(settings.cache)
     for model, served in selected_graphs(request).items():
         _, key = plan_key(model, typist.type_graph(served), request.target, settings)

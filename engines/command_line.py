@@ -147,7 +147,6 @@ def _add_compiler(group: argparse._ArgumentGroup) -> None:
         help="name TensorRT plans by compute capability, for several types of GPU",
     )  # fmt: skip
 
-
     group.add_argument(
         "--onnx-until-plan", action="store_true",
         help="a server of ours without a plan runs what --target cuda built until there is one",

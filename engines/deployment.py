@@ -66,9 +66,7 @@ def resolve(
     row = _known("swapper", swapper, SWAPPERS)
     if detector not in detectors:
         raise DeploymentError(_unknown("detector", detector, detectors))
-    chosen = _known(
-        "recogniser", recognizer or row.recognizer or DEFAULT_RECOGNIZER, RECOGNIZERS
-    )
+    chosen = _known("recogniser", recognizer or row.recognizer or DEFAULT_RECOGNIZER, RECOGNIZERS)
     try:
         # An image swapper takes no identity: any recogniser may stand beside it.
         if row.recognizer is not None:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 
 import onnx
 
-from engines.build import BuildRequest, make_recipes, selected_graphs
-from engines.typed_graphs import Typist, model_precision
+from engines.build import BuildRequest, make_recipes, make_typist, selected_graphs
+from engines.typed_graphs import model_precision
 
 
 def inspect(request: BuildRequest, announce: Callable[[str], None]) -> Iterator[str]:
@@ -18,7 +18,7 @@ def inspect(request: BuildRequest, announce: Callable[[str], None]) -> Iterator[
     can only be opened on its GPU.
     """
     make_recipes(request, announce)  # brings the weights
-    typist = Typist(request.deployment, request.precision, request.frames)
+    typist = make_typist(request, announce)
     for model, served in selected_graphs(request).items():
         graph = typist.type_graph(served)
         yield f"{model} ({model_precision(served, request.precision)})"

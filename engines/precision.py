@@ -219,9 +219,7 @@ class _Region:
     def _insert_cast(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
         """A Cast of `value` right after the node that makes it, or first of all."""
         name = f"{value.name}/{'float16' if dtype == _F16 else 'float32'}"
-        cast = ir.Node(
-            "", "Cast", [value], [ir.AttrInt64("to", dtype.value)], name=f"{name}/Cast"
-        )
+        cast = ir.Node("", "Cast", [value], [ir.AttrInt64("to", dtype.value)], name=f"{name}/Cast")
         output = cast.outputs[0]
         output.name, output.dtype, output.shape = name, dtype, value.shape
         producer = value.producer()

@@ -12,8 +12,9 @@ Source: TensorRT documentation, "Working with Quantized Types"; ONNX QuantizeLin
 
 from __future__ import annotations
 
+import math
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -75,6 +76,7 @@ def quantize(
     ranges: Mapping[str, float],
     precision: EightBits,
     *,
+    kept: Collection[str] = (),
     prefix: str = NETWORK_PREFIX,
 ) -> onnx.ModelProto:
     """`typed` with its convolutions in 8 bits, everything else as it is.
@@ -82,6 +84,7 @@ def quantize(
     Args:
         typed: a graph from `engines.precision.to_fp16`.
         ranges: from `calibrate`, on the same graph before it was typed.
+        kept: names of convolutions that stay in float16.
 
     Returns:
         A graph of opset 19 with pairs on the input and the weights of every convolution under
@@ -94,10 +97,10 @@ def quantize(
     count = 0
     for graph in _graphs(model.graph):
         shared: dict[ir.Value, ir.Value] = {}
-        for node in list(graph):
-            if (node.name or "").startswith(prefix) and _is_quantizable(node):
+        for node in _quantizable_nodes(graph, prefix):
+            if node.name not in kept:
                 _quantize_convolution(graph, node, ranges, precision, shared)
-                count += 1
+            count += 1
     if count == 0:
         raise PrecisionError(
             f"the network has no convolution that {precision} would speed up: use --precision fp16"
@@ -109,12 +112,34 @@ def quantize(
     return proto
 
 
+def convolution_work(
+    typed: onnx.ModelProto, *, prefix: str = NETWORK_PREFIX
+) -> dict[str, int]:
+    """Multiplications an image of every convolution that `quantize` would put into 8 bits."""
+    model = ir.from_proto(infer_types(typed))
+    work = {}
+    for graph in _graphs(model.graph):
+        for node in _quantizable_nodes(graph, prefix):
+            weight, shape = node.inputs[1], node.outputs[0].shape
+            assert weight is not None
+            assert weight.const_value is not None
+            pixels = [int(size) for size in (shape or ())[2:] if isinstance(size, int)]
+            work[str(node.name)] = math.prod((weight.const_value.size, *pixels))
+    return work
+
+
 def _graphs(graph: ir.Graph) -> Iterator[ir.Graph]:
     yield graph
     for node in graph:
         for attribute in node.attributes.values():
             if attribute.type == ir.AttributeType.GRAPH:
                 yield from _graphs(attribute.as_graph())
+
+
+def _quantizable_nodes(graph: ir.Graph, prefix: str) -> list[ir.Node]:
+    return [
+        node for node in graph if (node.name or "").startswith(prefix) and _is_quantizable(node)
+    ]
 
 
 def _is_quantizable(node: ir.Node) -> bool:

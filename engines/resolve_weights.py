@@ -39,9 +39,7 @@ def resolve_weights(
     }
 
 
-def _resolve(
-    name: str, accept_licence: bool, announce: Announce, progress: Progress | None
-) -> str:
+def _resolve(name: str, accept_licence: bool, announce: Announce, progress: Progress | None) -> str:
     row = weights.WEIGHTS[name]
     command = f"frameswap models fetch {name}"
     if not weights.is_present(name):

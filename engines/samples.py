@@ -59,9 +59,7 @@ class Samples:
         frames: (H, W, 3) uint8 BGR, H and W even; at least one shows a face.
     """
 
-    def __init__(
-        self, author: Callable[[str], onnx.ModelProto], frames: Sequence[Image]
-    ) -> None:
+    def __init__(self, author: Callable[[str], onnx.ModelProto], frames: Sequence[Image]) -> None:
         self._author = author
         self._frames = frames
         self._made: dict[str, list[Sample]] = {}
@@ -107,9 +105,7 @@ class Samples:
                 "warps": detected.expected["warps"],
                 "faces": detected.expected["faces"],
             }
-            yield feeds | (
-                {"options": detected.feeds["options"]} if model.endswith("i420") else {}
-            )
+            yield feeds | ({"options": detected.feeds["options"]} if model.endswith("i420") else {})
 
     def _source(self) -> NDArray[np.float32]:
         """One source [1, D], from the first frame that shows a face."""

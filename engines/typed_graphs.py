@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -12,7 +12,8 @@ import onnx
 
 from engines.deployment import Deployment
 from engines.errors import PrecisionError
-from engines.fidelity import FidelityReport, measure
+from engines.fidelity import LIMITS, FidelityReport, measure
+from engines.mixed_quantization import quantize_within
 from engines.precision import Precision, to_fp16
 from engines.quantization import calibrate, quantize
 from engines.samples import Samples, painted_frames, read_frames
@@ -45,12 +46,24 @@ class Typist:
 
     Args:
         frames: pictures and folders to calibrate and check with; none takes two paintings.
+        allow_worse: put all that can be into 8 bits, whatever it costs.
+        announce: told what takes long.
     """
 
-    def __init__(self, deployment: Deployment, asked: Precision, frames: Sequence[Path]) -> None:
+    def __init__(
+        self,
+        deployment: Deployment,
+        asked: Precision,
+        frames: Sequence[Path],
+        *,
+        allow_worse: bool,
+        announce: Callable[[str], None],
+    ) -> None:
         self._deployment = deployment
         self._asked = asked
         self._frames = frames
+        self._allow_worse = allow_worse
+        self._announce = announce
 
     def type_graph(self, served: ServedGraph) -> onnx.ModelProto:
         """The graph of one model in the precision it is built in.
@@ -70,9 +83,20 @@ class Typist:
                 f"{precision} is calibrated on frames like those to be swapped: give some with "
                 "--frames"
             )
-        feeds = [sample.feeds for sample in self._samples.of(served.model)]
-        ranges = calibrate(self._author(served.model), feeds)
-        return quantize(typed, ranges, precision)
+        samples = self._samples.of(served.model)
+        ranges = calibrate(self._author(served.model), [sample.feeds for sample in samples])
+        if self._allow_worse:
+            return quantize(typed, ranges, precision)
+        # A frame without a face says nothing about the swapper.
+        shown = [sample for sample in samples if sample.feeds["faces"].any()]
+        return quantize_within(
+            typed,
+            ranges,
+            precision,
+            shown,
+            lowest_db=LIMITS[precision].crop_psnr_db,
+            announce=self._announce,
+        )
 
     def check(self, served: ServedGraph, typed: onnx.ModelProto) -> FidelityReport | None:
         """How far `typed` strays from fp32 on the frames; None where it is fp32 itself."""
