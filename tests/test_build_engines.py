@@ -14,6 +14,7 @@ import pytest
 import skimage
 
 import build_engines
+from bench import random_inswapper
 from engines import build, command_line, typed_graphs
 from engines.compilers import CompiledPlan, Layer
 from engines.manifest import read_manifest
@@ -24,7 +25,7 @@ from graphs.contract import ENSEMBLE_SPECS, MODEL_SPECS
 from graphs.downloads import DownloadError
 from graphs.recognizers import RECOGNIZERS
 from graphs.swappers import SWAPPERS
-from tests.networks import swapper_network
+from tests.networks import recognizer_network, swapper_network
 
 CONFIG_TYPES = {onnx.TensorProto.UINT8: "TYPE_UINT8", onnx.TensorProto.FLOAT: "TYPE_FP32"}
 # NASA's portrait of Eileen Collins, public domain: one face is enough to check a build with.
@@ -251,8 +252,12 @@ def stand_in_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     load = weights.load_network
 
     def load_network(name: str) -> onnx.ModelProto:
+        if name == "inswapper_128":
+            return random_inswapper.build(channels=16)
         if name in SWAPPERS:
             return swapper_network(name)
+        if name == "w600k_r50":
+            return recognizer_network(name)
         return load(name)
 
     monkeypatch.setattr(weights, "load_network", load_network)
@@ -350,6 +355,27 @@ def test_eight_bits_want_frames_to_calibrate_on(
     assert code == 1
     said = capsys.readouterr().err
     assert "int8 is calibrated on frames like those to be swapped: give some with --frames" in said
+
+
+def test_an_identity_swapper_is_calibrated_and_compiled_in_eight_bits(
+    tmp_path: Path,
+    plan_cache: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stand_in_networks(monkeypatch)
+    code = run(
+        "--target", "rtx", "--compute-capability", "8.9", "--precision", "int8", "--allow-worse",
+        "--swapper", "inswapper_128", "--models", "face_swapper", *SMALL,
+        "--repository", tmp_path, "--cache", plan_cache,
+    )  # fmt: skip
+    assert code == 0
+    assert "face_swapper: crop PSNR" in capsys.readouterr().out
+    manifest = read_manifest(tmp_path / "face_swapper" / "1" / "model.rtx.plan")
+    assert (manifest.precision, manifest.swapper) == ("int8", "inswapper_128")
+    assert manifest.fidelity is not None
+    # Noise in place of trained weights; what is shown is that the figure is a real one.
+    assert 20 < manifest.fidelity["crop_psnr_db"] < 60
 
 
 def test_a_swapper_without_wide_convolutions_is_not_quantised(
