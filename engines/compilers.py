@@ -360,11 +360,9 @@ class RtxCompiler(_TensorRTFamily):
 def available_compilers() -> dict[Flavour, Compiler]:
     """The TensorRT packages that can be imported here, NVIDIA TensorRT first."""
     found: dict[Flavour, Compiler] = {}
-    tensorrt = _import_package("tensorrt")
-    if tensorrt is not None:
+    if (tensorrt := _import_package("tensorrt")) is not None:
         found["tensorrt"] = TensorRTCompiler(tensorrt)
-    rtx = _import_package("tensorrt_rtx")
-    if rtx is not None:
+    if (rtx := _import_package("tensorrt_rtx")) is not None:
         found["tensorrt_rtx"] = RtxCompiler(rtx)
     return found
 

@@ -91,7 +91,8 @@ def test_a_builder_killed_at_ten_random_moments_never_blocks_or_poisons(tmp_path
     for folder, killed_at, process in doomed:
         found = answer(process)
         # The last beat is at most the kill; then expiry, one build, two polls, and a slow start.
-        assert time.monotonic() - killed_at < expiry_s + build_s + 8.0
+        # The slack is for a busy machine, and well below the default expiry of 30 s.
+        assert time.monotonic() - killed_at < expiry_s + build_s + 20.0
         assert found["sha256"] == GOOD
         cached = PlanCache(folder).get(KEY)
         assert cached is not None
