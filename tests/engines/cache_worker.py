@@ -1,6 +1,7 @@
 """One process that wants a plan: run by the cache tests, many at a time.
 
-    python cache_worker.py FOLDER EXPIRY_S BUILD_S [--die-at CALL] [--file-limit BYTES] [--nobody]
+    python cache_worker.py FOLDER EXPIRY_S BUILD_S [--start-file PATH] [--die-at CALL]
+                           [--file-limit BYTES] [--nobody]
 
 The fake compiler writes a line to FOLDER/../builds, sleeps BUILD_S and returns 300 kB made from
 the key. Prints one JSON line: outcome, the plan's digest, notes, who it waited for.
@@ -53,6 +54,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("expiry_s", type=float)
     parser.add_argument("build_s", type=float)
+    parser.add_argument("--start-file", type=Path)
     parser.add_argument("--die-at")
     parser.add_argument("--file-limit", type=int)
     parser.add_argument("--nobody", action="store_true")
@@ -73,6 +75,8 @@ def main() -> None:
     waited_for: set[int] = set()
     cache = PlanCache(arguments.folder, lease_expiry_s=arguments.expiry_s, poll_s=0.05)
     print("ready", flush=True)
+    while arguments.start_file is not None and not arguments.start_file.exists():
+        time.sleep(0.01)
     result = cache.get_or_build(
         KEY, build, on_wait=lambda holder, seconds: waited_for.add(holder.pid)
     )
