@@ -225,7 +225,12 @@ _ROWS: Final = (
 )  # fmt: skip
 
 WEIGHTS: Final[dict[str, WeightFile]] = {row.name: row for row in _ROWS}
-"""Every known weight file by name."""
+"""Every known weight file by name.
+
+Hashes and sizes of files that lie in packages were taken from the packages. Those of released files
+are what Git LFS pointers and other projects' pins say; they were not compared with a download, so
+that a wrong one refuses the right file, and never the other way round.
+"""
 
 
 def cache_dir() -> Path:
