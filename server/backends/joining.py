@@ -19,18 +19,18 @@ SCORE_COLUMN = 4
 """Column of `faces` that is 0 in an empty row (the serving contract's)."""
 
 
-def group_by_shape(requests: Sequence[Mapping[str, Any]], max_batch_size: int) -> list[list[int]]:
+def group_by_shape(requests: Sequence[Mapping[str, Any]], most_rows: int) -> list[list[int]]:
     """Return groups of request positions that can be joined on the batch axis.
 
-    Requests of a group agree in every axis but the first; a group has at most max_batch_size rows.
+    Requests of a group agree in every axis but the first, and together they have at most
+    `most_rows` rows (or are one request).
     """
     groups: dict[tuple[Any, ...], list[list[int]]] = {}
-    limit = max(1, max_batch_size)
     rows: dict[tuple[Any, ...], int] = {}
     for position, arrays in enumerate(requests):
         key = tuple(tuple(arrays[name].shape[1:]) for name in arrays)
         count = batch_rows(arrays)
-        if key not in groups or rows[key] + count > limit:
+        if key not in groups or rows[key] + count > most_rows:
             groups.setdefault(key, []).append([])
             rows[key] = 0
         groups[key][-1].append(position)

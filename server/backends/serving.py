@@ -107,7 +107,7 @@ class RequestLoop:
     def _groups(self, arrays: Sequence[Mapping[str, Any]]) -> list[list[int]]:
         if self._settings.rows is not None:
             return [list(range(len(arrays)))] if arrays else []
-        return group_by_shape(arrays, self._settings.max_batch_size)
+        return group_by_shape(arrays, self._settings.most_joined)
 
     def _answer(self, requests: Sequence[_Accepted]) -> list[Any]:
         """Run a group and answer it; a failure is narrowed down to the request that causes it."""
