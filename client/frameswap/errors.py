@@ -135,6 +135,10 @@ _HTTP_PORT_SIGNS: Final = ("http1", "http 1", "http/1", "settings frame")
 """In gRPC's details when the other side speaks HTTP/1: Triton's port 8000, or a web server."""
 
 
+_MODEL_AWAY_SIGNS: Final = ("has no available versions", "is not healthy", "is not ready")
+"""In Triton's details while a model is unloaded, loaded again, or its process has died."""
+
+
 def from_status(
     code: grpc.StatusCode, details: str, *, address: str, doing: str, timeout_s: float | None = None
 ) -> FrameswapError:
@@ -149,6 +153,11 @@ def from_status(
     """
     kind = STATUS_ERRORS.get(code, ServerFault)
     text = " ".join(details.split()).rstrip(".") or code.name.lower().replace("_", " ")
+    if any(sign in text for sign in _MODEL_AWAY_SIGNS):
+        return ServerNotReady(
+            f"a model of the server at {address} went away {doing} ({text}): the server stops, or "
+            f"one of its processes died; try again, or look at its log"
+        )
     if kind is ServerTimeout:
         waited = f" within {timeout_s:g} s" if timeout_s is not None else " in time"
         return ServerTimeout(

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ from frameswap.errors import (
     BadOptions,
     NoFaceFound,
     ServerFault,
+    ServerNotReady,
+    ServerTimeout,
     ServerUnreachable,
     SeveralFacesFound,
 )
@@ -53,6 +56,7 @@ __all__ = ["FaceSwapper", "SwappedFrame"]
 
 DEFAULT_TIMEOUT_S: Final = 60.0
 DEFAULT_IN_FLIGHT: Final = 16
+_RETRY_PAUSE_S: Final = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +84,8 @@ class FaceSwapper:
             allows it, and gRPC otherwise; a name insists on that transport.
         in_flight: most requests that `stream` keeps under way.
         reconnect_s: how long to wait for a lost server to come back before giving up, in seconds;
-            its unanswered frames are then sent again, in order. 0 gives up at once.
+            its unanswered frames are then sent again, in order. 0 gives up at once. A request that
+            ran into `timeout_s` counts as lost too.
 
     Raises:
         ServerUnreachable, ServerTimeout, ServerNotReady: no ready server at that address.
@@ -278,9 +283,11 @@ class FaceSwapper:
             for waiting in window:
                 waiting.release()
 
-    def _await_server(self) -> None:
+    def _await_server(self, deadline_s: float) -> None:
         """Wait for a lost server; what it has then is looked up again."""
-        self._connection.wait_ready(self.reconnect_s)
+        # A server that is ready while one of its models is not would be asked without a pause.
+        time.sleep(_RETRY_PAUSE_S)
+        self._connection.wait_ready(max(0.0, deadline_s - time.monotonic()))
         self._ensembles.forget()
 
     def _output(self, outputs: Any, name: str) -> NDArray[Any]:
@@ -356,23 +363,31 @@ class _InFlight:
     def __init__(self, job: _Job, frame: Frame) -> None:
         self._job = job
         self._frame = frame
-        self._pending = job.submit(frame)
+        self._pending: PendingSwap | None = job.submit(frame)
 
     def result(self, *, copy: bool) -> SwappedFrame:
         swapper = self._job.swapper
+        deadline_s: float | None = None
         while True:
             try:
+                if self._pending is None:
+                    swapper._await_server(deadline_s or 0.0)
+                    self._pending = self._job.submit(self._frame)
                 return swapper._finish(self._frame, self._pending.result(), copy=copy)
-            except ServerUnreachable:
-                if swapper.reconnect_s <= 0.0:
+            except (ServerUnreachable, ServerNotReady, ServerTimeout):
+                now_s = time.monotonic()
+                if deadline_s is None:
+                    deadline_s = now_s + swapper.reconnect_s
+                if now_s >= deadline_s:
                     raise
             # A swap changes nothing on the server, so sending the frame again is safe.
-            self._pending.release()
-            swapper._await_server()
-            self._pending = self._job.submit(self._frame)
+            self.release()
+            self._pending = None
 
     def cancel(self) -> None:
-        self._pending.cancel()
+        if self._pending is not None:
+            self._pending.cancel()
 
     def release(self) -> None:
-        self._pending.release()
+        if self._pending is not None:
+            self._pending.release()

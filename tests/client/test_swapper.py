@@ -229,6 +229,40 @@ def test_a_server_that_comes_back_loses_and_doubles_no_frame() -> None:
         assert done == list(range(30))
 
 
+def test_a_model_that_is_away_for_a_while_is_waited_for(server: FakeServer) -> None:
+    failures = 3
+
+    def fail(value: int, context: grpc.ServicerContext) -> None:
+        nonlocal failures
+        if value == 2 and failures:
+            failures -= 1
+            context.abort(
+                grpc.StatusCode.NOT_FOUND,
+                "Request for unknown model: 'x' has no available versions",
+            )
+
+    with FaceSwapper(server.address, in_flight=4, reconnect_s=20) as swapper:
+        source = swapper.encode_source(PHOTO)
+        server.behavior.fail = fail
+        done: list[int] = []
+        collect(swapper.stream((make_frame(v) for v in range(8)), source), done)
+        assert done == list(range(8))
+        assert failures == 0
+
+
+@pytest.mark.parametrize(
+    "text", ["Stub process 'x' is not healthy.", "unknown model: 'x' has no available versions"]
+)
+def test_a_model_that_stays_away_is_given_up_in_time(server: FakeServer, text: str) -> None:
+    with FaceSwapper(server.address, reconnect_s=0.5) as swapper:
+        source = swapper.encode_source(PHOTO)
+        server.behavior.fail = lambda _, context: context.abort(grpc.StatusCode.INTERNAL, text)
+        started_s = time.monotonic()
+        with pytest.raises(ServerNotReady, match="went away while swapping a frame"):
+            swapper.swap(make_frame(1), source)
+        assert 0.5 <= time.monotonic() - started_s < 10
+
+
 def test_a_slow_server_runs_into_the_time_limit(server: FakeServer) -> None:
     with FaceSwapper(server.address, timeout_s=0.3) as swapper:
         source = swapper.encode_source(PHOTO)
