@@ -338,21 +338,9 @@ class EmbeddedServer:
         )
 
     def _check_loaded(self) -> None:
-        """Compare what the server says that it loaded with the variant's files."""
         client = self._client()
         try:
-            for name, wanted in self.repository.configs.items():
-                loaded = client.get_model_config(name).config
-                same = (
-                    loaded.backend == wanted.backend
-                    and dict(loaded.parameters) == dict(wanted.parameters)
-                    and loaded.max_batch_size == wanted.max_batch_size
-                )
-                if not same:
-                    raise StartError(
-                        f"the server has not loaded the variant {self.repository.variant!r} of "
-                        f"{name} that {self.repository.folder} holds."
-                    )
+            check_loaded(client, self.repository)
         except InferenceServerException as error:
             raise StartError(
                 f"the embedded server stopped answering: {error.message()}."

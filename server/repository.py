@@ -12,13 +12,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import tritonclient.grpc as triton_grpc
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from engines.check_plans import refused_plans
 from engines.manifest import server_versions
 from engines.variants import MODEL_FILENAMES
-from server.errors import RepositoryError
+from server.errors import RepositoryError, StartError
 
 BUILD_COMMAND = "python build_engines.py"
 DEFAULT_FILENAMES = {"onnxruntime": "model.onnx", "tensorrt": "model.plan"}
@@ -158,3 +159,24 @@ def write_overlay(
 
 def _version_folders(model: Path) -> Iterator[Path]:
     return (path for path in model.iterdir() if path.is_dir() and path.name.isdigit())
+
+
+def check_loaded(client: triton_grpc.InferenceServerClient, repository: Repository) -> None:
+    """Compare what a server says that it loaded with the variant's files.
+
+    Raises:
+        StartError: it loaded something else.
+        tritonclient.utils.InferenceServerException: it does not answer.
+    """
+    for name, wanted in repository.configs.items():
+        loaded = client.get_model_config(name).config
+        same = (
+            loaded.backend == wanted.backend
+            and dict(loaded.parameters) == dict(wanted.parameters)
+            and loaded.max_batch_size == wanted.max_batch_size
+        )
+        if not same:
+            raise StartError(
+                f"the server has not loaded the variant {repository.variant!r} of {name} that "
+                f"{repository.folder} holds."
+            )

@@ -21,6 +21,7 @@ from tritonclient.utils import InferenceServerException
 from server import shared_memory
 from server.errors import PortError, RepositoryError, ServerStoppedError, StartError
 from server.launcher import EmbeddedServer
+from server.repository import check_loaded, read_repository
 from server.server_log import HARMLESS
 from tests.server.asking import Asker
 from tests.server.tiny_models import TINY_MODELS, write_model, write_tiny_repository
@@ -148,6 +149,19 @@ def test_a_missing_repository_model_or_network_file_is_one_sentence(tmp_path: Pa
         RepositoryError, match=r"invert_i420/1/model.onnx is missing.*build_engines"
     ):
         EmbeddedServer(tmp_path).start()
+
+
+def test_a_config_that_changed_after_it_was_read_is_noticed(
+    tiny_server: EmbeddedServer, tmp_path: Path
+) -> None:
+    write_tiny_repository(tmp_path)
+    path = tmp_path / "invert_frame" / "configs" / "cpu.pbtxt"
+    path.write_text(path.read_text().replace('string_value: "64"', 'string_value: "32"'))
+    asker = Asker(tiny_server.grpc_url)
+    check_loaded(asker.client, tiny_server.repository)
+    with pytest.raises(StartError, match="not loaded the variant 'cpu' of invert_frame"):
+        check_loaded(asker.client, read_repository(tmp_path, "cpu"))
+    asker.client.close()
 
 
 def test_a_config_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
@@ -294,6 +308,7 @@ PARENT = """
 import sys, time
 from pathlib import Path
 from server.launcher import EmbeddedServer
+from server.repository import check_loaded, read_repository
 from server.server_log import HARMLESS
 server = EmbeddedServer(Path(sys.argv[1]), models=["invert_frame"])
 server.start()
