@@ -44,6 +44,8 @@ from server.launcher import EmbeddedServer
 ROOT: Final = Path(__file__).resolve().parent.parent
 SIZES: Final = {"360p": (640, 360), "720p": (1280, 720), "1080p": (1920, 1080)}
 SERVED: Final = ("swap_faces_i420", "encode_source_bgr")
+LAST_STEP: Final = "face_blender_i420"
+STATISTICS_S: Final = 5.0
 SOAK_FRAMES: Final = 10_000
 SOAK_CLIP_FRAMES: Final = 250
 SAMPLE_S: Final = 1.0
@@ -97,10 +99,20 @@ class ServerStages:
             if model.name not in SERVED
         }
 
-    def seconds(self) -> dict[str, float]:
-        """Seconds of inference of each model that ran; its name tells the mean batch as well."""
+    def seconds(self, frames: int) -> dict[str, float]:
+        """Seconds of inference of each model that ran; its name tells the mean batch as well.
+
+        Triton counts a request a moment after it has answered it: this waits, for STATISTICS_S at
+        most, until the ensemble's last step has counted `frames` rows.
+        """
+        deadline = time.monotonic() + STATISTICS_S
+        before = self._before.get(LAST_STEP, (0, 0, 0))[0]
+        while (after := self._read()).get(LAST_STEP, (0, 0, 0))[0] - before < frames:
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.01)
         stages = {}
-        for name, (rows, executions, nanoseconds) in sorted(self._read().items()):
+        for name, (rows, executions, nanoseconds) in sorted(after.items()):
             old_rows, old_executions, old_nanoseconds = self._before.get(name, (0, 0, 0))
             if executions > old_executions:
                 batch = (rows - old_rows) / (executions - old_executions)
@@ -108,12 +120,19 @@ class ServerStages:
         return stages
 
 
-def run_frameswap(server: str, target: Path, output: Path) -> JobReport:
+def cpu_seconds(server: EmbeddedServer) -> float:
+    """Processor time so far of this process and of the server with the models' processes."""
+    root = psutil.Process(server.pid)
+    times = [process.cpu_times() for process in (root, *root.children(recursive=True))]
+    return time.process_time() + sum(spent.user + spent.system for spent in times)
+
+
+def run_frameswap(server: EmbeddedServer, target: Path, output: Path) -> JobReport:
     """One job through the client library, exactly as `frameswap swap` does it."""
-    with FaceSwapper(server) as swapper:
+    with FaceSwapper(server.grpc_url) as swapper:
         source = swapper.encode_source(read_photo(SOURCE))
-        stages = ServerStages(server)
-        start = time.perf_counter()
+        stages = ServerStages(server.grpc_url)
+        start, cpu_start = time.perf_counter(), cpu_seconds(server)
         with VideoReader(target) as reader:
             options = replace(
                 SwapOptions(),
@@ -125,8 +144,8 @@ def run_frameswap(server: str, target: Path, output: Path) -> JobReport:
                 swapper, reader, [source], options, output, force=True, crf=CRF, preset=PRESET,
                 audio="copy", on_notes=lambda notes: None, on_frame=lambda done: None,
             )  # fmt: skip
-        seconds = time.perf_counter() - start
-    return JobReport(tally.frames, tally.faces, seconds, stages.seconds())
+        seconds, cpu_spent = time.perf_counter() - start, cpu_seconds(server) - cpu_start
+    return JobReport(tally.frames, tally.faces, seconds, cpu_spent, stages.seconds(tally.frames))
 
 
 def run_classic(target: Path, output: Path, detector: str, threads: int) -> JobReport:
@@ -240,12 +259,15 @@ def describe_memory(samples: list[MemorySample], rows: int = 20) -> str:
 
 
 def describe_table(comparisons: list[Comparison]) -> str:
-    """Frames a second of both sides, and their ratio, one line a size."""
-    lines = [f"{'size':>6s} {'frameswap':>12s} {'classic':>12s} {'ratio':>7s}"]
+    """Rates and processor time of both sides, and the ratio of the rates, one line a size."""
+    lines = [f"{'':7s} {'frames/s':^22s} {'':7s} {'CPU-ms a frame':^22s}"]
+    sides = f"{'frameswap':>11s} {'classic':>10s}"
+    lines.append(f"{'size':>7s} {sides} {'ratio':>7s} {sides}")
     for row in comparisons:
+        ours, classic = row.frameswap, row.classic
         lines.append(
-            f"{row.size:>6s} {row.frameswap.frame_rate:8.1f} fps {row.classic.frame_rate:8.1f} fps "
-            f"{row.ratio:7.2f}"
+            f"{row.size:>7s} {ours.frame_rate:11.1f} {classic.frame_rate:10.1f} {row.ratio:7.2f} "
+            f"{ours.cpu_ms_per_frame:11.1f} {classic.cpu_ms_per_frame:10.1f}"
         )
     return "\n".join(lines)
 
@@ -283,7 +305,7 @@ def plot_memory(samples: list[MemorySample], path: Path) -> None:
     figure.savefig(path)
 
 
-def _compare_sizes(args: argparse.Namespace, server: str, folder: Path) -> None:
+def _compare_sizes(args: argparse.Namespace, server: EmbeddedServer, folder: Path) -> None:
     comparisons = []
     for size in args.sizes:
         clip = make_clip(folder, size, args.frames)
@@ -351,7 +373,7 @@ def main(arguments: list[str] | None = None) -> int:
         if args.soak:
             _soak(args, server, folder)
         else:
-            _compare_sizes(args, server.grpc_url, folder)
+            _compare_sizes(args, server, folder)
     return 0
 
 
