@@ -41,6 +41,7 @@ from server.memory_plan import MemoryPlan, check_shared_memory, plan_memory
 from server.ports import choose_ports
 from server.repository import (
     Repository,
+    check_loaded,
     read_repository,
     refuse_foreign_plans,
     write_overlay,
