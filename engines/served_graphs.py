@@ -52,6 +52,7 @@ def served_graphs(
     skip_empty: bool,
     passes: Sequence[str] = PORTABLE_PASSES,
     runtime: Runtime = "tensorrt",
+    swapper_slots: int | None = None,
 ) -> Mapping[str, ServedGraph]:
     """Every model of `MODEL_SPECS` as `deployment` wants it.
 
@@ -62,9 +63,10 @@ def served_graphs(
             backend that drops empty slots before it calls the graph has no use for it.
         passes: rewrites of the swapper's network (`graphs.passes`).
         runtime: what the detector is written for; its answers are the same.
+        swapper_slots: K of the swapper, where the backend joins faces along the batch (1).
     """
     graphs = [_locator(deployment, runtime), _source_encoder(deployment), _recognizer(deployment)]
-    graphs.append(_swapper(deployment, skip_empty=skip_empty, passes=passes))
+    graphs.append(_swapper(deployment, skip_empty=skip_empty, passes=passes, slots=swapper_slots))
     for pixel in FRAME_FORMATS:
         graphs.append(_detector(deployment, pixel, runtime))
         graphs.append(_blender(deployment, pixel, region_only=region_only))
@@ -134,7 +136,9 @@ def _source_encoder(deployment: Deployment) -> ServedGraph:
     return ServedGraph(model="source_encoder", settings=settings, weights=weights, author=author)
 
 
-def _swapper(deployment: Deployment, *, skip_empty: bool, passes: Sequence[str]) -> ServedGraph:
+def _swapper(
+    deployment: Deployment, *, skip_empty: bool, passes: Sequence[str], slots: int | None
+) -> ServedGraph:
     swapper, boost = deployment.swapper, deployment.pixel_boost
 
     def author(load: LoadNetwork) -> onnx.ModelProto:
@@ -143,7 +147,12 @@ def _swapper(deployment: Deployment, *, skip_empty: bool, passes: Sequence[str])
         else:
             network = load(swapper.weight)
         return face_swapper.build(
-            swapper, network, pixel_boost=boost, skip_empty=skip_empty, passes=passes
+            swapper,
+            network,
+            pixel_boost=boost,
+            skip_empty=skip_empty,
+            passes=passes,
+            slots=slots,
         )
 
     weights = () if swapper.weight is None else (swapper.weight,)
@@ -153,6 +162,7 @@ def _swapper(deployment: Deployment, *, skip_empty: bool, passes: Sequence[str])
             **_swapper_settings(deployment),
             "skip empty": str(skip_empty),
             "passes": " ".join(passes),
+            "slots": "free" if slots is None else str(slots),
         },
         weights=weights,
         author=author,
