@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -25,12 +25,14 @@ def embedded_server(
     models: Sequence[str],
     frame_size: tuple[int, int],
     requests_in_flight: int,
+    on_start: Callable[[], None],
 ) -> Iterator[str]:
     """Run a server for the time of a job.
 
     Args:
         repository: the model repository; None takes the one beside the deployment side's code.
         frame_size: width and height that the server plans its memory for, pixels.
+        on_start: called before the start, which takes seconds.
 
     Yields:
         HOST:PORT of its gRPC endpoint.
@@ -44,6 +46,7 @@ def embedded_server(
             "no embedded server is installed beside this client: give the address of a running "
             "one with --server HOST:PORT, or install the whole project from its checkout"
         )
+    on_start()
     kind: Any = found[0].load()
     package = found[0].module.partition(".")[0]
     if repository is None:

@@ -246,7 +246,6 @@ def _connect(
     address = arguments.server
     in_flight = arguments.window or (_EMBEDDED_IN_FLIGHT if address is None else DEFAULT_IN_FLIGHT)
     if address is None:
-        _tell(["starting the embedded server"])
         address = stack.enter_context(
             embedded_server(
                 arguments.repository,
@@ -254,6 +253,7 @@ def _connect(
                 models=[SWAP_MODELS[pixel], ENCODE_MODEL],
                 frame_size=frame_size,
                 requests_in_flight=in_flight,
+                on_start=lambda: _tell(["starting the embedded server"]),
             )
         )
     swapper = stack.enter_context(

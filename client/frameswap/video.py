@@ -117,6 +117,8 @@ class VideoReader:
             self.orientation = Orientation.from_matrix(self.display_matrix)
             self.height, self.width = self._first.height, self._first.width
             self._target_format = self._choose_format(self._first)
+            if self._first.interlaced_frame:
+                self.notes.append("interlaced video is swapped and written frame by frame")
         except BaseException:
             self.container.close()
             raise
@@ -199,10 +201,6 @@ class VideoReader:
         if not pictures:
             kinds = sorted({stream.type for stream in self.container.streams}) or ["nothing"]
             raise UnreadableFile(f"{self.path} has no video stream (it has {', '.join(kinds)})")
-        if len(pictures) > 1:
-            self.notes.append(
-                f"{self.path.name} has {len(pictures)} video streams: the first is used"
-            )
         if pictures[0].codec_context is None:
             raise UnreadableFile(f"{self.path} has video of a codec that FFmpeg does not know")
         return pictures[0]

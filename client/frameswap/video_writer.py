@@ -84,6 +84,7 @@ class VideoWriter:
                 self._stream = self._add_video(crf, preset)
                 self._add_audio(audio)
                 self._add_subtitles()
+                self._note_what_is_left_out()
                 self._container.metadata.update(
                     mark_video_metadata(reader.container.metadata, swapper)
                 )
@@ -210,6 +211,23 @@ class VideoWriter:
             copy.metadata.update(stream.metadata)
             copy.disposition = stream.disposition
             self._copies[stream.index] = copy
+
+    def _note_what_is_left_out(self) -> None:
+        streams = self._reader.container.streams
+        kinds = {
+            "data": [stream for stream in streams if stream.type == "data"],
+            "attached": [stream for stream in streams if stream.type == "attachment"],
+            "further video": [
+                stream for stream in streams.video if stream.index != self._reader.stream.index
+            ],
+        }
+        found = [
+            f"{len(streams)} {kind} stream{'s' if len(streams) > 1 else ''}"
+            for kind, streams in kinds.items()
+            if streams
+        ]
+        if found:
+            self.notes.append(f"left out of the input: {', '.join(found)}")
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

@@ -461,7 +461,8 @@ def test_an_embedded_server_that_is_not_installed_is_explained(
         "swap", "--source", photo, "--target", clip, "--output", tmp_path / "out.mp4"
     )
     assert code == 1
-    assert "no embedded server is installed beside this client" in err
+    assert err.startswith("frameswap: no embedded server is installed beside this client")
+    assert len(err.splitlines()) == 1
     assert "--server HOST:PORT" in err
 
 

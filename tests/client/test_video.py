@@ -326,6 +326,33 @@ def test_hdr_is_refused_with_a_reason(tmp_path: Path, transfer: int, name: str) 
         VideoReader(path)
 
 
+def test_streams_that_are_left_out_are_said(tmp_path: Path) -> None:
+    path = tmp_path / "in.mkv"
+    with av.open(str(path), "w") as container:
+        container.add_attachment("font.ttf", "font/ttf", b"not a font")
+        streams = [container.add_stream("libx264", rate=30) for _ in range(2)]
+        for stream in streams:
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for index in range(3):
+            for stream in streams:
+                frame = av.VideoFrame.from_ndarray(picture(index, 64, 48), format="rgb24")
+                frame.pts, frame.time_base = index, Fraction(1, 30)
+                container.mux(stream.encode(frame.reformat(format="yuv420p")))
+        for stream in streams:
+            container.mux(stream.encode(None))
+    assert copy_video(path, tmp_path / "out.mp4") == [
+        "left out of the input: 1 attached stream, 1 further video stream"
+    ]
+    assert len(read_contents(tmp_path / "out.mp4").frames) == 3
+
+
+def test_interlaced_video_is_said(tmp_path: Path) -> None:
+    options = {"preset": "ultrafast", "x264-params": "interlaced=1"}
+    path = write_clip(tmp_path / "in.mp4", Clip(options=options, frames=4, audio=None))
+    notes = copy_video(path, tmp_path / "out.mp4")
+    assert notes == ["interlaced video is swapped and written frame by frame"]
+
+
 def test_a_cover_picture_is_not_the_video(tmp_path: Path) -> None:
     path = tmp_path / "sound.m4a"
     with av.open(str(path), "w", format="mp4") as container:
