@@ -249,10 +249,6 @@ class EmbeddedServer:
         finally:
             client.close()
 
-    def describe_end(self) -> str:
-        """Return why the server ended by itself, as far as its log tells."""
-        return self._failure()
-
     @property
     def local_grpc_url(self) -> str:
         """Where this machine reaches the server, which may listen on all addresses."""
@@ -274,7 +270,7 @@ class EmbeddedServer:
             if self._wait_until_ready():
                 return
             log = self._read_log()
-            reason = self._failure()
+            reason = self.describe_end()
             self._end_keeper()
             if not says_address_in_use(log):
                 raise StartError(f"the embedded server did not start: {reason}.")
@@ -358,7 +354,8 @@ class EmbeddedServer:
         except OSError:
             return ""
 
-    def _failure(self) -> str:
+    def describe_end(self) -> str:
+        """Return why the server ended by itself, as far as its log tells."""
         if self._keeper is None or self._scratch is None:
             return "it is not running"
         status = self._keeper.poll()
