@@ -113,13 +113,19 @@ def build(
         else:
             rows = op.Mul(_reverse_channels(op, rows), 255.0)
     if region_only:
-        swapped = blend_regions(
-            author, frame, rows, solid, warps, shown, offset, box_mask_profile(crop_size)
-        )
+        with author.scope("preprocess"):
+            mask = op.Mul(solid, constant(op, _box_mask(crop_size)))
+        swapped = blend_regions(author, frame, rows, mask, warps, shown, offset, crop_size)
     else:
         swapped = _blend_whole(author, frame, rows, solid, warps, shown, offset, crop_size)
     author.output(swapped, frame_spec(SWAPPED_FRAME, frame_format))
     return author.finish()
+
+
+def _box_mask(size: int) -> npt.NDArray[np.float32]:
+    """The mask of one crop, [1, 1, 1, S, S]."""
+    profile = box_mask_profile(size)
+    return np.outer(profile, profile)[None, None, None].astype(np.float32)
 
 
 def _wants_options(frame_format: FrameFormat) -> bool:
@@ -171,8 +177,7 @@ def _blend_whole(
     """Every pixel of every row, one slot after the other."""
     op: Op = author.op
     with author.scope("preprocess"):
-        profile = box_mask_profile(crop_size)
-        mask = constant(op, np.outer(profile, profile)[None, None, None].astype(np.float32))
+        mask = constant(op, _box_mask(crop_size))
         gate = op.Unsqueeze(to_float(op, shown), [2, 3, 4])
         # One more pixel all around, the edge repeated and the mask 0: whatever lies farther out
         # reads this border, so that one lookup serves colours and mask alike.
