@@ -30,7 +30,7 @@ soak: $(VENV)/test.stamp ## The long tests
 
 bench: $(VENV)/bench.stamp ## Measure whole jobs beside the classic per-frame pipeline
 	@$(BIN)/python build_engines.py --target cpu
-	@$(BIN)/python -m bench.cpu_compare $(BENCH_ARGS)
+	@$(BIN)/python -m bench $(BENCH_ARGS)
 
 lock: $(VENV)/made.stamp ## Write requirements/*.lock again (UPGRADE=1: take the newest versions)
 	@$(PIP) --require-hashes -r requirements/uv.lock
