@@ -30,7 +30,7 @@ from typing import Final
 import av
 import numpy as np
 import psutil
-from frameswap import FaceSwapper, SwapOptions
+from frameswap import FaceSwapper, FrameswapError, SwapOptions
 from frameswap.swap_job import swap_video as swap_on_server
 from frameswap.video import VideoReader
 from tritonclient import grpc as triton_grpc
@@ -39,6 +39,8 @@ from bench import classic_pipeline
 from bench.classic_pipeline import CRF, PRESET, JobReport, describe_report
 from demo.make_clip import clip_of, write_clip
 from demo.photos import photo_path, read_photo
+from graphs.weights import WeightsError
+from server.errors import ServerError
 from server.launcher import EmbeddedServer
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -347,7 +349,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=0, help="of the classic way's sessions")
     parser.add_argument(
         "--detector", choices=classic_pipeline.CLASSIC_DETECTORS, default="yunet",
-        help="of both sides (scrfd_2.5g: its weights must be there)",
+        help="of both sides",
+    )  # fmt: skip
+    parser.add_argument(
+        "--accept-licence", action="store_true",
+        help="the licence of that detector's weights fits your use: fetch what is missing",
     )  # fmt: skip
     parser.add_argument("--soak", action="store_true", help="memory over one long job instead")
     parser.add_argument("--soak-frames", type=int, default=SOAK_FRAMES)
@@ -356,24 +362,37 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _build(args: argparse.Namespace, repository: Path) -> None:
+    command = [
+        "build_engines.py", "--target", "cpu", "--detector", args.detector,
+        "--repository", str(repository), *(["--accept-licence"] * args.accept_licence),
+        "--models", "face_locator_bgr", "source_encoder", "face_detector_i420",
+        "face_swapper", "face_blender_i420",
+    ]  # fmt: skip
+    subprocess.run([sys.executable, *command], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; see the module's head."""
+    """Command line; see the module's head. 0, or 1 after one sentence."""
     args = _parser().parse_args(arguments)
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="frameswap-bench-")))
-        repository = folder / "model_repository"
-        build = [
-            "build_engines.py", "--target", "cpu", "--detector", args.detector,
-            "--repository", str(repository), "--accept-licence", "--models",
-            "face_locator_bgr", "source_encoder", "face_detector_i420", "face_swapper",
-            "face_blender_i420",
-        ]  # fmt: skip
-        subprocess.run([sys.executable, *build], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-        server = stack.enter_context(EmbeddedServer(repository, variant="cpu", models=SERVED))
-        if args.soak:
-            _soak(args, server, folder)
-        else:
-            _compare_sizes(args, server, folder)
+    try:
+        with ExitStack() as stack:
+            scratch = tempfile.TemporaryDirectory(prefix="frameswap-bench-")
+            folder = Path(stack.enter_context(scratch))
+            repository = folder / "model_repository"
+            _build(args, repository)
+            server = stack.enter_context(EmbeddedServer(repository, variant="cpu", models=SERVED))
+            if args.soak:
+                _soak(args, server, folder)
+            else:
+                _compare_sizes(args, server, folder)
+    except subprocess.CalledProcessError as error:
+        program = next(word for word in error.cmd[1:] if not word.startswith("-"))
+        print(f"bench: {program} exited with {error.returncode}", file=sys.stderr)
+        return 1
+    except (ServerError, FrameswapError, WeightsError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -93,3 +93,13 @@ def test_memory_is_sampled_over_a_real_job(
     assert max(sample["client_mib"] for sample in samples) > 20  # a Python with NumPy
     assert max(sample["server_mib"] for sample in samples) > 100  # Triton and its models' processes
     assert "client MiB" in capsys.readouterr().out
+
+
+def test_missing_weights_end_it_with_a_sentence(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FRAMESWAP_CACHE", str(tmp_path))
+    assert main(["--detector", "scrfd_2.5g"]) == 1
+    told = capfd.readouterr().err
+    assert "--accept-licence" in told  # build_engines.py's own sentence
+    assert told.splitlines()[-1] == "bench: build_engines.py exited with 1"
