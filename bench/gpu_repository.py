@@ -18,13 +18,13 @@ from typing import Final
 import onnx
 
 from bench import random_inswapper
+from engines.build import network_passes
 from engines.deployment import Deployment
 from engines.precision import to_fp16
 from engines.publish import Repository
 from engines.served_graphs import served_graphs
-from engines.variants import MODEL_FILENAMES, HostOptions, Limits, Variant
+from engines.variants import MODEL_FILENAMES, CudaOptions, HostOptions, Limits, Variant
 from graphs import weights
-from graphs.passes import CHANNELS_LAST_PASSES, PORTABLE_PASSES
 from graphs.recognizers import RECOGNIZERS
 from graphs.swappers import SWAPPERS
 
@@ -58,7 +58,6 @@ def build(
     max_batch_size: int = 8,
 ) -> Deployment:
     """Write the repository; what lies there already is overwritten."""
-    host = host or HostOptions(cuda_graphs=variant == "cuda")
     wanted = deployment(pixel_boost=pixel_boost)
     repository = Repository(root)
     repository.complete()
@@ -66,8 +65,7 @@ def build(
         wanted,
         region_only=variant == "cpu",
         skip_empty=False,
-        swapper_slots=1 if host.cuda_graphs else None,
-        passes=CHANNELS_LAST_PASSES if variant == "cuda" else PORTABLE_PASSES,
+        passes=network_passes(variant),
     )
     for model in MODELS:
         graph = graphs[model].author(load_network)
@@ -76,7 +74,7 @@ def build(
         data = graph.SerializeToString(deterministic=True)
         repository.publish(model, MODEL_FILENAMES[variant], data, recipe={"bench": precision})
     limits = Limits(max_batch_size=max_batch_size, max_faces=4)
-    repository.write_variant(variant, wanted, limits=limits, host=host)
+    repository.write_variant(variant, wanted, limits=limits, host=host or HostOptions())
     return wanted
 
 
@@ -96,6 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         precision=options.precision,
         variant=options.variant,
         pixel_boost=options.pixel_boost,
+        host=HostOptions(cuda=CudaOptions()),
     )
     print(f"{options.repository}: {time.perf_counter() - start:.0f} s")
     return 0

@@ -270,7 +270,6 @@ def target_graphs(request: BuildRequest) -> Mapping[str, ServedGraph]:
         skip_empty=request.target == "tensorrt",
         passes=network_passes(request.target),
         runtime="onnxruntime" if request.target == "cpu" else "tensorrt",
-        swapper_slots=1 if request.target == "cuda" and request.host.cuda_graphs else None,
     )
 
 

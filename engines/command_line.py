@@ -174,10 +174,6 @@ def _add_onnxruntime(group: argparse._ArgumentGroup) -> None:
         help="how convolution algorithms are chosen (default: %(default)s)",
     )  # fmt: skip
     group.add_argument(
-        "--cuda-graphs", action="store_true",
-        help="capture the swapper's CUDA graphs (for this project's own server)",
-    )
-    group.add_argument(
         "--tensorrt-provider", action="store_true",
         help="let ONNX Runtime's TensorRT provider run what it can, with its engines in --cache",
     )  # fmt: skip
@@ -239,7 +235,6 @@ def _host_options(options: argparse.Namespace) -> HostOptions:
         ),
         tensorrt_cache=str(cache) if options.tensorrt_provider else None,
         onnx_until_plan=options.onnx_until_plan,
-        cuda_graphs=options.cuda_graphs,
     )
 
 

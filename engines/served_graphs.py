@@ -52,7 +52,6 @@ def served_graphs(
     skip_empty: bool,
     passes: Sequence[str] = PORTABLE_PASSES,
     runtime: Runtime = "tensorrt",
-    swapper_slots: int | None = None,
 ) -> Mapping[str, ServedGraph]:
     """Every model of `MODEL_SPECS` as `deployment` wants it.
 
@@ -63,10 +62,9 @@ def served_graphs(
             backend that drops empty slots before it calls the graph has no use for it.
         passes: rewrites of the swapper's network (`graphs.passes`).
         runtime: what the detector is written for; its answers are the same.
-        swapper_slots: K of the swapper, where the backend joins faces along the batch (1).
     """
     graphs = [_locator(deployment, runtime), _source_encoder(deployment), _recognizer(deployment)]
-    graphs.append(_swapper(deployment, skip_empty=skip_empty, passes=passes, slots=swapper_slots))
+    graphs.append(_swapper(deployment, skip_empty=skip_empty, passes=passes))
     for pixel in FRAME_FORMATS:
         graphs.append(_detector(deployment, pixel, runtime))
         graphs.append(_blender(deployment, pixel, region_only=region_only))
@@ -136,9 +134,7 @@ def _source_encoder(deployment: Deployment) -> ServedGraph:
     return ServedGraph(model="source_encoder", settings=settings, weights=weights, author=author)
 
 
-def _swapper(
-    deployment: Deployment, *, skip_empty: bool, passes: Sequence[str], slots: int | None
-) -> ServedGraph:
+def _swapper(deployment: Deployment, *, skip_empty: bool, passes: Sequence[str]) -> ServedGraph:
     swapper, boost = deployment.swapper, deployment.pixel_boost
 
     def author(load: LoadNetwork) -> onnx.ModelProto:
@@ -147,12 +143,7 @@ def _swapper(
         else:
             network = load(swapper.weight)
         return face_swapper.build(
-            swapper,
-            network,
-            pixel_boost=boost,
-            skip_empty=skip_empty,
-            passes=passes,
-            slots=slots,
+            swapper, network, pixel_boost=boost, skip_empty=skip_empty, passes=passes
         )
 
     weights = () if swapper.weight is None else (swapper.weight,)
@@ -162,7 +153,6 @@ def _swapper(
             **_swapper_settings(deployment),
             "skip empty": str(skip_empty),
             "passes": " ".join(passes),
-            "slots": "free" if slots is None else str(slots),
         },
         weights=weights,
         author=author,

@@ -6,7 +6,6 @@ No frame goes in, so requests of every resolution and pixel format share a batch
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import onnx
@@ -32,7 +31,6 @@ def build(
     pixel_boost: int = 1,
     passes: Sequence[str] = (),
     skip_empty: bool = True,
-    slots: int | None = None,
 ) -> onnx.ModelProto:
     """The served model: `crops`, `source`, `faces` -> `swapped_crops`.
 
@@ -48,8 +46,6 @@ def build(
         skip_empty: do not run the network for a batch without any face. Costs one look at a
             scalar from the host where the runtime branches there (ONNX Runtime on a GPU), so a
             backend that drops empty slots itself wants it off.
-        slots: a fixed K, for a backend that joins faces along the batch (K = 1): the graph then
-            has no arithmetic on shapes, which a captured CUDA graph does not allow.
 
     Returns:
         A model with inputs `crops` [B, K, 3, bS, bS] float32 RGB in [0, 1], `source` [B, K, D]
@@ -67,12 +63,11 @@ def build(
     author = GraphAuthor("face_swapper")
     op: Op = author.op
     side = swapper.crop_size * pixel_boost
-    count: int | str = "K" if slots is None else slots
-    crops = author.input(TensorSpec(CROPS.name, CROPS.dtype, (count, 3, side, side)))
-    source = author.input(TensorSpec(SOURCE.name, SOURCE.dtype, (count, swapper.source_length)))
+    crops = author.input(TensorSpec(CROPS.name, CROPS.dtype, ("K", 3, side, side)))
+    source = author.input(TensorSpec(SOURCE.name, SOURCE.dtype, ("K", swapper.source_length)))
     faces = author.input(FACES)
     with author.scope("preprocess"):
-        occupied = _occupied_slots(op, crops, faces, slots)
+        occupied = _occupied_slots(op, crops, faces)
         target = _normalize(op, _interleave(op, crops, swapper.crop_size, pixel_boost), swapper)
         rows = _source_rows(op, source, swapper, emap, pixel_boost)
     feeds = {"target": target, "source": rows}
@@ -84,11 +79,10 @@ def build(
     with author.scope("postprocess"):
         if swapper.denormalize:
             output = op.Add(op.Mul(output, _channels(op, swapper.std)), _channels(op, swapper.mean))
-        shape = op.Shape(crops) if slots is None else [-1, slots, 3, side, side]
-        swapped = _deinterleave(op, op.Clip(output, 0.0, 1.0), shape, swapper, pixel_boost)
+        swapped = _deinterleave(op, op.Clip(output, 0.0, 1.0), crops, swapper, pixel_boost)
         # Where, not a product with 0: a NaN in an empty slot must not leave it.
         swapped = op.Where(op.Unsqueeze(occupied, [2, 3, 4]), swapped, 0.0)
-    spec = TensorSpec(SWAPPED_CROPS.name, SWAPPED_CROPS.dtype, (count, 3, side, side))
+    spec = TensorSpec(SWAPPED_CROPS.name, SWAPPED_CROPS.dtype, ("K", 3, side, side))
     author.output(swapped, spec)
     author.metadata({"swapper": swapper.name, "pixel_boost": str(pixel_boost)})
     return author.finish()
@@ -138,12 +132,12 @@ def _row_shape(value: onnx.ValueInfoProto) -> list[int]:
     return [dim.dim_value for dim in value.type.tensor_type.shape.dim][1:]
 
 
-def _occupied_slots(op: Op, crops: ir.Value, faces: ir.Value, slots: int | None) -> ir.Value:
+def _occupied_slots(op: Op, crops: ir.Value, faces: ir.Value) -> ir.Value:
     """Whether slot k has a face: bool [B, K]. A NaN score is none."""
-    last: Any = [slots, SCORE_COLUMN + 1]
-    if slots is None:
-        last = op.Concat(op.Shape(crops, start=1, end=2), [SCORE_COLUMN + 1], axis=0)
-    scores = op.Slice(faces, [0, SCORE_COLUMN], last, [1, 2])
+    slots = op.Shape(crops, start=1, end=2)
+    scores = op.Slice(
+        faces, [0, SCORE_COLUMN], op.Concat(slots, [SCORE_COLUMN + 1], axis=0), [1, 2]
+    )
     return op.Greater(op.Squeeze(scores, [2]), 0.0)
 
 
@@ -158,13 +152,15 @@ def _interleave(op: Op, crops: ir.Value, size: int, boost: int) -> ir.Value:
     return op.Reshape(op.Transpose(split, perm=[0, 3, 5, 1, 2, 4]), [-1, 3, size, size])
 
 
-def _deinterleave(op: Op, output: ir.Value, shape: Any, swapper: Swapper, boost: int) -> ir.Value:
-    """The inverse of `_interleave`, in the crops' shape (a value, or its numbers)."""
+def _deinterleave(
+    op: Op, output: ir.Value, crops: ir.Value, swapper: Swapper, boost: int
+) -> ir.Value:
+    """The inverse of `_interleave`, in the shape of `crops`."""
     size = swapper.crop_size
     if boost > 1:
         split = op.Reshape(output, [-1, boost, boost, 3, size, size])
         output = op.Transpose(split, perm=[0, 3, 4, 1, 5, 2])
-    return op.Reshape(output, shape)
+    return op.Reshape(output, op.Shape(crops))
 
 
 def _channels(op: Op, values: Triple) -> ir.Value:

@@ -291,9 +291,7 @@ def test_plans_of_several_gpus_are_named_by_compute_capability() -> None:
 
 def test_the_cuda_variant_lists_its_providers_in_order() -> None:
     host = variants.HostOptions(
-        cuda=variants.CudaOptions(gpu_mem_limit=4 << 30),
-        tensorrt_cache="/cache/trt",
-        cuda_graphs=True,
+        cuda=variants.CudaOptions(gpu_mem_limit=4 << 30), tensorrt_cache="/cache/trt"
     )
     config = variants.make_variant(
         BASES["face_swapper"],

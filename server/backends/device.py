@@ -138,12 +138,6 @@ class DeviceMemory:
         source = self._cupy.ascontiguousarray(source)
         target.data.copy_from_device_async(source.data, source.nbytes, self._stream)
 
-    def duplicate(self, array: Any) -> Any:
-        """Return a copy of a device array."""
-        copy = self._cupy.empty(array.shape, array.dtype)
-        self.put(copy, array)
-        return copy
-
     def zeros(self, shape: Sequence[int], like: Any) -> Any:
         return self._cupy.zeros(tuple(shape), like.dtype)
 

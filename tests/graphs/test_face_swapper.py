@@ -279,16 +279,3 @@ def test_a_real_compiler_takes_the_graph(name: str, boost: int) -> None:
         compute_capabilities=["8.9"],
     )
     assert len(plan.data) > 1000
-
-
-def test_a_fixed_slot_answers_as_a_free_one_without_arithmetic_on_shapes() -> None:
-    row, network = SWAPPERS["inswapper_128"], swapper_network("inswapper_128")
-    request = make_request("inswapper_128", [[0.9], [0.0], [0.5]])
-    models = [
-        face_swapper.build(row, network, skip_empty=False, slots=slots) for slots in (None, 1)
-    ]
-    answers = [open_session(model).run(None, request)[0] for model in models]
-    np.testing.assert_array_equal(answers[0], answers[1])
-    operators = [{node.op_type for node in model.graph.node} for model in models]
-    assert "Shape" in operators[0]
-    assert "Shape" not in operators[1]

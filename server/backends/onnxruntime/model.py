@@ -18,9 +18,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import onnxruntime as ort
 import triton_python_backend_utils as pb_utils
@@ -73,67 +72,6 @@ class DeviceNetwork:
         }
 
 
-@dataclass
-class _Captured:
-    """What one batch size replays: a binding on arrays that never move, and the graph's own id."""
-
-    binding: Any
-    options: ort.RunOptions
-    inputs: dict[str, Any]
-    outputs: dict[str, Any]
-
-
-class CapturedNetwork(DeviceNetwork):
-    """A session that captures one CUDA graph a batch size, and replays it.
-
-    A graph remembers addresses, so requests are copied into buffers of their own and results out
-    of them: a few megabytes on the device, for hundreds of kernel launches saved.
-
-    Source: ONNX Runtime's documentation, "CUDA Execution Provider", CUDA graphs (multi-graph
-    capture by `gpu_graph_id`).
-    """
-
-    def __init__(self, session: ort.InferenceSession, memory: DeviceMemory) -> None:
-        super().__init__(session, memory)
-        self._captured: dict[int, _Captured] = {}
-
-    def run(self, inputs: Mapping[str, Any], outputs: Sequence[str], rows: int) -> dict[str, Any]:
-        """Run device arrays; the outputs are copies that the next run leaves alone."""
-        size = int(next(iter(inputs.values())).shape[0])
-        graph = self._captured.get(size)
-        if graph is None:
-            graph = self._captured[size] = self._capture(inputs, outputs, size)
-        for name, array in inputs.items():
-            self._memory.put(graph.inputs[name], array)
-        self._session.run_with_iobinding(graph.binding, graph.options)
-        return {name: self._memory.duplicate(graph.outputs[name]) for name in outputs}
-
-    def _capture(self, inputs: Mapping[str, Any], outputs: Sequence[str], size: int) -> _Captured:
-        device = self._memory.device_id
-        found = self._uncaptured(inputs, outputs)
-        binding, options = self._session.io_binding(), ort.RunOptions()
-        options.add_run_config_entry("gpu_graph_id", str(size))
-        options.add_run_config_entry("disable_synchronize_execution_providers", "1")
-        kept_inputs = {name: self._memory.duplicate(array) for name, array in inputs.items()}
-        kept_outputs = {name: self._memory.duplicate(array) for name, array in found.items()}
-        for name, array in kept_inputs.items():
-            binding.bind_input(name, "cuda", device, array.dtype.type, array.shape, array.data.ptr)
-        for name, array in kept_outputs.items():
-            binding.bind_output(name, "cuda", device, array.dtype.type, array.shape, array.data.ptr)
-        return _Captured(binding, options, kept_inputs, kept_outputs)
-
-    def _uncaptured(self, inputs: Mapping[str, Any], outputs: Sequence[str]) -> dict[str, Any]:
-        """One run without a graph, which tells the outputs' shapes."""
-        # -1: ONNX Runtime's own word for a run that is neither captured nor replayed
-        self._run_options.add_run_config_entry("gpu_graph_id", "-1")
-        return super().run(inputs, outputs, 0)
-
-
-WARM_RUNS: Final = 3
-"""The first run of a shape searches kernels and allocates, the second captures, the third replays
-what requests will replay."""
-
-
 class TritonPythonModel:
     """The class that Triton's Python backend looks for."""
 
@@ -179,16 +117,11 @@ class TritonPythonModel:
             # What TensorRT does not take runs on the same device.
             providers.append(provider_entry("cuda", {}, device_id, memory.stream_ptr))
         session = load_session(path, settings, [*providers, "CPUExecutionProvider"])
-        captures = any(
-            entry.get("parameters", {}).get("enable_cuda_graph") == "1" for entry in entries
-        )
-        network = (CapturedNetwork if captures else DeviceNetwork)(session, memory)
+        network = DeviceNetwork(session, memory)
         sizes = padded_sizes(settings)
         memory.begin()
         for rows in sizes:
-            warm = warm_inputs(settings, rows, memory)
-            for _ in range(WARM_RUNS if captures else 1):
-                network.run(warm, settings.computed_outputs, rows)
+            network.run(warm_inputs(settings, rows, memory), settings.computed_outputs, rows)
         memory.finish()
         self._loop = RequestLoop(
             settings, network, memory, pb_utils, padded_rows=row_padding(sizes)
