@@ -55,7 +55,7 @@ def build(
     variant: Variant = "cuda",
     pixel_boost: int = 1,
     host: HostOptions | None = None,
-    max_batch_size: int = 8,
+    max_batch_size: int = 16,
 ) -> Deployment:
     """Write the repository; what lies there already is overwritten."""
     wanted = deployment(pixel_boost=pixel_boost)

@@ -115,12 +115,15 @@ class CudaOptions:
     cudnn_conv_algo_search: str = "EXHAUSTIVE"
     do_copy_in_default_stream: str = "1"
 
-    def parameters(self, *, channels_last: bool = False, graphs: bool = False) -> dict[str, str]:
+    def parameters(self, *, channels_last: bool = False) -> dict[str, str]:
         """As the accelerator's parameters in a config.
+
+        CUDA graphs are left alone: a captured graph reads pointer tables of batched matrix
+        products from host memory that ONNX Runtime 1.31 gives to others after the run, so a
+        second captured size made the first one's replay fail (H100: launch failure).
 
         Args:
             channels_last: the network was rewritten for it (`graphs.passes`).
-            graphs: capture a CUDA graph of each batch size.
         """
         values = {
             "arena_extend_strategy": self.arena_extend_strategy,
@@ -131,8 +134,6 @@ class CudaOptions:
             values["gpu_mem_limit"] = str(self.gpu_mem_limit)
         if channels_last:
             values |= {"prefer_nhwc": "1", "fuse_conv_bias": "1"}
-        if graphs:
-            values["enable_cuda_graph"] = "1"
         return values
 
 
@@ -145,8 +146,6 @@ class HostOptions:
         which divides the cores that the process may use.
     graph_level: ONNX Runtime's graph optimisation, as its Triton backend numbers it: 0 all,
         1 extended, -1 basic. All is what every measurement here was made with.
-    cuda_graphs: replay the swapper's captured CUDA graphs (H100, batch 16: 1157 faces/s with them;
-        about 6 % more at batch 8); a graph's memory stays reserved.
     tensorrt_cache: folder where ONNX Runtime's TensorRT provider keeps its engines; None leaves
         that provider out, because it builds an engine for each new shape while requests wait.
     plan_filenames: model -> compute capability ("8.9") -> plan file, for the `tensorrt` variant.
@@ -158,7 +157,6 @@ class HostOptions:
     intra_op_thread_count: int | None = None
     graph_level: int = 0
     cuda: CudaOptions = CudaOptions()
-    cuda_graphs: bool = True
     tensorrt_cache: str | None = None
     plan_filenames: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     onnx_until_plan: bool = False
@@ -266,7 +264,7 @@ def _set_backend(
         cuda = accelerators.add(name="cuda")
         # Both are measured for this architecture alone; fused biases fail on some convolutions.
         known = config.name == "face_swapper" and deployment.swapper.project_identity
-        options = host.cuda.parameters(channels_last=known, graphs=known and host.cuda_graphs)
+        options = host.cuda.parameters(channels_last=known)
         for key, value in options.items():
             cuda.parameters[key] = value
     if variant == "rtx":

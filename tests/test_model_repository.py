@@ -310,7 +310,6 @@ def test_the_cuda_variant_lists_its_providers_in_order() -> None:
         "gpu_mem_limit": str(4 << 30),
         "prefer_nhwc": "1",
         "fuse_conv_bias": "1",
-        "enable_cuda_graph": "1",
     }
 
 
@@ -318,14 +317,14 @@ def test_the_cuda_variant_lists_its_providers_in_order() -> None:
     ("model", "swapper"),
     [("face_swapper", "hyperswap_1a_256"), ("face_detector_i420", "inswapper_128")],
 )
-def test_layout_and_graph_options_are_for_the_network_they_were_measured_on(
+def test_layout_options_are_for_the_network_they_were_measured_on(
     model: str, swapper: str
 ) -> None:
     config = variants.make_variant(
         BASES[model], "cuda", deployed(swapper), limits=variants.Limits()
     )
     (cuda,) = config.optimization.execution_accelerators.gpu_execution_accelerator
-    assert not {"prefer_nhwc", "fuse_conv_bias", "enable_cuda_graph"} & set(cuda.parameters)
+    assert not {"prefer_nhwc", "fuse_conv_bias"} & set(cuda.parameters)
 
 
 def test_a_config_that_is_none_is_refused_by_name(tmp_path: Path) -> None:
