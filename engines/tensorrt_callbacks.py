@@ -7,6 +7,7 @@ and every error that a person sees is one sentence.
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
@@ -124,6 +125,8 @@ def run_apart(work: Callable[[], Result], cancel: Callable[[], None]) -> Result:
         future = pool.submit(work)
         try:
             return future.result()
-        except BaseException:
+        except BaseException as error:
             cancel()
+            # The frames hold the builder, whose logger would serve later compilations too.
+            traceback.clear_frames(error.__traceback__)
             raise
