@@ -2,8 +2,8 @@
 
 `model_repository/<model>/config.pbtxt` is written by hand and holds for every swapper. A variant,
 `configs/<variant>.pbtxt`, is that file with the backend, the kind of device, the sizes that the
-swapper decides and the parameters that the Python-based backends read filled in. Triton picks it
-with `--model-config-name=<variant>`; a model without that file silently gets its base instead,
+swapper decides, whether frames share a run and the parameters that the Python-based backends read
+filled in. Triton picks it with `--model-config-name=<variant>`; a model without that file silently gets its base instead,
 which is why every model and every ensemble gets one.
 
 Source: server/docs/user_guide/model_configuration.md (custom model configuration);
@@ -229,6 +229,17 @@ RAGGED_VARIANTS: Final[frozenset[Variant]] = frozenset({"cpu", "rtx"})
 backend joins. NVIDIA's C++ backends would flatten a ragged input, so theirs must not say it."""
 
 
+UNJOINED_ON_CPU: Final[frozenset[str]] = frozenset(
+    name
+    for name, spec in MODEL_SPECS.items()
+    if any(tensor.name == FRAME for tensor in spec.inputs)
+)
+"""Models that a CPU runs frame by frame: two frames that share a run leave its caches. At 1080p,
+joining four took the detector 42 % more processor time a frame and the blender 16 %. (The swapper's
+small crops are joined: its time a face is the same.) They keep their queue: an ensemble's step
+without one answers in the backend's own thread and blocks the next request."""
+
+
 def _spec(name: str) -> ModelSpec:
     return ENSEMBLE_SPECS[name] if name in ENSEMBLE_SPECS else MODEL_SPECS[name]
 
@@ -267,6 +278,8 @@ def _set_backend(
         options = host.cuda.parameters(channels_last=known)
         for key, value in options.items():
             cuda.parameters[key] = value
+    if variant == "cpu" and config.name in UNJOINED_ON_CPU:
+        config.dynamic_batching.preferred_batch_size.append(1)
     if variant == "rtx":
         config.optimization.cuda.graphs = True
 

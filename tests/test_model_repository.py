@@ -162,6 +162,7 @@ def without_the_decided(config: ModelConfig) -> ModelConfig:
     rest.CopyFrom(config)
     for name in VARIABLE:
         rest.ClearField(name)
+    rest.dynamic_batching.ClearField("preferred_batch_size")
     for tensor in rest.input:
         tensor.ClearField("allow_ragged_batch")
     for tensor in (*rest.input, *rest.output):
@@ -226,6 +227,20 @@ def test_only_the_swapper_of_our_own_backends_joins_requests_of_any_k(
     }
     ours = {("face_swapper", "crops"), ("face_swapper", "source")}
     assert ragged == (ours if variant in {"cpu", "rtx"} else set())
+
+
+@pytest.mark.parametrize("variant", variants.VARIANTS)
+def test_only_a_cpu_runs_frames_one_by_one_and_keeps_its_queue(variant: variants.Variant) -> None:
+    alone = set()
+    for model in MODEL_SPECS:
+        config = make(model, variant)
+        assert config.HasField("dynamic_batching")
+        if list(config.dynamic_batching.preferred_batch_size) == [1]:
+            alone.add(model)
+    frames = {
+        name for name, spec in MODEL_SPECS.items() if "frame" in {t.name for t in spec.inputs}
+    }
+    assert alone == (frames if variant == "cpu" else set())
 
 
 def test_a_variant_fixes_the_sizes_that_the_swapper_decides() -> None:
