@@ -3,8 +3,8 @@
 `model_repository/<model>/config.pbtxt` is written by hand and holds for every swapper. A variant,
 `configs/<variant>.pbtxt`, is that file with the backend, the kind of device, the sizes that the
 swapper decides, whether frames share a run and the parameters that the Python-based backends read
-filled in. Triton picks it with `--model-config-name=<variant>`; a model without that file silently gets its base instead,
-which is why every model and every ensemble gets one.
+filled in. Triton picks it with `--model-config-name=<variant>`; a model without that file silently
+gets its base instead, which is why every model and every ensemble gets one.
 
 Source: server/docs/user_guide/model_configuration.md (custom model configuration);
 onnxruntime_backend/README.md and tensorrt_backend/README.md for the parameters' names.

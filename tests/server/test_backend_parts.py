@@ -17,6 +17,7 @@ from server.backends.joining import group_by_shape, run_joined, run_rows
 from server.backends.sessions import (
     accelerators,
     check_providers,
+    default_threads,
     load_session,
     provider_entry,
     usable_cores,
@@ -290,6 +291,11 @@ def test_threads_stay_within_a_containers_quota(
     own = len(os.sched_getaffinity(0))
     assert usable_cores(tmp_path / "cpu.max") == (own if cores is None else cores)
     assert usable_cores(tmp_path / "no such file") == own
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 1), (3, 1), (4, 2), (64, 32)])
+def test_a_model_leaves_half_of_the_cores_to_the_others(cores: int, threads: int) -> None:
+    assert default_threads(cores) == threads
 
 
 def test_a_network_without_the_configs_outputs_is_refused(tmp_path: Any) -> None:

@@ -6,8 +6,8 @@ backend does: `intra_op_thread_count`, `inter_op_thread_count`, `execution_mode`
 `optimization.execution_accelerators.gpu_execution_accelerator` (`cuda`, `tensorrt`). The parameters
 of this project's own (bounds, face rows, passthrough) are described in `common.py`.
 
-Where `intra_op_thread_count` is absent an instance uses the cores that its process may use (its
-CPU set and its container's quota), and its threads do not spin while they wait: several models
+Where `intra_op_thread_count` is absent an instance uses half of the cores that its process may use
+(its CPU set and its container's quota), and its threads do not spin while they wait: several models
 share those cores.
 
 KIND_CPU runs on NumPy views of Triton's shared memory. KIND_GPU keeps every tensor on the device.
