@@ -72,7 +72,7 @@ class Results:
         cell["seconds"] = round(time.perf_counter() - start, 1)
         self.cells[name] = cell
         self.save()
-        print(f"{name}: {json.dumps(cell)[:300]}", flush=True)
+        print(f"{name}: {json.dumps(cell)[:400]}", flush=True)
         return cell.get("value")
 
     def save(self) -> None:
@@ -131,7 +131,7 @@ class LoadTest:
         concurrency: int = IN_FLIGHT,
         rate: float | None = None,
         model: str = ENSEMBLE,
-        seconds: float = 4.0,
+        requests: int = 2400,
     ) -> dict[str, float]:
         """Requests a second, latencies in ms, the GPU's facts.
 
@@ -148,12 +148,13 @@ class LoadTest:
             str(self.binary), "-m", model, "-u", url, "-i", "grpc", "-b", "1",
             *scene.write(self.folder / scene.name.replace(" ", "_").replace(",", "")),
             *load, *(shared if memory != "none" else []),
-            # two windows, taken as they are: the table says how they vary, not whether they may
-            "-p", str(int(seconds * 1000)), "-r", "2", "-s", "90", "-f", str(table),
+            # one pass of a fixed length: a search for stable windows may end without a table
+            "--request-count", str(requests), "--warmup-request-count", str(requests // 8),
+            "-f", str(table),
         ]  # fmt: skip
         with GpuSampler() as sampler:
             done = subprocess.run(
-                command, capture_output=True, text=True, env=dict(self.environment), timeout=90
+                command, capture_output=True, text=True, env=dict(self.environment), timeout=40
             )
         if not table.exists():
             raise RuntimeError((done.stderr or done.stdout)[-400:])
@@ -371,14 +372,19 @@ def serving(
 
 
 def prepare(work: Path, *, precision: str = "fp16") -> Path:
-    """The GPU repository and, for comparison, the same graphs in float32 for the CPU."""
+    """The GPU repository."""
     repository = work / f"repository_{precision}"
     if not (repository / "face_swapper" / "1" / "model.cuda.onnx").exists():
         gpu_repository.build(repository, precision=precision)
-    reference = work / "reference"
-    if precision == "fp16" and not (reference / "face_swapper" / "1" / "model.onnx").exists():
-        gpu_repository.build(reference, precision="fp32", variant="cpu")
     return repository
+
+
+def make_reference(work: Path) -> Path:
+    """The same graphs in float32 for the CPU."""
+    reference = work / "reference"
+    if not (reference / "face_swapper" / "1" / "model.onnx").exists():
+        gpu_repository.build(reference, precision="fp32", variant="cpu")
+    return reference
 
 
 def run(options: argparse.Namespace, results: Results) -> None:
@@ -399,17 +405,16 @@ def run(options: argparse.Namespace, results: Results) -> None:
         )
     counts = dict(options.instances)
     one = SCENES["one face"]
-    names = ["gpu", "load", "client"]
-    if any(time.monotonic() < results.deadline for _ in names):
+    if time.monotonic() < results.deadline:
         with serving(repository, output, counts=counts, name="main") as server:
             url = server.grpc_url
-            measure("GPU against CPU", lambda: compare_with_cpu(url, work / "reference"))
             measure("one face, CUDA shared memory", lambda: load.run(url, one))
             for concurrency in (64, 16):
                 measure(
                     f"one face, CUDA shared memory, {concurrency} in flight",
                     lambda c=concurrency: load.run(url, one, concurrency=c),
                 )
+            measure("statistics", lambda: statistics(url))
             headline = results.cells.get("one face, CUDA shared memory", {}).get("value") or {}
             if headline:
                 measure(
@@ -421,7 +426,7 @@ def run(options: argparse.Namespace, results: Results) -> None:
             for memory, label in (("system", "system shared memory"), ("none", "gRPC bytes")):
                 measure(f"one face, {label}", lambda m=memory: load.run(url, one, memory=m))
             for transport, processes, in_flight in (
-                ("cuda", 2, 16), ("cuda", 1, 32), ("system", 2, 16), ("system", 1, 32),
+                ("system", 2, 16), ("cuda", 2, 16), ("system", 1, 32), ("cuda", 1, 32),
                 ("cuda", 4, 8),
             ):  # fmt: skip
                 measure(
@@ -433,7 +438,7 @@ def run(options: argparse.Namespace, results: Results) -> None:
             for model in ("face_detector_i420",):
                 measure(f"{model} alone", lambda m=model: load.run(url, one, model=m))
             measure("64 streams", lambda: client_rate(url, "system", processes=8, in_flight=8))
-            measure("statistics", lambda: statistics(url))
+            measure("GPU against CPU", lambda: compare_with_cpu(url, make_reference(work)))
     for threads in (8, 4, 16, 1):
         measure(f"peers' way, {threads} threads", lambda t=threads: peer_rate(t))
     _peer.clear()

@@ -363,6 +363,9 @@ def _execution_parameters(
         parameters["intra_op_thread_count"] = str(host.intra_op_thread_count)
     if variant != "cpu":
         parameters["FORCE_CPU_ONLY_INPUT_TENSORS"] = "no"
+    if variant == "cuda" and not name.startswith("face_blender"):
+        # Convolutions; our backend's docs say why. NVIDIA's C++ backend ignores it.
+        parameters["session_per_size"] = "1"
     if BACKENDS[variant] == "tensorrt":
         parameters["engine_flavour"] = "tensorrt_rtx" if variant == "rtx" else "tensorrt"
         if host.onnx_until_plan:

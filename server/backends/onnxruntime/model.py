@@ -17,7 +17,7 @@ A provider that is asked for and missing fails the load.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +48,29 @@ class HostNetwork:
 
 
 class DeviceNetwork:
-    """A session on one CUDA device, bound to raw device pointers on the memory's stream."""
+    """Sessions on one CUDA device, bound to raw device pointers on the memory's stream.
 
-    def __init__(self, session: ort.InferenceSession, memory: DeviceMemory) -> None:
-        self._session = session
+    ONNX Runtime 1.31 keeps one cuDNN plan a convolution and makes it anew whenever the input's
+    shape changes, which takes seconds for a whole network. So a network with convolutions gets a
+    session for each batch size (H100: with one session for all, alternating sizes of 1080p frames
+    answered fewer than one request a second).
+
+    Args:
+        open_session: loads the network once more.
+        memory: where the arrays are.
+        per_size: a session for each batch size.
+    """
+
+    def __init__(
+        self,
+        open_session: Callable[[], ort.InferenceSession],
+        memory: DeviceMemory,
+        *,
+        per_size: bool,
+    ) -> None:
+        self._open_session = open_session
+        self._per_size = per_size
+        self._sessions: dict[int, ort.InferenceSession] = {}
         self._memory = memory
         self._run_options = ort.RunOptions()
         # The request loop waits once a batch, for its own stream; a run need not wait for itself.
@@ -60,16 +79,23 @@ class DeviceNetwork:
     def run(self, inputs: Mapping[str, Any], outputs: Sequence[str], rows: int) -> dict[str, Any]:
         """Run device arrays; the outputs are views of ONNX Runtime's own device memory."""
         device = self._memory.device_id
-        binding = self._session.io_binding()
+        session = self._session_for(int(next(iter(inputs.values())).shape[0]))
+        binding = session.io_binding()
         for name, array in inputs.items():
             binding.bind_input(name, "cuda", device, array.dtype.type, array.shape, array.data.ptr)
         for name in outputs:
             binding.bind_output(name, "cuda", device)
-        self._session.run_with_iobinding(binding, self._run_options)
+        session.run_with_iobinding(binding, self._run_options)
         return {
             name: self._memory.wrap(value.data_ptr(), value.shape(), value.data_type(), value)
             for name, value in zip(outputs, binding.get_outputs(), strict=True)
         }
+
+    def _session_for(self, size: int) -> ort.InferenceSession:
+        key = size if self._per_size else 0
+        if key not in self._sessions:
+            self._sessions[key] = self._open_session()
+        return self._sessions[key]
 
 
 class TritonPythonModel:
@@ -116,8 +142,11 @@ class TritonPythonModel:
         if all(entry["name"] != "cuda" for entry in entries):
             # What TensorRT does not take runs on the same device.
             providers.append(provider_entry("cuda", {}, device_id, memory.stream_ptr))
-        session = load_session(path, settings, [*providers, "CPUExecutionProvider"])
-        network = DeviceNetwork(session, memory)
+        network = DeviceNetwork(
+            lambda: load_session(path, settings, [*providers, "CPUExecutionProvider"]),
+            memory,
+            per_size=bool(settings.number("session_per_size")),
+        )
         sizes = padded_sizes(settings)
         memory.begin()
         for rows in sizes:
