@@ -61,3 +61,13 @@ def test_faces_anywhere_are_laid_on_as_the_oracle_does(
         assert (difference > 0).sum() <= 3 + slots * ROUNDED_SHARE * difference.size
 
     check()
+
+
+@pytest.mark.parametrize("frame_format", ["i420", "bgr"])
+@pytest.mark.parametrize("width", [140.0, 250.0, 420.0, 900.0])
+def test_a_face_of_many_strips_has_no_seam(frame_format: str, width: float) -> None:
+    # boxes of one to several strips, the last of them of any height, the largest beyond the frame
+    request = make_request(frame_format, 482, 640, [[(310.0, 250.0, width, 0.7)]])
+    difference = np.abs(run(request, region_only=True).astype(int) - expected(request))
+    assert difference.max() <= ROUNDING
+    assert (difference > 0).mean() <= ROUNDED_SHARE
