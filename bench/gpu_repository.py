@@ -25,6 +25,7 @@ from engines.publish import Repository
 from engines.served_graphs import served_graphs
 from engines.variants import MODEL_FILENAMES, CudaOptions, HostOptions, Limits, Variant
 from graphs import weights
+from graphs.face_blender import MICROSOFT_DOMAIN
 from graphs.recognizers import RECOGNIZERS
 from graphs.swappers import SWAPPERS
 
@@ -66,6 +67,7 @@ def build(
         region_only=variant == "cpu",
         skip_empty=False,
         passes=network_passes(variant),
+        grid_sample_domain=MICROSOFT_DOMAIN if variant == "cuda" else "",
     )
     for model in MODELS:
         graph = graphs[model].author(load_network)

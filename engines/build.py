@@ -25,6 +25,7 @@ from engines.resolve_weights import resolve_weights
 from engines.served_graphs import ServedGraph, served_graphs
 from engines.typed_graphs import Typist, model_precision
 from engines.variants import MODEL_FILENAMES, HostOptions, Limits, Variant, plan_filenames
+from graphs.face_blender import MICROSOFT_DOMAIN
 from graphs.passes import CHANNELS_LAST_PASSES, PORTABLE_PASSES
 
 Announce = Callable[[str], None]
@@ -270,6 +271,7 @@ def target_graphs(request: BuildRequest) -> Mapping[str, ServedGraph]:
         skip_empty=request.target == "tensorrt",
         passes=network_passes(request.target),
         runtime="onnxruntime" if request.target == "cpu" else "tensorrt",
+        grid_sample_domain=MICROSOFT_DOMAIN if request.target == "cuda" else "",
     )
 
 

@@ -52,6 +52,7 @@ def served_graphs(
     skip_empty: bool,
     passes: Sequence[str] = PORTABLE_PASSES,
     runtime: Runtime = "tensorrt",
+    grid_sample_domain: str = "",
 ) -> Mapping[str, ServedGraph]:
     """Every model of `MODEL_SPECS` as `deployment` wants it.
 
@@ -62,12 +63,20 @@ def served_graphs(
             backend that drops empty slots before it calls the graph has no use for it.
         passes: rewrites of the swapper's network (`graphs.passes`).
         runtime: what the detector is written for; its answers are the same.
+        grid_sample_domain: of the blender's GridSample, see `graphs.face_blender`.
     """
     graphs = [_locator(deployment, runtime), _source_encoder(deployment), _recognizer(deployment)]
     graphs.append(_swapper(deployment, skip_empty=skip_empty, passes=passes))
     for pixel in FRAME_FORMATS:
         graphs.append(_detector(deployment, pixel, runtime))
-        graphs.append(_blender(deployment, pixel, region_only=region_only))
+        graphs.append(
+            _blender(
+                deployment,
+                pixel,
+                region_only=region_only,
+                grid_sample_domain=grid_sample_domain,
+            )
+        )
     by_name = {graph.model: graph for graph in graphs}
     return {name: by_name[name] for name in MODEL_SPECS}
 
@@ -160,14 +169,25 @@ def _swapper(deployment: Deployment, *, skip_empty: bool, passes: Sequence[str])
 
 
 def _blender(
-    deployment: Deployment, frame_format: FrameFormat, *, region_only: bool
+    deployment: Deployment,
+    frame_format: FrameFormat,
+    *,
+    region_only: bool,
+    grid_sample_domain: str,
 ) -> ServedGraph:
     return ServedGraph(
         model=f"face_blender_{frame_format}",
-        settings={"crop size": str(deployment.crop_size), "region only": str(region_only)},
+        settings={
+            "crop size": str(deployment.crop_size),
+            "region only": str(region_only),
+            "grid sample": grid_sample_domain or "onnx",
+        },
         weights=(),
         author=lambda _: face_blender.build(
-            frame_format, deployment.crop_size, region_only=region_only
+            frame_format,
+            deployment.crop_size,
+            region_only=region_only,
+            grid_sample_domain=grid_sample_domain,
         ),
     )
 

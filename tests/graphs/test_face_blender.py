@@ -328,3 +328,11 @@ def test_building_twice_gives_the_same_bytes() -> None:
             for _ in range(2)
         )
         assert once == again
+
+
+@either_format
+def test_onnx_runtimes_own_grid_sample_gives_the_same_picture(frame_format: FrameFormat) -> None:
+    request = make_request(frame_format, 96, 128, [[(60.0, 50.0, 70.0, 0.4)]])
+    own = face_blender.build(frame_format, SIZE, grid_sample_domain=face_blender.MICROSOFT_DOMAIN)
+    answer = open_session(own).run(None, request)[0]
+    np.testing.assert_array_equal(answer, run(request, region_only=False))

@@ -16,6 +16,7 @@ A provider that is asked for and missing fails the load.
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -159,3 +160,8 @@ class TritonPythonModel:
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer one batch; one response a request."""
         return self._loop.execute(requests)
+
+    def finalize(self) -> None:
+        """Let the sessions go while CUDA still answers; at interpreter exit it no longer does."""
+        del self._loop
+        gc.collect()
