@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from demo.photos import read_photo
 from graphs.contract import OPTION_COUNT
-from graphs.weights import cache_dir
 
 Image = npt.NDArray[np.uint8]
 FACE_SHARE: Final = 0.28
@@ -38,9 +38,7 @@ class Scene:
         frame = np.full((self.height, self.width, 3), 60, np.uint8)
         if self.faces == 0:
             return frame
-        painting = cv2.imread(str(cache_dir() / "photos" / "gauss.png"))
-        if painting is None:
-            raise FileNotFoundError("the painting is missing; run: python -m demo.photos gauss")
+        painting = read_photo("gauss")
         x, y, tall = GAUSS_FACE
         scale = FACE_SHARE * self.height / tall
         half = int(0.5 * self.width / max(self.faces, 2))
