@@ -48,7 +48,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser(installed).parse_args(words)
     previous = signal.signal(signal.SIGTERM, _stop)
     try:
-        return int(arguments.run(arguments))
+        code = int(arguments.run(arguments))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # Whoever read our output (`| head`) has enough; Python's own flush at exit must not fail.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except FrameswapError as error:
         print(f"frameswap: {error}", file=sys.stderr)
         return 1

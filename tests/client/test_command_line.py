@@ -621,3 +621,16 @@ def test_the_installed_command_is_this_one() -> None:
     assert os.access(command, os.X_OK)
     done = subprocess.run([command, "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("frameswap 0.")
+
+
+def test_a_reader_that_has_enough_is_no_error() -> None:
+    # a pipe whose reader has gone before anything was written
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as closed:
+        done = subprocess.run(
+            [sys.executable, "-m", "frameswap", "models"],
+            stdout=closed, stderr=subprocess.PIPE, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == b""
