@@ -145,8 +145,3 @@ def to_project_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     if versions.get("", 0) == OPSET:
         return model
     return version_converter.convert_version(model, OPSET)
-
-
-def tensor_names(values: Sequence[ir.Value]) -> list[str]:
-    """Names of `values`, for messages."""
-    return [str(value.name) for value in values]

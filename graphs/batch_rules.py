@@ -149,12 +149,6 @@ def _broadcast(tracker: BatchTracker, node: ir.Node) -> BatchAxis:
     return axis
 
 
-def _same(tracker: BatchTracker, node: ir.Node) -> BatchAxis:
-    """Operators of one input that treat every element, or every axis but some, alone."""
-    assert node.inputs[0] is not None
-    return tracker.axes[node.inputs[0]]
-
-
 def _leading(tracker: BatchTracker, node: ir.Node) -> BatchAxis:
     """Convolutions, pooling and their like: [N, C, ...] in and out, constant weights."""
     if tracker.plain_axis(node) != 0:

@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from graphs.shapes import Op, constant, dimension, split, to_float, to_int64
+from graphs.shapes import Op, constant, split, to_float, to_int64
 
 Array = npt.NDArray[np.float64]
 
@@ -160,38 +160,6 @@ def apply_warps(op: Op, warps: ir.Value, x: ir.Value, y: ir.Value) -> tuple[ir.V
     new_x = op.Add(op.Add(op.Mul(a, x), op.Mul(b, y)), c)
     new_y = op.Add(op.Add(op.Mul(d, x), op.Mul(e, y)), f)
     return new_x, new_y
-
-
-def pixel_axes(op: Op, height: ir.Value, width: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """Pixel centres as x [1, W] and y [H, 1], float32, for runtime sizes (int64 [1] each)."""
-    x = to_float(op, op.Range(0, op.Squeeze(width, [0]), 1))
-    y = to_float(op, op.Range(0, op.Squeeze(height, [0]), 1))
-    return op.Unsqueeze(x, [0]), op.Unsqueeze(y, [1])
-
-
-def sample_planes(
-    op: Op,
-    planes: ir.Value,
-    x: ir.Value,
-    y: ir.Value,
-    *,
-    padding: Literal["border", "zeros"] = "border",
-) -> ir.Value:
-    """Planes read at points, bilinearly, by GridSample: [N, C, h, w] float32.
-
-    Args:
-        planes: [N, C, H, W] float32.
-        x, y: [N, h, w] float32, pixels of the planes.
-        padding: `border` repeats the edge pixels, `zeros` fades to 0 within one pixel of the edge.
-    """
-    # align_corners=0 puts -1 and 1 at the outer edges of the outermost pixels: no size divides by 0
-    width, height = to_float(op, dimension(op, planes, 3)), to_float(op, dimension(op, planes, 2))
-    grid = op.Concat(
-        op.Unsqueeze(op.Sub(op.Div(op.Add(op.Mul(x, 2.0), 1.0), width), 1.0), [-1]),
-        op.Unsqueeze(op.Sub(op.Div(op.Add(op.Mul(y, 2.0), 1.0), height), 1.0), [-1]),
-        axis=-1,
-    )
-    return op.GridSample(planes, grid, mode="bilinear", padding_mode=padding, align_corners=0)
 
 
 @dataclass(frozen=True)
