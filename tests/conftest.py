@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 
@@ -15,3 +16,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if marked and os.environ.get("REQUIRE_GPU") != "1" and not visible_gpus():
         for item in marked:
             item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU is visible here"))
+
+
+def pytest_sessionstart() -> None:
+    """Take Ctrl-C where it is ignored, as in a background job of a shell: tests send it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
