@@ -152,6 +152,7 @@ class LoadTest:
             "--request-count", str(requests), "--warmup-request-count", str(requests // 8),
             "-f", str(table),
         ]  # fmt: skip
+        forget_regions(url)
         with GpuSampler() as sampler:
             done = subprocess.run(
                 command, capture_output=True, text=True, env=dict(self.environment), timeout=40
@@ -169,6 +170,16 @@ class LoadTest:
             if row.get(name):
                 kept[f"{name.lower()} ms"] = round(float(row[name]) / 1e3, 2)
         return {**kept, **sampler.facts()}
+
+
+def forget_regions(url: str) -> None:
+    """Take back what a perf_analyzer that was stopped left registered; the next would fail."""
+    import tritonclient.grpc as triton
+
+    client = triton.InferenceServerClient(url)
+    client.unregister_cuda_shared_memory()
+    client.unregister_system_shared_memory()
+    client.close()
 
 
 def matrix_rate() -> float:
