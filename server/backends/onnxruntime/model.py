@@ -51,10 +51,10 @@ class HostNetwork:
 class DeviceNetwork:
     """Sessions on one CUDA device, bound to raw device pointers on the memory's stream.
 
-    ONNX Runtime 1.31 keeps one cuDNN plan a convolution and makes it anew whenever the input's
-    shape changes, which takes seconds for a whole network. So a network with convolutions gets a
-    session for each batch size (H100: with one session for all, alternating sizes of 1080p frames
-    answered fewer than one request a second).
+    ONNX Runtime keeps one cuDNN plan a convolution and makes it anew whenever the input's shape
+    changes (core/providers/cuda/nn/conv.cc, `Conv::UpdateState`); a batch size that alternates
+    would do so for the whole network each time. So a network with convolutions gets a session for
+    each batch size, at the price of its weights in each.
 
     Args:
         open_session: loads the network once more.
