@@ -89,9 +89,7 @@ def _choose(work: Mapping[str, int], damage: Mapping[str, float], allowed: float
     return chosen
 
 
-def _crop_psnr_db(
-    model: onnx.ModelProto, precision: EightBits, samples: Sequence[Sample]
-) -> float:
+def _crop_psnr_db(model: onnx.ModelProto, precision: EightBits, samples: Sequence[Sample]) -> float:
     report = measure("face_swapper", precision, model, samples)
     if report.crop_psnr_db is None:
         raise PrecisionError(

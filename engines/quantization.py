@@ -112,9 +112,7 @@ def quantize(
     return proto
 
 
-def convolution_work(
-    typed: onnx.ModelProto, *, prefix: str = NETWORK_PREFIX
-) -> dict[str, int]:
+def convolution_work(typed: onnx.ModelProto, *, prefix: str = NETWORK_PREFIX) -> dict[str, int]:
     """Multiplications an image of every convolution that `quantize` would put into 8 bits."""
     model = ir.from_proto(infer_types(typed))
     work = {}

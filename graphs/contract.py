@@ -151,9 +151,7 @@ def _model_specs() -> dict[str, ModelSpec]:
             (frame_spec(FRAME, "bgr"), OPTIONS),
             (FACES, frame_spec(DETECTED_FRAME, "bgr")),
         ),
-        ModelSpec(
-            "source_encoder", (frame_spec(FRAME, "bgr"), FACES), (ENCODED_SOURCE,)
-        ),
+        ModelSpec("source_encoder", (frame_spec(FRAME, "bgr"), FACES), (ENCODED_SOURCE,)),
         ModelSpec("face_recognizer", (frame_spec(FRAME, "bgr"), FACES), (EMBEDDING,)),
         ModelSpec("face_swapper", (CROPS, SOURCE, FACES), (SWAPPED_CROPS,)),
     ]
@@ -196,9 +194,7 @@ ENSEMBLE_SPECS: Final[dict[str, ModelSpec]] = {
             (frame_spec(FRAME, "bgr"), OPTIONS),
             (ENCODED_SOURCE, FACES),
         ),
-        ModelSpec(
-            "embed_face_bgr", (frame_spec(FRAME, "bgr"), OPTIONS), (EMBEDDING, FACES)
-        ),
+        ModelSpec("embed_face_bgr", (frame_spec(FRAME, "bgr"), OPTIONS), (EMBEDDING, FACES)),
     )
 }
 """The public API: what a client calls."""

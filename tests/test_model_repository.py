@@ -332,9 +332,7 @@ def test_the_cuda_variant_lists_its_providers_in_order() -> None:
     ("model", "swapper"),
     [("face_swapper", "hyperswap_1a_256"), ("face_detector_i420", "inswapper_128")],
 )
-def test_layout_options_are_for_the_network_they_were_measured_on(
-    model: str, swapper: str
-) -> None:
+def test_layout_options_are_for_the_network_they_were_measured_on(model: str, swapper: str) -> None:
     config = variants.make_variant(
         BASES[model], "cuda", deployed(swapper), limits=variants.Limits()
     )
