@@ -16,24 +16,14 @@ from functools import partial
 
 import numpy as np
 import numpy.typing as npt
-import onnx
-import onnxruntime
 
+from bench.classic_pipeline import open_session
 from graphs import face_detector, weights
 from graphs.contract import FRAME_FORMATS, OPTION_COUNT, FrameFormat
 from graphs.detectors import DEFAULT_DETECTOR, DETECTORS
 from graphs.swappers import DEFAULT_SWAPPER, SWAPPERS
 
 Feeds = dict[str, npt.NDArray[np.generic]]
-
-
-def open_session(model: onnx.ModelProto, threads: int) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
 
 
 def measure_ms(run: Callable[[], object], runs: int) -> float:

@@ -94,7 +94,7 @@ def to_fp16(model: onnx.ModelProto, *, prefix: str = NETWORK_PREFIX) -> onnx.Mod
     """
     typed = ir.from_proto(infer_types(model))
     common_passes.LiftConstantsToInitializersPass(lift_all_constants=True)(typed)
-    regions = [_Region(graph, prefix) for graph in _graphs(typed.graph)]
+    regions = [_Region(graph, prefix) for graph in every_graph(typed.graph)]
     if not any(region.nodes for region in regions):
         raise PrecisionError(
             f"the graph has no node named {prefix}*: there is no network in it to type"
@@ -121,13 +121,13 @@ def infer_types(model: onnx.ModelProto) -> onnx.ModelProto:
         raise PrecisionError(f"the graph's types do not fit together: {reason}") from error
 
 
-def _graphs(graph: ir.Graph) -> Iterator[ir.Graph]:
+def every_graph(graph: ir.Graph) -> Iterator[ir.Graph]:
     """`graph` and every body inside it."""
     yield graph
     for node in graph:
         for attribute in node.attributes.values():
             if attribute.type == ir.AttributeType.GRAPH:
-                yield from _graphs(attribute.as_graph())
+                yield from every_graph(attribute.as_graph())
 
 
 class _Region:

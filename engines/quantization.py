@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from onnxruntime.quantization.calibrate import CalibrationDataReader, create_calibrator
 
 from engines.errors import PrecisionError
-from engines.precision import NETWORK_PREFIX, infer_types
+from engines.precision import NETWORK_PREFIX, every_graph, infer_types
 
 EightBits = Literal["int8", "fp8"]
 
@@ -95,7 +95,7 @@ def quantize(
     """
     model = ir.from_proto(infer_types(typed))
     count = 0
-    for graph in _graphs(model.graph):
+    for graph in every_graph(model.graph):
         shared: dict[ir.Value, ir.Value] = {}
         for node in _quantizable_nodes(graph, prefix):
             if node.name not in kept:
@@ -116,7 +116,7 @@ def convolution_work(typed: onnx.ModelProto, *, prefix: str = NETWORK_PREFIX) ->
     """Multiplications an image of every convolution that `quantize` would put into 8 bits."""
     model = ir.from_proto(infer_types(typed))
     work = {}
-    for graph in _graphs(model.graph):
+    for graph in every_graph(model.graph):
         for node in _quantizable_nodes(graph, prefix):
             weight, shape = node.inputs[1], node.outputs[0].shape
             assert weight is not None
@@ -124,14 +124,6 @@ def convolution_work(typed: onnx.ModelProto, *, prefix: str = NETWORK_PREFIX) ->
             pixels = [int(size) for size in (shape or ())[2:] if isinstance(size, int)]
             work[str(node.name)] = math.prod((weight.const_value.size, *pixels))
     return work
-
-
-def _graphs(graph: ir.Graph) -> Iterator[ir.Graph]:
-    yield graph
-    for node in graph:
-        for attribute in node.attributes.values():
-            if attribute.type == ir.AttributeType.GRAPH:
-                yield from _graphs(attribute.as_graph())
 
 
 def _quantizable_nodes(graph: ir.Graph, prefix: str) -> list[ir.Node]:

@@ -18,7 +18,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common as common_passes
 
-from engines.precision import infer_types
+from engines.precision import every_graph, infer_types
 
 _F16 = ir.DataType.FLOAT16
 _F32 = ir.DataType.FLOAT
@@ -33,24 +33,16 @@ def with_explicit_rounding(typed: onnx.ModelProto) -> onnx.ModelProto:
     """
     model = ir.from_proto(infer_types(typed))
     common_passes.LiftConstantsToInitializersPass(lift_all_constants=True)(model)
-    for graph in list(_graphs(model.graph)):
+    for graph in list(every_graph(model.graph)):
         for initializer in list(graph.initializers.values()):
             _widen(initializer)
-    for graph in list(_graphs(model.graph)):
+    for graph in list(every_graph(model.graph)):
         for node in list(graph):
             _round_outputs(graph, node)
     proto = ir.to_proto(model)
     for graph_proto in _graph_protos(proto.graph):
         del graph_proto.value_info[:]
     return proto
-
-
-def _graphs(graph: ir.Graph) -> Iterator[ir.Graph]:
-    yield graph
-    for node in graph:
-        for attribute in node.attributes.values():
-            if attribute.type == ir.AttributeType.GRAPH:
-                yield from _graphs(attribute.as_graph())
 
 
 def _graph_protos(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
