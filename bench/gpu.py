@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import functools
 import json
 import multiprocessing
 import os
@@ -29,7 +30,10 @@ import numpy as np
 import onnxruntime
 
 from bench import gpu_repository, random_inswapper
+from bench.peer_way import PeerPipeline, frames_per_second
 from bench.scenes import Scene
+from engines.precision import to_fp16
+from graphs import weights
 from server.launcher import EmbeddedServer
 
 ENSEMBLE: Final = "swap_faces_i420"
@@ -344,25 +348,21 @@ def client_rate(url: str, transport: str, *, processes: int, in_flight: int) -> 
     }
 
 
-def peer_rate(threads: int) -> float:
-    """Frames a second of the peers' way, float16 network as published."""
-    from bench.peer_way import PeerPipeline, frames_per_second
-    from engines.precision import to_fp16
-    from graphs import weights
+@functools.cache
+def peer_pipeline() -> PeerPipeline:
+    """The peers' way with the float16 network as published; made once: that takes a while."""
+    network = to_fp16(random_inswapper.build(), prefix="")
+    provider = ("CUDAExecutionProvider", {"cudnn_conv_algo_search": "EXHAUSTIVE"})
+    return PeerPipeline(weights.load_network("yunet"), network, [provider])
 
-    if "pipeline" not in _peer:
-        network = to_fp16(random_inswapper.build(), prefix="")
-        provider = ("CUDAExecutionProvider", {"cudnn_conv_algo_search": "EXHAUSTIVE"})
-        _peer["pipeline"] = PeerPipeline(weights.load_network("yunet"), network, [provider])
+
+def peer_rate(threads: int) -> float:
+    """Frames a second of the peers' way."""
     scene = Scene("one face")
     frame, latent = scene.bgr(), scene.source()
-    frames_per_second(_peer["pipeline"], frame, latent, threads=threads, seconds=1.0)
-    return round(
-        frames_per_second(_peer["pipeline"], frame, latent, threads=threads, seconds=3.0), 1
-    )
-
-
-_peer: dict[str, Any] = {}
+    pipeline = peer_pipeline()
+    frames_per_second(pipeline, frame, latent, threads=threads, seconds=1.0)
+    return round(frames_per_second(pipeline, frame, latent, threads=threads, seconds=3.0), 1)
 
 
 @contextmanager
@@ -446,13 +446,13 @@ def run(options: argparse.Namespace, results: Results) -> None:
                         url, t, processes=p, in_flight=f
                     ),
                 )
-            for model in ("face_detector_i420",):
-                measure(f"{model} alone", lambda m=model: load.run(url, one, model=m))
+            detector = "face_detector_i420"
+            measure(f"{detector} alone", lambda: load.run(url, one, model=detector))
             measure("64 streams", lambda: client_rate(url, "system", processes=8, in_flight=8))
             measure("GPU against CPU", lambda: compare_with_cpu(url, make_reference(work)))
     for threads in (8, 4, 16, 1):
         measure(f"peers' way, {threads} threads", lambda t=threads: peer_rate(t))
-    _peer.clear()
+    peer_pipeline.cache_clear()
     for label, other in (
         ("two of each", {"face_detector_i420": 2, "face_swapper": 2, "face_blender_i420": 2}),
         ("two swappers", {"face_swapper": 2}),

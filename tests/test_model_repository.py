@@ -340,6 +340,15 @@ def test_layout_options_are_for_the_network_they_were_measured_on(model: str, sw
     assert not {"prefer_nhwc", "fuse_conv_bias"} & set(cuda.parameters)
 
 
+@pytest.mark.parametrize("model", list(MODEL_SPECS))
+def test_on_cuda_every_model_but_the_blenders_has_a_session_for_each_batch_size(model: str) -> None:
+    config = variants.make_variant(
+        BASES[model], "cuda", deployed("inswapper_128"), limits=variants.Limits()
+    )
+    wanted = "" if model.startswith("face_blender") else "1"
+    assert config.parameters["session_per_size"].string_value == wanted
+
+
 def test_a_config_that_is_none_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "config.pbtxt"
     path.write_text("nme: 'face_swapper'")
