@@ -1,0 +1,257 @@
+"""Each served graph alone on a GPU: time a run, and where it goes, kernel by kernel.
+
+    python -m bench.gpu_models --output out/gpu_models.json
+
+ONNX Runtime as the served backend sets it up, device buffers, 1080p I420, one face a frame. A run
+is timed twice: many in a row (throughput), and the sum of its kernels as PyTorch's profiler sees
+them (what the device really does: the difference is launching and waiting). Nodes that ONNX Runtime
+placed on the CPU are listed with their time, since each of them makes the device wait.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from bench import gpu_repository
+from bench.scenes import Scene
+from engines.variants import CudaOptions
+from graphs import face_blender, face_detector, weights
+from graphs.detectors import DETECTORS
+
+BATCHES: Final = (1, 8, 16)
+RUNS: Final = 30
+TOP: Final = 14
+ELEMENT_BYTES: Final = {"uint8": np.uint8, "float32": np.float32}
+
+
+class BoundSession:
+    """A session with its inputs and outputs bound to device memory.
+
+    Args:
+        model: serialised.
+        feeds: host arrays, copied once.
+        profile: write ONNX Runtime's own profile into this folder.
+    """
+
+    def __init__(
+        self,
+        model: bytes,
+        feeds: Mapping[str, np.ndarray[Any, Any]],
+        options: Mapping[str, str],
+        *,
+        profile: Path | None = None,
+    ) -> None:
+        import torch
+
+        settings = onnxruntime.SessionOptions()
+        settings.log_severity_level = 4
+        if profile is not None:
+            settings.enable_profiling = True
+            settings.profile_file_prefix = str(profile / "ort")
+        self.session = onnxruntime.InferenceSession(
+            model, settings, providers=[("CUDAExecutionProvider", dict(options)),
+                                        "CPUExecutionProvider"]
+        )  # fmt: skip
+        self._kept = {name: torch.from_numpy(array).cuda() for name, array in feeds.items()}
+        self._binding = self.session.io_binding()
+        wanted = {entry.name for entry in self.session.get_inputs()}
+        for name, tensor in self._kept.items():
+            if name in wanted:
+                self._binding.bind_input(
+                    name, "cuda", 0, feeds[name].dtype.type, tuple(tensor.shape), tensor.data_ptr()
+                )
+        for entry in self.session.get_outputs():
+            if entry.name != "detected_frame":
+                self._binding.bind_output(entry.name, "cuda", 0)
+        self._run_options = onnxruntime.RunOptions()
+        self._run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        torch.cuda.synchronize()
+
+    def run(self) -> None:
+        self.session.run_with_iobinding(self._binding, self._run_options)
+
+    def outputs(self) -> dict[str, np.ndarray[Any, Any]]:
+        names = [e.name for e in self.session.get_outputs() if e.name != "detected_frame"]
+        self.session.run_with_iobinding(self._binding)
+        return dict(zip(names, self._binding.copy_outputs_to_cpu(), strict=True))
+
+
+def measure(
+    model: bytes, feeds: Mapping[str, np.ndarray[Any, Any]], options: Mapping[str, str]
+) -> dict[str, Any]:
+    """One model at one batch size."""
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+
+    bound = BoundSession(model, feeds, options)
+    for _ in range(5):
+        bound.run()
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    for _ in range(RUNS):
+        bound.run()
+    launched = time.perf_counter() - start
+    torch.cuda.synchronize()
+    whole = time.perf_counter() - start
+    with profile(activities=[ProfilerActivity.CUDA]) as seen:
+        for _ in range(5):
+            bound.run()
+        torch.cuda.synchronize()
+    rows = [
+        (event.self_device_time_total / 5e3, event.count / 5, event.key)
+        for event in seen.key_averages()
+        if event.self_device_time_total > 0
+    ]
+    rows.sort(reverse=True)
+    return {
+        "ms a run": round(whole / RUNS * 1e3, 3),
+        "ms to launch": round(launched / RUNS * 1e3, 3),
+        "ms of kernels": round(sum(row[0] for row in rows), 3),
+        "kernels and copies": round(sum(row[1] for row in rows), 1),
+        "copies": round(sum(row[1] for row in rows if "Mem" in row[2]), 1),
+        "most": [[round(row[0], 4), round(row[1], 1), row[2][:110]] for row in rows[:TOP]],
+    }
+
+
+def host_nodes(
+    model: bytes, feeds: Mapping[str, np.ndarray[Any, Any]], options: Mapping[str, str]
+) -> dict[str, Any]:
+    """What ONNX Runtime placed on the CPU: nodes a run, their time, the slowest kinds."""
+    with tempfile.TemporaryDirectory() as folder:
+        bound = BoundSession(model, feeds, options, profile=Path(folder))
+        for _ in range(3):
+            bound.run()
+        path = bound.session.end_profiling()
+        events = json.loads(Path(path).read_text())
+    spent: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
+    for event in events:
+        arguments = event.get("args", {})
+        on_host = arguments.get("provider") == "CPUExecutionProvider"
+        if on_host and event["name"].endswith("_kernel_time"):
+            spent[arguments["op_name"]] += event["dur"]
+            counts[arguments["op_name"]] += 1
+    return {
+        "nodes a run": round(sum(counts.values()) / 3, 1),
+        "us a run": round(sum(spent.values()) / 3),
+        "kinds": {
+            name: [round(counts[name] / 3, 1), round(us / 3)] for name, us in spent.most_common(8)
+        },
+    }
+
+
+Case = tuple[str, Callable[[], bytes], Callable[[int], dict[str, Any]], dict[str, str]]
+
+
+def _bytes(model: onnx.ModelProto) -> bytes:
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def detector_feeds(batch: int) -> dict[str, Any]:
+    scene = Scene("one face")
+    return {
+        "frame": np.repeat(scene.i420()[None], batch, axis=0),
+        "source": np.repeat(scene.source()[None], batch, axis=0),
+        "options": np.zeros((batch, 8), np.float32),
+    }
+
+
+def swapper_feeds(batch: int) -> dict[str, Any]:
+    faces = np.zeros((batch, 16, 15), np.float32)
+    faces[:, 0, 4] = 1
+    generator = np.random.default_rng(0)
+    return {
+        "crops": generator.random((batch, 1, 3, 128, 128), dtype=np.float32),
+        "source": generator.random((batch, 1, 512), dtype=np.float32),
+        "faces": faces,
+    }
+
+
+def blender_feeds(batch: int) -> dict[str, Any]:
+    feeds = detector_feeds(batch) | {"faces": swapper_feeds(batch)["faces"]}
+    feeds["swapped_crops"] = swapper_feeds(batch)["crops"]
+    warp = np.array([[0.4, 0.02, -300.0], [-0.02, 0.4, -150.0]], np.float32)
+    feeds["warps"] = np.broadcast_to(warp, (batch, 1, 2, 3)).copy()
+    del feeds["source"]
+    return feeds
+
+
+def cases(repository: Path) -> list[Case]:
+    """The served graphs, and the forms that they could have instead."""
+    plain = CudaOptions().parameters()
+    nhwc = CudaOptions().parameters(channels_last=True)
+
+    def served(model: str) -> Callable[[], bytes]:
+        return lambda: (repository / model / "1" / "model.cuda.onnx").read_bytes()
+
+    def detector() -> bytes:
+        built = face_detector.build(
+            "i420", DETECTORS["yunet"], weights.load_network("yunet"),
+            swapper=gpu_repository.deployment().swapper, runtime="onnxruntime",
+        )  # fmt: skip
+        return _bytes(built)
+
+    def blender() -> bytes:
+        return _bytes(face_blender.build("i420", 128, region_only=True))
+
+    return [
+        ("detector", served("face_detector_i420"), detector_feeds, plain),
+        ("detector, rounds in a loop", detector, detector_feeds, plain),
+        ("blender", served("face_blender_i420"), blender_feeds, plain),
+        ("swapper", served("face_swapper"), swapper_feeds, nhwc),
+        ("detector, channels last", served("face_detector_i420"), detector_feeds, nhwc),
+        ("blender, regions only", blender, blender_feeds, plain),
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").splitlines()[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--output", type=Path, default=Path("out/gpu_models.json"))
+    parser.add_argument("--repository", type=Path, default=Path("out/gpu_work/repository_fp16"))
+    parser.add_argument("--batches", type=int, nargs="+", default=list(BATCHES))
+    parser.add_argument("--only", nargs="*", help="names of cases")
+    options = parser.parse_args(arguments)
+    if not (options.repository / "face_swapper" / "1" / "model.cuda.onnx").exists():
+        gpu_repository.build(options.repository)
+    found: dict[str, Any] = {}
+    print("| model | batch | ms a run | to launch | kernels | number |\n|---|---|---|---|---|---|")
+    for name, author, feeds, provider in cases(options.repository):
+        if options.only and name not in options.only:
+            continue
+        try:
+            model = author()
+            for batch in options.batches:
+                row = measure(model, feeds(batch), provider)
+                found[f"{name}, batch {batch}"] = row
+                print(
+                    f"| {name} | {batch} | {row['ms a run']} | {row['ms to launch']} | "
+                    f"{row['ms of kernels']} | {row['kernels and copies']} |",
+                    flush=True,
+                )
+            found[f"{name}, on the CPU"] = host_nodes(model, feeds(8), provider)
+            print(f"{name}, on the CPU: {found[f'{name}, on the CPU']}", flush=True)
+        except Exception as error:
+            found[name] = {"error": f"{type(error).__name__}: {str(error)[:400]}"}
+            print(f"{name}: {found[name]}", flush=True)
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        options.output.write_text(json.dumps(found, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
