@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from .common import Memory, ModelSettings, RequestError, check_request
+from .failures import end_soon, explain, is_fatal
 from .joining import group_by_shape, run_joined, run_rows
 
 
@@ -24,6 +25,10 @@ class Network(Protocol):
 
 class TensorMemory(Memory, Protocol):
     """A memory that reads and writes Triton's tensors too."""
+
+    @property
+    def device_id(self) -> int | None:
+        """The CUDA device that it is on; None for the host."""
 
     def begin(self) -> None:
         """Called once before a batch is read."""
@@ -63,6 +68,7 @@ class RequestLoop:
         memory: keeps its arrays.
         backend_utils: the module `triton_python_backend_utils`.
         padded_rows: the batch size to run for a number of rows.
+        end_process: called after an error that leaves the process unable to use its GPU.
     """
 
     def __init__(
@@ -73,12 +79,14 @@ class RequestLoop:
         backend_utils: Any,
         *,
         padded_rows: Callable[[int], int] = lambda rows: rows,
+        end_process: Callable[[], None] = end_soon,
     ) -> None:
         self._settings = settings
         self._network = network
         self._memory = memory
         self._utils = backend_utils
         self._padded_rows = padded_rows
+        self._end_process = end_process
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Return one response a request, in order."""
@@ -88,13 +96,17 @@ class RequestLoop:
         for position, request in enumerate(requests):
             try:
                 accepted.append(self._read(position, request))
-            except RequestError as error:
-                responses[position] = self._refuse(error)
+            except Exception as error:  # no memory for its copy on the device, for one
+                responses[position] = self._turn_down(error)
         for group in self._groups([request.arrays for request in accepted]):
             members = [accepted[index] for index in group]
             for member, answer in zip(members, self._answer(members), strict=True):
                 responses[member.position] = answer
-        self._memory.finish()
+        try:
+            self._memory.finish()
+        except Exception as error:
+            # What a device does comes to light when it is waited for: no answer can be trusted.
+            return [self._turn_down(error) for _ in requests]
         return responses
 
     def _read(self, position: int, request: Any) -> _Accepted:
@@ -116,17 +128,16 @@ class RequestLoop:
         try:
             # Nothing to compute where only inputs are handed through: nothing is joined then.
             outputs = self._run(requests, wanted) if wanted else [{} for _ in requests]
+            return [
+                self._respond(request, computed)
+                for request, computed in zip(requests, outputs, strict=True)
+            ]
         except Exception as error:
             # Whatever the engine throws (a shape it refuses, no memory) belongs to these requests
             # alone: the process must live on for the next batch.
-            if len(requests) == 1:
-                refused = isinstance(error, RequestError)
-                return [self._refuse(error) if refused else self._fail(error)]
+            if len(requests) == 1 or is_fatal(error):
+                return [self._turn_down(error) for _ in requests]
             return [self._answer([request])[0] for request in requests]
-        return [
-            self._respond(request, computed)
-            for request, computed in zip(requests, outputs, strict=True)
-        ]
 
     def _run(self, requests: Sequence[_Accepted], wanted: Sequence[str]) -> list[dict[str, Any]]:
         def run(inputs: dict[str, Any], rows: int) -> dict[str, Any]:
@@ -170,8 +181,14 @@ class RequestLoop:
         code = self._utils.TritonError.INVALID_ARG
         return self._utils.InferenceResponse([], self._utils.TritonError(str(error), code))
 
+    def _turn_down(self, error: Exception) -> Any:
+        return self._refuse(error) if isinstance(error, RequestError) else self._fail(error)
+
     def _fail(self, error: Exception) -> Any:
-        told = " ".join(str(error).split()) or type(error).__name__
+        told = explain(error, self._memory.device_id)
         text = f"{self._settings.name} could not run this request: {told}"
+        if self._memory.device_id is not None and is_fatal(error):
+            self._utils.Logger.log_error(text)
+            self._end_process()
         code = self._utils.TritonError.INTERNAL
         return self._utils.InferenceResponse([], self._utils.TritonError(text, code))

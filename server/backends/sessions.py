@@ -128,8 +128,8 @@ def load_session(
         -1: ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
         1: ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
     }.get(level, ort.GraphOptimizationLevel.ORT_ENABLE_ALL)
-    session = ort.InferenceSession(path, options, providers=list(providers))
-    session.disable_fallback()
+    # ONNX Runtime's own fallback would hide why a provider does not start, and run on the CPU.
+    session = ort.InferenceSession(path, options, providers=list(providers), enable_fallback=0)
     first = providers[0] if isinstance(providers[0], str) else providers[0][0]
     if first not in session.get_providers():
         raise ValueError(

@@ -41,6 +41,8 @@ def adopt(tensor_type: Any, name: str, capsule: object) -> Any:
 class HostMemory:
     """A backend's arrays as NumPy arrays in host memory (`common.Memory`)."""
 
+    device_id: int | None = None
+
     def __init__(self, tensor_type: Any) -> None:
         self._tensor_type = tensor_type
 

@@ -32,6 +32,7 @@ from frameswap_backend.device import (
     row_padding,
     warm_inputs,
 )
+from frameswap_backend.failures import explain
 from frameswap_backend.serving import RequestLoop
 from frameswap_backend.sessions import accelerators, check_providers, load_session, provider_entry
 from frameswap_backend.triton_arrays import HostMemory
@@ -126,8 +127,12 @@ class TritonPythonModel:
                 session = load_session(path, settings, ["CPUExecutionProvider"])
                 memory = HostMemory(pb_utils.Tensor)
                 self._loop = RequestLoop(settings, HostNetwork(session), memory, pb_utils)
-        except (ValueError, RuntimeError) as error:
-            raise pb_utils.TritonModelException(f"{name}: {error}") from error
+        except Exception as error:
+            # ONNX Runtime's errors and CuPy's have no other base; each becomes one sentence.
+            on_gpu = args["model_instance_kind"] == "GPU"
+            device_id = int(args["model_instance_device_id"]) if on_gpu else None
+            told = explain(error, device_id)
+            raise pb_utils.TritonModelException(f"{name}: {told}") from error
 
     def _load_on_device(self, path: Path, device_id: int) -> None:
         self._settings = settings = limit_rows(self._settings)

@@ -37,6 +37,7 @@ from frameswap_backend.device import (
     row_padding,
     warm_inputs,
 )
+from frameswap_backend.failures import explain
 from frameswap_backend.plans import (
     ONNX_FILENAME,
     PlanError,
@@ -74,8 +75,9 @@ class TritonPythonModel:
             pb_utils.Logger.log_warn(f"{missing} Until then ONNX Runtime runs the model.")
             self._loop = load_onnx(args)
             self._watch = PlanWatch(plan.find)
-        except (ValueError, RuntimeError) as error:
-            raise pb_utils.TritonModelException(f"{plan.settings.name}: {error}") from error
+        except (ValueError, RuntimeError, MemoryError) as error:
+            told = explain(error, int(args["model_instance_device_id"]))
+            raise pb_utils.TritonModelException(f"{plan.settings.name}: {told}") from error
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer one batch; one response a request."""
