@@ -199,20 +199,20 @@ def cases(repository: Path) -> list[Case]:
     def detector() -> bytes:
         built = face_detector.build(
             "i420", DETECTORS["yunet"], weights.load_network("yunet"),
-            swapper=gpu_repository.deployment().swapper, runtime="onnxruntime",
+            swapper=gpu_repository.deployment().swapper, runtime="tensorrt",
         )  # fmt: skip
         return _bytes(built)
 
     def blender() -> bytes:
-        return _bytes(face_blender.build("i420", 128, region_only=True))
+        return _bytes(face_blender.build("i420", 128, method="whole"))
 
     return [
         ("detector", served("face_detector_i420"), detector_feeds, plain),
-        ("detector, rounds in a loop", detector, detector_feeds, plain),
+        ("detector, rounds written out", detector, detector_feeds, plain),
         ("blender", served("face_blender_i420"), blender_feeds, plain),
         ("swapper", served("face_swapper"), swapper_feeds, nhwc),
         ("detector, channels last", served("face_detector_i420"), detector_feeds, nhwc),
-        ("blender, regions only", blender, blender_feeds, plain),
+        ("blender, whole frames", blender, blender_feeds, plain),
     ]
 
 

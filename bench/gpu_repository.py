@@ -12,20 +12,20 @@ import argparse
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import onnx
 
 from bench import random_inswapper
-from engines.build import network_passes
+from engines.build import blending_method, detector_runtime, network_passes
 from engines.deployment import Deployment
 from engines.precision import to_fp16
 from engines.publish import Repository
 from engines.served_graphs import served_graphs
 from engines.variants import MODEL_FILENAMES, CudaOptions, HostOptions, Limits, Variant
 from graphs import weights
-from graphs.face_blender import MICROSOFT_DOMAIN
 from graphs.recognizers import RECOGNIZERS
 from graphs.swappers import SWAPPERS
 
@@ -33,9 +33,15 @@ NAME: Final = "random_inswapper_128"
 MODELS: Final = ("face_detector_i420", "face_swapper", "face_blender_i420")
 
 
-def deployment(*, detector: str = "yunet", pixel_boost: int = 1) -> Deployment:
-    """inswapper_128's contract under a name that says that its weights are random."""
-    swapper = replace(SWAPPERS["inswapper_128"], name=NAME, weight=NAME)
+def deployment(
+    *, detector: str = "yunet", pixel_boost: int = 1, crop_size: int = 128
+) -> Deployment:
+    """inswapper_128's contract under a name that says that its weights are random.
+
+    Args:
+        crop_size: side of the network's crop, pixels; its layers take any size.
+    """
+    swapper = replace(SWAPPERS["inswapper_128"], name=NAME, weight=NAME, crop_size=crop_size)
     return Deployment(
         swapper=swapper,
         detector=detector,
@@ -44,9 +50,15 @@ def deployment(*, detector: str = "yunet", pixel_boost: int = 1) -> Deployment:
     )
 
 
-def load_network(name: str) -> onnx.ModelProto:
-    """A published network, or the random one."""
-    return random_inswapper.build() if name == NAME else weights.load_network(name)
+def load_network(name: str, crop_size: int = 128) -> onnx.ModelProto:
+    """A published network, or the random one for crops of this size."""
+    if name != NAME:
+        return weights.load_network(name)
+    network = random_inswapper.build()
+    for value in (network.graph.input[0], network.graph.output[0]):
+        for dim in value.type.tensor_type.shape.dim[2:]:
+            dim.dim_value = crop_size
+    return network
 
 
 def build(
@@ -55,22 +67,23 @@ def build(
     precision: str = "fp16",
     variant: Variant = "cuda",
     pixel_boost: int = 1,
+    crop_size: int = 128,
     host: HostOptions | None = None,
     max_batch_size: int = 16,
 ) -> Deployment:
     """Write the repository; what lies there already is overwritten."""
-    wanted = deployment(pixel_boost=pixel_boost)
+    wanted = deployment(pixel_boost=pixel_boost, crop_size=crop_size)
     repository = Repository(root)
     repository.complete()
     graphs = served_graphs(
         wanted,
-        region_only=variant == "cpu",
         skip_empty=False,
         passes=network_passes(variant),
-        grid_sample_domain=MICROSOFT_DOMAIN if variant == "cuda" else "",
+        runtime=detector_runtime(variant),
+        blending=blending_method(variant),
     )
     for model in MODELS:
-        graph = graphs[model].author(load_network)
+        graph = graphs[model].author(partial(load_network, crop_size=crop_size))
         if precision == "fp16" and model == "face_swapper":
             graph = to_fp16(graph)
         data = graph.SerializeToString(deterministic=True)

@@ -25,7 +25,8 @@ from engines.resolve_weights import resolve_weights
 from engines.served_graphs import ServedGraph, served_graphs
 from engines.typed_graphs import Typist, model_precision
 from engines.variants import MODEL_FILENAMES, HostOptions, Limits, Variant, plan_filenames
-from graphs.face_blender import MICROSOFT_DOMAIN
+from graphs.face_blender import Method
+from graphs.face_detector import Runtime
 from graphs.passes import CHANNELS_LAST_PASSES, PORTABLE_PASSES
 
 Announce = Callable[[str], None]
@@ -262,16 +263,26 @@ def network_passes(target: Variant) -> tuple[str, ...]:
     return CHANNELS_LAST_PASSES if target == "cuda" else PORTABLE_PASSES
 
 
+def detector_runtime(target: Variant) -> Runtime:
+    """Whom the detector is written for."""
+    return "onnxruntime" if target in ("cpu", "cuda") else "tensorrt"
+
+
+def blending_method(target: Variant) -> Method:
+    """How the blender goes about it."""
+    methods: dict[Variant, Method] = {"cpu": "regions", "cuda": "patches"}
+    return methods.get(target, "whole")
+
+
 def target_graphs(request: BuildRequest) -> Mapping[str, ServedGraph]:
     """Every model's graph in the form that the target runs best."""
     return served_graphs(
         request.deployment,
-        region_only=request.target == "cpu",
         # NVIDIA's backends hand whole batches to the graph; ours drop empty slots themselves.
         skip_empty=request.target == "tensorrt",
         passes=network_passes(request.target),
-        runtime="onnxruntime" if request.target == "cpu" else "tensorrt",
-        grid_sample_domain=MICROSOFT_DOMAIN if request.target == "cuda" else "",
+        runtime=detector_runtime(request.target),
+        blending=blending_method(request.target),
     )
 
 

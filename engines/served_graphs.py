@@ -18,6 +18,7 @@ from graphs import (
 )
 from graphs.contract import FRAME_FORMATS, MODEL_SPECS, FrameFormat
 from graphs.detectors import DETECTORS
+from graphs.face_blender import Method
 from graphs.face_detector import Runtime
 from graphs.passes import PORTABLE_PASSES
 
@@ -48,35 +49,25 @@ class ServedGraph:
 def served_graphs(
     deployment: Deployment,
     *,
-    region_only: bool,
     skip_empty: bool,
     passes: Sequence[str] = PORTABLE_PASSES,
     runtime: Runtime = "tensorrt",
-    grid_sample_domain: str = "",
+    blending: Method = "whole",
 ) -> Mapping[str, ServedGraph]:
     """Every model of `MODEL_SPECS` as `deployment` wants it.
 
     Args:
-        region_only: blend only each face's region (ONNX Runtime on a CPU) instead of sampling the
-            whole frame (a GPU; TensorRT takes no dynamic slices of that kind).
         skip_empty: leave the swapper's network out of a batch without faces, inside the graph; a
             backend that drops empty slots before it calls the graph has no use for it.
         passes: rewrites of the swapper's network (`graphs.passes`).
         runtime: what the detector is written for; its answers are the same.
-        grid_sample_domain: of the blender's GridSample, see `graphs.face_blender`.
+        blending: the blender's method, see `graphs.face_blender`; the picture is the same.
     """
     graphs = [_locator(deployment, runtime), _source_encoder(deployment), _recognizer(deployment)]
     graphs.append(_swapper(deployment, skip_empty=skip_empty, passes=passes))
     for pixel in FRAME_FORMATS:
         graphs.append(_detector(deployment, pixel, runtime))
-        graphs.append(
-            _blender(
-                deployment,
-                pixel,
-                region_only=region_only,
-                grid_sample_domain=grid_sample_domain,
-            )
-        )
+        graphs.append(_blender(deployment, pixel, blending))
     by_name = {graph.model: graph for graph in graphs}
     return {name: by_name[name] for name in MODEL_SPECS}
 
@@ -168,27 +159,12 @@ def _swapper(deployment: Deployment, *, skip_empty: bool, passes: Sequence[str])
     )
 
 
-def _blender(
-    deployment: Deployment,
-    frame_format: FrameFormat,
-    *,
-    region_only: bool,
-    grid_sample_domain: str,
-) -> ServedGraph:
+def _blender(deployment: Deployment, frame_format: FrameFormat, method: Method) -> ServedGraph:
     return ServedGraph(
         model=f"face_blender_{frame_format}",
-        settings={
-            "crop size": str(deployment.crop_size),
-            "region only": str(region_only),
-            "grid sample": grid_sample_domain or "onnx",
-        },
+        settings={"crop size": str(deployment.crop_size), "method": method},
         weights=(),
-        author=lambda _: face_blender.build(
-            frame_format,
-            deployment.crop_size,
-            region_only=region_only,
-            grid_sample_domain=grid_sample_domain,
-        ),
+        author=lambda _: face_blender.build(frame_format, deployment.crop_size, method=method),
     )
 
 

@@ -116,4 +116,4 @@ class Typist:
     @cached_property
     def _plain(self) -> Mapping[str, ServedGraph]:
         """The graphs that ONNX Runtime runs fastest here, and calibrates: nothing in a branch."""
-        return served_graphs(self._deployment, region_only=True, skip_empty=False)
+        return served_graphs(self._deployment, blending="regions", skip_empty=False)

@@ -8,12 +8,14 @@ own planes: only the crop is ever converted, and luma and chroma outside the mas
 A crop is made harmless before it is looked up: what is not a number gets weight 0 there, values are
 clipped. So no NaN can reach a pixel, and where the mask is 0 the blend returns the frame exactly.
 
-Two variants give the same picture:
+Three methods give the same picture:
 
-- whole-frame (a GPU, TensorRT): one pass over all pixels a slot, in a `Loop`, so that memory does
-  not grow with K. Rows of a batch run together.
-- region-only (ONNX Runtime on a CPU): row by row and slot by slot, only the rectangle that the crop
+- "whole" (TensorRT): one pass over all pixels a slot, in a `Loop`, so that memory does not grow
+  with K. Rows of a batch run together, and a compiler fuses what is done to a pixel.
+- "regions" (ONNX Runtime on a CPU): row by row and slot by slot, only the rectangle that the crop
   covers is read and written. Slices of runtime sizes: TensorRT does not take it.
+- "patches" (ONNX Runtime on a GPU): slot by slot, of all rows together, the pixels that the
+  largest of their faces covers.
 
 Mask: FaceFusion's box mask (facefusion@33cc6b40, face_masker.py, `create_box_mask`) with its
 default blur 0.3 and no padding. FaceFusion cuts fractions off where this rounds: one level apart.
@@ -21,7 +23,7 @@ default blur 0.3 and no padding. FaceFusion cuts fractions off where this rounds
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final, Literal
 
 import cv2
 import numpy as np
@@ -43,6 +45,7 @@ from graphs.contract import (
     TensorSpec,
     frame_spec,
 )
+from graphs.patch_blending import blend_patches
 from graphs.pixels import (
     chroma_offset,
     color_index,
@@ -58,10 +61,7 @@ from graphs.shapes import Op, constant, dimension, outputs, split, to_float
 
 MASK_BLUR: Final = 0.3
 
-MICROSOFT_DOMAIN: Final = "com.microsoft"
-"""ONNX Runtime 1.31 has ONNX's GridSample on a GPU for channels-last tensors alone; without it the
-operator runs on the CPU (seen on an H100: 0.7 s a 1080p frame). Its own domain has the same one
-for [N, C, H, W] (onnxruntime/contrib_ops/cuda/grid_sample.cc)."""
+Method = Literal["whole", "regions", "patches"]
 
 
 def box_mask_profile(size: int) -> npt.NDArray[np.float32]:
@@ -86,17 +86,14 @@ def build(
     frame_format: FrameFormat,
     crop_size: int,
     *,
-    region_only: bool = False,
-    grid_sample_domain: str = "",
+    method: Method = "whole",
 ) -> onnx.ModelProto:
     """The served model: frame, swapped_crops, warps, faces (, options) -> swapped_frame.
 
     Args:
         frame_format: `i420` takes `options` too: the colour matrix, range and chroma location.
         crop_size: S, side of the crops.
-        region_only: the variant for ONNX Runtime on a CPU.
-        grid_sample_domain: whose GridSample the whole-frame variant uses: ONNX's own, or
-            MICROSOFT_DOMAIN for ONNX Runtime on a GPU.
+        method: how the graph goes about it, see the module.
 
     Returns:
         A model with `frame` [B, H*3/2, W] or [B, H, W, 3] uint8, `swapped_crops` [B, K, 3, S, S]
@@ -123,14 +120,13 @@ def build(
             offset = chroma_offset(op, options)
         else:
             rows = op.Mul(_reverse_channels(op, rows), 255.0)
-    if region_only:
-        with author.scope("preprocess"):
-            mask = op.Mul(solid, constant(op, _box_mask(crop_size)))
-        swapped = blend_regions(author, frame, rows, mask, warps, shown, offset, crop_size)
+    if method == "whole":
+        swapped = _blend_whole(author, frame, rows, solid, warps, shown, offset, crop_size)
     else:
-        swapped = _blend_whole(
-            author, frame, rows, solid, warps, shown, offset, crop_size, grid_sample_domain
-        )
+        with author.scope("preprocess"):
+            masks = op.Mul(solid, constant(op, _box_mask(crop_size)))
+        blend = blend_regions if method == "regions" else blend_patches
+        swapped = blend(author, frame, rows, masks, warps, shown, offset, crop_size)
     author.output(swapped, frame_spec(SWAPPED_FRAME, frame_format))
     return author.finish()
 
@@ -189,11 +185,8 @@ def _blend_whole(
     shown: ir.Value,
     offset: ir.Value | None,
     crop_size: int,
-    grid_sample_domain: str,
 ) -> ir.Value:
     """Every pixel of every row, one slot after the other."""
-    if grid_sample_domain:
-        author.builder.graph.opset_imports[grid_sample_domain] = 1
     op: Op = author.op
     with author.scope("preprocess"):
         mask = constant(op, _box_mask(crop_size))
@@ -209,9 +202,7 @@ def _blend_whole(
         else:
             planes = list(split_i420(op, to_float(op, frame)))
     with author.scope("blend"):
-        planes = _loop_over_slots(
-            author, planes, layers, usable, offset, crop_size + 2, grid_sample_domain
-        )
+        planes = _loop_over_slots(author, planes, layers, usable, offset, crop_size + 2)
     with author.scope("postprocess"):
         if offset is None:
             return op.Cast(planes[0], to=ir.DataType.UINT8)
@@ -225,7 +216,6 @@ def _loop_over_slots(
     warps: ir.Value,
     offset: ir.Value | None,
     side: int,
-    grid_sample_domain: str,
 ) -> list[ir.Value]:
     """Lay slot 0, 1, ... onto the planes.
 
@@ -251,10 +241,7 @@ def _loop_over_slots(
             mask = op.Slice(layer, [3], [4], [1])
             chosen = op.Slice(layer, [first], [last], [1])
             looked = op.Concat(chosen, mask, axis=1)
-            sampler: Any = op
-            if grid_sample_domain:
-                sampler = sampler.builder.opset(grid_sample_domain, 1)
-            found = sampler.GridSample(
+            found = op.GridSample(
                 looked, grid, mode="bilinear", padding_mode="border", align_corners=0
             )
             if interleaved:

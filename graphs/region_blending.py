@@ -21,7 +21,7 @@ import onnx_ir as ir
 
 from graphs.authoring import GraphAuthor
 from graphs.contract import FrameFormat
-from graphs.crop_lookup import Box, CropTaps, LookupTable, crop_taps, look_up, lookup_tables
+from graphs.crop_lookup import CropTaps, LookupTable, crop_taps, look_up, lookup_tables
 from graphs.geometry import apply_warps, invert_warps
 from graphs.shapes import Op, constant, dimension, outputs, to_float, to_int64
 
@@ -29,6 +29,16 @@ _END = np.iinfo(np.int64).max
 _STRIP_PIXELS = 65536
 """How many pixels of a box are worked on at a time: a quarter of a megabyte as float32. For a face
 of 914 pixels a side that took 18.3 ms, all at once 22.6 (half as many pixels: 20.0)."""
+
+
+@dataclass(frozen=True)
+class _Box:
+    """Left, top, right, bottom (the last two excluded) in luma pixels: int64 [1], even."""
+
+    left: ir.Value
+    top: ir.Value
+    right: ir.Value
+    bottom: ir.Value
 
 
 @dataclass(frozen=True)
@@ -187,13 +197,17 @@ def _loop_over_slots(
         seen = op.And(op.Gather(slots.shown, slot, axis=0), _has_area(op, box))
 
         def lay(op: Op) -> list[ir.Value]:
-            crop = op.Gather(slots.crops, slot, axis=0)
-            tables = lookup_tables(op, crop, op.Gather(slots.mask, slot, axis=0), crop_size)
+            crop, mask = (
+                op.Unsqueeze(op.Gather(pictures, slot, axis=0), [0])
+                for pictures in (slots.crops, slots.mask)
+            )
+            tables = lookup_tables(op, crop, mask, crop_size)
 
-            def blend(op: Op, strip: Box) -> list[ir.Value]:
+            def blend(op: Op, strip: _Box) -> list[ir.Value]:
                 values: list[ir.Value] = []
                 for layer in _LAYERS[frame_format]:
-                    taps = crop_taps(op, warp, strip, layer.step, slots.offset, crop_size)
+                    x, y = _luma_positions(op, strip, layer.step, slots.offset)
+                    taps = crop_taps(op, op.Unsqueeze(warp, [0]), x, y, crop_size)
                     values += _blend_layer(op, before, layer, layout, strip, tables, taps)
                 return values
 
@@ -228,7 +242,7 @@ def _loop_over_slots(
     return op.Loop(count, constant(op, np.array(True)), state, body=graph)
 
 
-def _bounds(op: Op, warp: ir.Value, side: int, layout: _FrameLayout) -> Box:
+def _bounds(op: Op, warp: ir.Value, side: int, layout: _FrameLayout) -> _Box:
     """What a crop covers of a frame.
 
     The box is that of the crop's corners one pixel out, where the mask has faded to 0, widened to
@@ -245,15 +259,33 @@ def _bounds(op: Op, warp: ir.Value, side: int, layout: _FrameLayout) -> Box:
         for bound in (low, high):
             kept = op.Min(op.Max(op.Mul(bound, 2.0), 0.0), limit)
             edges.append(op.Reshape(to_int64(op, kept), [1]))
-    return Box(left=edges[0], top=edges[2], right=edges[1], bottom=edges[3])
+    return _Box(left=edges[0], top=edges[2], right=edges[1], bottom=edges[3])
 
 
-def _has_area(op: Op, box: Box) -> ir.Value:
+def _luma_positions(
+    op: Op, box: _Box, step: int, offset: ir.Value | None
+) -> tuple[ir.Value, ir.Value]:
+    """Where the pixels of a box lie, `step` luma pixels apart: float32 [1, 1, w] and [1, h, 1].
+
+    Args:
+        offset: [2], luma position of chroma sample (0, 0).
+    """
+    axes = []
+    for axis, (start, end) in enumerate(((box.left, box.right), (box.top, box.bottom))):
+        first, last = (op.Squeeze(op.Div(edge, [step]), [0]) for edge in (start, end))
+        numbers = to_float(op, op.Range(first, last, 1))
+        if step != 1 and offset is not None:
+            numbers = op.Add(op.Mul(numbers, float(step)), op.Slice(offset, [axis], [axis + 1]))
+        axes.append(op.Unsqueeze(numbers, [0, axis + 1]))
+    return axes[0], axes[1]
+
+
+def _has_area(op: Op, box: _Box) -> ir.Value:
     wide, high = op.Greater(box.right, box.left), op.Greater(box.bottom, box.top)
     return op.Squeeze(op.And(wide, high), [0])
 
 
-def _edges(op: Op, box: Box, layer: _Layer) -> _Edges:
+def _edges(op: Op, box: _Box, layer: _Layer) -> _Edges:
     left, top, right, bottom = (
         op.Div(edge, [layer.step]) for edge in (box.left, box.top, box.right, box.bottom)
     )
@@ -264,9 +296,9 @@ def _edges(op: Op, box: Box, layer: _Layer) -> _Edges:
 def _blend_strips(
     author: GraphAuthor,
     op: Op,
-    box: Box,
+    box: _Box,
     edges: Sequence[_Edges],
-    blend: Callable[[Op, Box], list[ir.Value]],
+    blend: Callable[[Op, _Box], list[ir.Value]],
 ) -> list[ir.Value]:
     """New bytes of every picture's box, uint8 [h, w], made strip after strip from the top.
 
@@ -284,7 +316,7 @@ def _blend_strips(
     def one_strip(op: Op, strip: ir.Value, go_on: ir.Value, *done: ir.Value) -> list[ir.Value]:
         top = op.Add(box.top, op.Mul(strip, rows))
         bottom = op.Min(op.Add(top, rows), box.bottom)
-        made = blend(op, Box(box.left, top, box.right, bottom))
+        made = blend(op, _Box(box.left, top, box.right, bottom))
         pairs = zip(done, made, strict=True)
         return [op.Identity(go_on), *(op.Concat(*pair, axis=0) for pair in pairs)]
 
@@ -326,7 +358,7 @@ def _blend_layer(
     flat: ir.Value,
     layer: _Layer,
     layout: _FrameLayout,
-    box: Box,
+    box: _Box,
     tables: Sequence[LookupTable],
     taps: CropTaps,
 ) -> list[ir.Value]:

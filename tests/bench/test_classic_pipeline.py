@@ -60,7 +60,7 @@ def swap_with_graphs(frame: np.ndarray, source: np.ndarray) -> np.ndarray:
     faces, crops, warps = detect(frame)
     swapper = open_session(image_swapper.build_network(row.crop_size))
     swapped = swapper.run(None, {"target": crops[0], "source": detect(source)[1][0]})[0][None]
-    blender = open_session(face_blender.build("bgr", row.crop_size, region_only=True))
+    blender = open_session(face_blender.build("bgr", row.crop_size, method="regions"))
     feeds = {"frame": frame[None], "swapped_crops": swapped, "warps": warps, "faces": faces}
     return blender.run(None, feeds)[0][0]
 

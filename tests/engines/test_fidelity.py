@@ -25,7 +25,7 @@ from graphs import weights
 from graphs.contract import SCORE_COLUMN
 
 DEPLOYMENT = deployment.resolve(swapper="image_swapper_256", detector="yunet", detectors=("yunet",))
-GRAPHS = served_graphs(DEPLOYMENT, region_only=True, skip_empty=False)
+GRAPHS = served_graphs(DEPLOYMENT, blending="regions", skip_empty=False)
 
 
 def author(model: str) -> onnx.ModelProto:

@@ -1,4 +1,4 @@
-"""face_blender, both variants, against the NumPy oracle and FaceFusion's own formulas."""
+"""face_blender, every method, against the NumPy oracle and FaceFusion's own formulas."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import pytest
 
 from graphs import face_blender
 from graphs.contract import FACE_COLUMNS, MAX_DETECTIONS, SCORE_COLUMN, FrameFormat
+from graphs.face_blender import Method
 from tests.graphs.evaluation import open_session
 from tests.reference import blending
 
 SIZE = 64
 FORMATS = ("i420", "bgr")
-VARIANTS = (False, True)
-both = pytest.mark.parametrize("region_only", VARIANTS, ids=["whole", "region"])
+METHODS: tuple[Method, ...] = ("whole", "regions", "patches")
+every_method = pytest.mark.parametrize("method", METHODS)
 either_format = pytest.mark.parametrize("frame_format", FORMATS)
 
 # Coordinates are float32: at 4K a crop position is off by about 1e-3 of a crop pixel, and a value
@@ -30,9 +31,9 @@ ROUNDED_SHARE = 2e-3
 
 @functools.cache
 def session(
-    frame_format: FrameFormat, region_only: bool, size: int = SIZE
+    frame_format: FrameFormat, method: Method, size: int = SIZE
 ) -> onnxruntime.InferenceSession:
-    return open_session(face_blender.build(frame_format, size, region_only=region_only))
+    return open_session(face_blender.build(frame_format, size, method=method))
 
 
 def make_warp(center: tuple[float, float], width: float, angle: float, size: int) -> np.ndarray:
@@ -77,11 +78,11 @@ def make_request(
 
 
 def run(
-    request: dict[str, np.ndarray], *, region_only: bool, size: int = SIZE, **changes: Any
+    request: dict[str, np.ndarray], *, method: Method, size: int = SIZE, **changes: Any
 ) -> np.ndarray:
     frame_format: FrameFormat = "i420" if request["frame"].ndim == 3 else "bgr"
     feeds = {**request, **changes}
-    return np.asarray(session(frame_format, region_only, size).run(None, feeds)[0])
+    return np.asarray(session(frame_format, method, size).run(None, feeds)[0])
 
 
 def expected(request: dict[str, np.ndarray], *, truncate: bool = False) -> np.ndarray:
@@ -102,8 +103,8 @@ def expected(request: dict[str, np.ndarray], *, truncate: bool = False) -> np.nd
     )
 
 
-def check(request: dict[str, np.ndarray], *, region_only: bool, size: int = SIZE) -> np.ndarray:
-    swapped, wanted = run(request, region_only=region_only, size=size), expected(request)
+def check(request: dict[str, np.ndarray], *, method: Method, size: int = SIZE) -> np.ndarray:
+    swapped, wanted = run(request, method=method, size=size), expected(request)
     difference = np.abs(swapped.astype(int) - wanted)
     assert difference.max() <= ROUNDING
     assert (difference > 0).mean() <= ROUNDED_SHARE
@@ -125,28 +126,28 @@ def outside(request: dict[str, np.ndarray], size: int = SIZE) -> np.ndarray:
     )
 
 
-@both
+@every_method
 @either_format
-def test_a_turned_face_is_laid_on_as_the_oracle_does(frame_format: str, region_only: bool) -> None:
+def test_a_turned_face_is_laid_on_as_the_oracle_does(frame_format: str, method: Method) -> None:
     request = make_request(frame_format, 96, 128, [[(60.0, 50.0, 70.0, 0.4)]])
-    swapped = check(request, region_only=region_only)
+    swapped = check(request, method=method)
     assert (swapped != request["frame"]).mean() > 0.2
 
 
-@both
+@every_method
 @either_format
 @pytest.mark.parametrize(
     ("height", "width"), [(64, 64), (66, 94), (98, 70), (90, 122)], ids=lambda size: str(size)
 )
 def test_small_and_unaligned_frames(
-    frame_format: str, height: int, width: int, region_only: bool
+    frame_format: str, height: int, width: int, method: Method
 ) -> None:
     # rows mod 4 is 2 in three of them: U ends in the middle of a row
     place = (width * 0.45, height * 0.55, 40.0, -0.7)
-    check(make_request(frame_format, height, width, [[place]]), region_only=region_only)
+    check(make_request(frame_format, height, width, [[place]]), method=method)
 
 
-@both
+@every_method
 @either_format
 @pytest.mark.parametrize(
     "place",
@@ -154,153 +155,154 @@ def test_small_and_unaligned_frames(
     ids=["left edge", "corner", "mostly above"],
 )
 def test_a_face_partly_outside_the_frame(
-    frame_format: str, place: tuple[float, float, float, float], region_only: bool
+    frame_format: str, place: tuple[float, float, float, float], method: Method
 ) -> None:
     request = make_request(frame_format, 96, 128, [[place]])
-    swapped = check(request, region_only=region_only)
+    swapped = check(request, method=method)
     assert (swapped != request["frame"]).any()
 
 
-@both
+@every_method
 @either_format
-def test_a_face_wholly_outside_changes_nothing(frame_format: str, region_only: bool) -> None:
+def test_a_face_wholly_outside_changes_nothing(frame_format: str, method: Method) -> None:
     for place in [(-300.0, 40.0, 60.0, 0.3), (64.0, 4000.0, 60.0, 0.3)]:
         request = make_request(frame_format, 96, 128, [[place]])
-        np.testing.assert_array_equal(run(request, region_only=region_only), request["frame"])
+        np.testing.assert_array_equal(run(request, method=method), request["frame"])
 
 
-@both
+@every_method
 @either_format
-def test_later_slots_lie_over_earlier_ones(frame_format: str, region_only: bool) -> None:
+def test_later_slots_lie_over_earlier_ones(frame_format: str, method: Method) -> None:
     rng = np.random.default_rng(3)
     places = [
         (rng.uniform(20, 108), rng.uniform(20, 76), 50.0, rng.uniform(-1, 1)) for _ in "k" * 16
     ]
     request = make_request(frame_format, 96, 128, [places])
-    swapped = run(request, region_only=region_only)
+    swapped = run(request, method=method)
     difference = np.abs(swapped.astype(int) - expected(request))
     # A level off under one face may be a level off again under the next.
     assert difference.max() <= 2
     assert (difference > 0).mean() <= 16 * ROUNDED_SHARE
     reverse = {**request, "swapped_crops": request["swapped_crops"][:, ::-1].copy()}
     reverse["warps"] = request["warps"][:, ::-1].copy()
-    assert (run(reverse, region_only=region_only) != swapped).any()
+    assert (run(reverse, method=method) != swapped).any()
 
 
-@both
+@every_method
 @either_format
-def test_rows_of_a_batch_keep_apart(frame_format: str, region_only: bool) -> None:
+def test_rows_of_a_batch_keep_apart(frame_format: str, method: Method) -> None:
     places = [[(40.0, 40.0, 50.0, 0.1), (90.0, 60.0, 40.0, 0.5)]] * 3
     options = [[0, 1, 0, 0, 0, 0, 0, 0], [0, 2, 1, 1, 0, 0, 0, 0], [0, 3, 0, 2, 0, 0, 0, 0]]
     request = make_request(frame_format, 96, 128, places, options=options)  # type: ignore[arg-type]
     request["faces"][1, 0, SCORE_COLUMN] = 0
     request["warps"][1, 0] = 0
-    swapped = check(request, region_only=region_only)
+    swapped = check(request, method=method)
     for row in range(3):
         alone = {name: value[row : row + 1] for name, value in request.items()}
-        np.testing.assert_array_equal(run(alone, region_only=region_only)[0], swapped[row])
+        np.testing.assert_array_equal(run(alone, method=method)[0], swapped[row])
 
 
-@both
+@every_method
 @either_format
-def test_no_face_returns_the_frame_bit_for_bit(frame_format: str, region_only: bool) -> None:
+def test_no_face_returns_the_frame_bit_for_bit(frame_format: str, method: Method) -> None:
     request = make_request(frame_format, 96, 128, [[(60.0, 50.0, 70.0, 0.4)] * 3])
     request["faces"][:] = 0
-    np.testing.assert_array_equal(run(request, region_only=region_only), request["frame"])
+    np.testing.assert_array_equal(run(request, method=method), request["frame"])
 
 
-@both
+@every_method
 @either_format
-def test_pixels_outside_the_mask_keep_their_bytes(frame_format: str, region_only: bool) -> None:
+def test_pixels_outside_the_mask_keep_their_bytes(frame_format: str, method: Method) -> None:
     request = make_request(frame_format, 96, 128, [[(60.0, 50.0, 40.0, 0.4)]])
-    swapped, far = run(request, region_only=region_only), outside(request)
+    swapped, far = run(request, method=method), outside(request)
     assert 0.5 < far.mean() < 0.95
     np.testing.assert_array_equal(swapped[far], request["frame"][far])
     assert (swapped[~far] != request["frame"][~far]).mean() > 0.8
 
 
-@both
+@every_method
 @either_format
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30])
 def test_what_is_no_number_stays_inside_the_mask(
-    frame_format: str, bad: float, region_only: bool
+    frame_format: str, bad: float, method: Method
 ) -> None:
     request = make_request(frame_format, 96, 128, [[(60.0, 50.0, 50.0, 0.4)]])
     poisoned = request["swapped_crops"].copy()
     poisoned[..., 20:40, 25:35] = bad
-    swapped = run(request, region_only=region_only, swapped_crops=poisoned)
+    swapped = run(request, method=method, swapped_crops=poisoned)
     far = outside(request)
     np.testing.assert_array_equal(swapped[far], request["frame"][far])
     assert (swapped != request["frame"]).any()
 
 
-@both
+@every_method
 @either_format
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_crop_of_no_numbers_leaves_the_frame(
-    frame_format: str, bad: float, region_only: bool
+    frame_format: str, bad: float, method: Method
 ) -> None:
     request = make_request(frame_format, 96, 128, [[(60.0, 50.0, 50.0, 0.4)]])
     crops = np.full_like(request["swapped_crops"], bad)
-    swapped = run(request, region_only=region_only, swapped_crops=crops)
+    swapped = run(request, method=method, swapped_crops=crops)
     np.testing.assert_array_equal(swapped, request["frame"])
 
 
-@both
-def test_warps_that_are_no_numbers_leave_the_frame(region_only: bool) -> None:
+@every_method
+def test_warps_that_are_no_numbers_leave_the_frame(method: Method) -> None:
     request = make_request("i420", 96, 128, [[(60.0, 50.0, 50.0, 0.4)]])
     for bad in (np.nan, np.inf, 0.0):
         warps = np.full_like(request["warps"], bad)
-        swapped = run(request, region_only=region_only, warps=warps)
+        swapped = run(request, method=method, warps=warps)
         np.testing.assert_array_equal(swapped, request["frame"])
 
 
-@both
-def test_options_that_are_not_valid_leave_the_frame(region_only: bool) -> None:
+@every_method
+def test_options_that_are_not_valid_leave_the_frame(method: Method) -> None:
     request = make_request("i420", 96, 128, [[(60.0, 50.0, 50.0, 0.4)]])
     for column, value in ((1, 9.0), (2, np.nan), (3, 0.5), (7, 1.0)):
         options = request["options"].copy()
         options[:, column] = value
-        swapped = run(request, region_only=region_only, options=options)
+        swapped = run(request, method=method, options=options)
         np.testing.assert_array_equal(swapped, request["frame"])
 
 
-@both
+@every_method
 @pytest.mark.parametrize("matrix", [0, 1, 2, 3])
 @pytest.mark.parametrize("full", [0, 1])
 @pytest.mark.parametrize("location", [0, 1, 2])
 def test_every_colour_space_and_chroma_location(
-    matrix: int, full: int, location: int, region_only: bool
+    matrix: int, full: int, location: int, method: Method
 ) -> None:
     options = [[0.0, matrix, full, location, 0, 0, 0, 0]]
     request = make_request("i420", 70, 96, [[(50.0, 30.0, 50.0, 0.6)]], options=options)
-    check(request, region_only=region_only)
+    check(request, method=method)
 
 
-@both
+@every_method
 @either_format
 @pytest.mark.parametrize(("height", "width"), [(720, 1280), (2160, 3840)])
-def test_large_frames(frame_format: str, height: int, width: int, region_only: bool) -> None:
+def test_large_frames(frame_format: str, height: int, width: int, method: Method) -> None:
     place = (width * 0.7, height * 0.4, height * 0.3, 0.3)
     request = make_request(frame_format, height, width, [[place]], size=128)
-    check(request, region_only=region_only, size=128)
+    check(request, method=method, size=128)
 
 
 @either_format
-def test_the_variants_agree(frame_format: str) -> None:
+def test_the_methods_agree(frame_format: str) -> None:
     places = [[(40.0, 40.0, 50.0, 0.1), (90.0, 60.0, 40.0, 0.5), (-9.0, 20.0, 50.0, 2.0)]]
     request = make_request(frame_format, 98, 128, places)
-    whole, region = (run(request, region_only=region_only) for region_only in VARIANTS)
-    difference = np.abs(whole.astype(int) - region)
-    assert difference.max() <= ROUNDING
-    assert (difference > 0).mean() <= ROUNDED_SHARE
+    whole, *others = (run(request, method=method) for method in METHODS)
+    for other in others:
+        difference = np.abs(whole.astype(int) - other)
+        assert difference.max() <= ROUNDING
+        assert (difference > 0).mean() <= ROUNDED_SHARE
 
 
-@both
+@every_method
 @pytest.mark.parametrize("size", [128, 256])
-def test_facefusions_mask_and_blend_are_within_one_level(size: int, region_only: bool) -> None:
+def test_facefusions_mask_and_blend_are_within_one_level(size: int, method: Method) -> None:
     request = make_request("bgr", 300, 400, [[(200.0, 150.0, 180.0, 0.25)]], size=size)
-    swapped = run(request, region_only=region_only, size=size).astype(int)
+    swapped = run(request, method=method, size=size).astype(int)
     assert np.abs(swapped - expected(request, truncate=True)).max() <= 1
 
 
@@ -320,19 +322,9 @@ def test_the_masks_profile_has_facefusions_measured_values() -> None:
 
 
 def test_building_twice_gives_the_same_bytes() -> None:
-    for region_only in VARIANTS:
+    for method in METHODS:
         once, again = (
-            face_blender.build("i420", SIZE, region_only=region_only).SerializeToString(
-                deterministic=True
-            )
+            face_blender.build("i420", SIZE, method=method).SerializeToString(deterministic=True)
             for _ in range(2)
         )
         assert once == again
-
-
-@either_format
-def test_onnx_runtimes_own_grid_sample_gives_the_same_picture(frame_format: FrameFormat) -> None:
-    request = make_request(frame_format, 96, 128, [[(60.0, 50.0, 70.0, 0.4)]])
-    own = face_blender.build(frame_format, SIZE, grid_sample_domain=face_blender.MICROSOFT_DOMAIN)
-    answer = open_session(own).run(None, request)[0]
-    np.testing.assert_array_equal(answer, run(request, region_only=False))

@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphs.contract import SCORE_COLUMN
-from tests.graphs.test_face_blender import ROUNDED_SHARE, ROUNDING, expected, make_request, run
+from graphs.face_blender import Method
+from tests.graphs.test_face_blender import (
+    METHODS,
+    ROUNDED_SHARE,
+    ROUNDING,
+    expected,
+    make_request,
+    run,
+)
 
 EVEN = st.integers(4, 70).map(lambda half: 2 * half)
 """8 to 140 pixels: multiples of four and not."""
@@ -45,16 +53,14 @@ def requests(draw: st.DrawFn, frame_format: str) -> dict[str, np.ndarray]:
     return request
 
 
-@pytest.mark.parametrize("region_only", [False, True], ids=["whole", "region"])
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("frame_format", ["i420", "bgr"])
-def test_faces_anywhere_are_laid_on_as_the_oracle_does(
-    frame_format: str, region_only: bool
-) -> None:
+def test_faces_anywhere_are_laid_on_as_the_oracle_does(frame_format: str, method: Method) -> None:
     @settings(max_examples=25, deadline=None, derandomize=True)
     @given(requests(frame_format))
     def check(request: dict[str, np.ndarray]) -> None:
         wanted = expected(request)
-        difference = np.abs(run(request, region_only=region_only).astype(int) - wanted)
+        difference = np.abs(run(request, method=method).astype(int) - wanted)
         assert difference.max() <= ROUNDING
         # Each slot may round some values the other way; small frames hold few values.
         slots = request["warps"].shape[1]
@@ -68,6 +74,6 @@ def test_faces_anywhere_are_laid_on_as_the_oracle_does(
 def test_a_face_of_many_strips_has_no_seam(frame_format: str, width: float) -> None:
     # boxes of one to several strips, the last of them of any height, the largest beyond the frame
     request = make_request(frame_format, 482, 640, [[(310.0, 250.0, width, 0.7)]])
-    difference = np.abs(run(request, region_only=True).astype(int) - expected(request))
+    difference = np.abs(run(request, method="regions").astype(int) - expected(request))
     assert difference.max() <= ROUNDING
     assert (difference > 0).mean() <= ROUNDED_SHARE

@@ -1,0 +1,259 @@
+"""The face blender for ONNX Runtime on a GPU: one patch a face, all frames of a batch at once.
+
+There an operator costs one kernel, whatever the frame: so a slot of every frame is laid on
+together, and only the pixels that the largest of their faces covers are touched. Patches of one
+slot have one size, and a smaller face's patch simply reaches farther into pixels of weight 0. At
+the frame's edge a patch repeats the last pixel: it is computed and written twice, the same both
+times. The frame itself is copied once a slot, as the bytes that it is.
+
+(Whole frames as float32, GridSample and a Loop are what TensorRT fuses into a few kernels. ONNX
+Runtime does not fuse; and neither of its GridSample operators answered in time on an H100.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from graphs.authoring import GraphAuthor
+from graphs.contract import FrameFormat
+from graphs.crop_lookup import crop_taps, look_up, lookup_tables
+from graphs.geometry import apply_warps, invert_warps
+from graphs.shapes import Op, constant, dimension, split, to_float, to_int64
+
+_LEAST_SIDE = 2.0
+"""Pixels of a patch's side where no frame has a face: an operator on nothing is a special case in
+too many places, and a patch of weight 0 changes nothing."""
+
+
+@dataclass(frozen=True)
+class _Plane:
+    """One picture of a frame, as its bytes lie: Y, U, V, or one colour of interleaved BGR.
+
+    channel: the crop's colour that it holds.
+    start: int32 [1], its first byte.
+    step: luma pixels from one of its pixels to the next.
+    stride: bytes from one of its pixels to the next.
+    """
+
+    channel: int
+    start: ir.Value
+    step: int
+    stride: int
+
+
+@dataclass(frozen=True)
+class _Geometry:
+    """A batch's frames: height, width (int64 [1], luma pixels) and planes that share lookups."""
+
+    height: ir.Value
+    width: ir.Value
+    layers: tuple[tuple[_Plane, ...], ...]
+
+
+@dataclass(frozen=True)
+class _Boxes:
+    """What the crops cover: even luma pixels, float32 [B, K], 0 where nothing is shown."""
+
+    left: ir.Value
+    top: ir.Value
+    wide: ir.Value
+    tall: ir.Value
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """One slot of every frame: crops [B, 3, S, S], masks [B, 1, S, S], warps [B, 2, 3], a box
+    (each side [B, 1, 1])."""
+
+    crops: ir.Value
+    masks: ir.Value
+    warps: ir.Value
+    box: _Boxes
+
+
+def blend_patches(
+    author: GraphAuthor,
+    frame: ir.Value,
+    crops: ir.Value,
+    masks: ir.Value,
+    warps: ir.Value,
+    shown: ir.Value,
+    offset: ir.Value | None,
+    crop_size: int,
+) -> ir.Value:
+    """Frames with their crops laid on, uint8 like `frame`.
+
+    Args:
+        frame: [B, H*3/2, W] or [B, H, W, 3] uint8.
+        crops: [B, K, 3, S, S] float32, harmless, in the frame's own colours on the 8-bit scale.
+        masks: [B, K, 1, S, S] float32 in [0, 1].
+        warps: [B, K, 2, 3] float32, frame to crop.
+        shown: bool [B, K].
+        offset: [B, 2] luma position of chroma sample (0, 0); None for BGR frames.
+        crop_size: S.
+    """
+    op: Op = author.op
+    with author.scope("blend"):
+        geometry = _geometry(op, frame, "bgr" if offset is None else "i420")
+        # a hidden slot must not make a patch large, and its weight is 0 whatever its warp
+        warps = op.Where(op.Unsqueeze(shown, [2, 3]), warps, 0.0)
+        masks = op.Mul(masks, op.Unsqueeze(to_float(op, shown), [2, 3, 4]))
+        boxes = _bounds(op, warps, shown, crop_size, geometry)
+        flat = op.Reshape(frame, op.Concat(dimension(op, frame, 0), [-1], axis=0))
+
+        def one_slot(op: Op, index: ir.Value, go_on: ir.Value, before: ir.Value) -> list[ir.Value]:
+            def take(value: ir.Value) -> ir.Value:
+                return op.Gather(value, index, axis=1)
+
+            def side(value: ir.Value) -> ir.Value:
+                return op.Unsqueeze(take(value), [1, 2])
+
+            box = _Boxes(*(side(v) for v in (boxes.left, boxes.top, boxes.wide, boxes.tall)))
+            slot = _Slot(take(crops), take(masks), take(warps), box)
+            return [op.Identity(go_on), _lay(op, before, slot, geometry, offset, crop_size)]
+
+        def value(name: str, dtype: ir.DataType, *dims: str) -> ir.Value:
+            return ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(dims))
+
+        bytes_of_frame = ("B", "frame_bytes")
+        graph = author.subgraph(
+            op,
+            one_slot,
+            [
+                value("slot", ir.DataType.INT64),
+                value("go_on", ir.DataType.BOOL),
+                value("before", ir.DataType.UINT8, *bytes_of_frame),
+            ],
+            [
+                value("go_on_next", ir.DataType.BOOL),
+                value("after", ir.DataType.UINT8, *bytes_of_frame),
+            ],
+            name="slots",
+        )
+        count = op.Squeeze(dimension(op, warps, 1), [0])
+        swapped = op.Loop(count, constant(op, np.array(True)), flat, body=graph)
+        return op.Reshape(swapped, op.Shape(frame))
+
+
+def _geometry(op: Op, frame: ir.Value, frame_format: FrameFormat) -> _Geometry:
+    height, width = dimension(op, frame, 1), dimension(op, frame, 2)
+
+    def start(value: ir.Value) -> ir.Value:
+        return op.Cast(value, to=ir.DataType.INT32)
+
+    if frame_format == "bgr":
+        colors = tuple(
+            _Plane(c, constant(op, np.array([c], np.int32)), step=1, stride=3) for c in range(3)
+        )
+        return _Geometry(height, width, (colors,))
+    height = op.Div(op.Mul(height, [2]), [3])
+    luma = op.Mul(height, width)
+    first = _Plane(0, constant(op, np.array([0], np.int32)), step=1, stride=1)
+    blue = _Plane(1, start(luma), step=2, stride=1)
+    red = _Plane(2, start(op.Add(luma, op.Div(luma, [4]))), step=2, stride=1)
+    return _Geometry(height, width, ((first,), (blue, red)))
+
+
+def _bounds(op: Op, warps: ir.Value, shown: ir.Value, side: int, geometry: _Geometry) -> _Boxes:
+    """The box of each crop's corners one pixel out, where the mask has faded to 0, widened to
+    whole 2x2 blocks so that luma and chroma cover the same pixels."""
+    corners = np.array([[-1, -1], [side, -1], [-1, side], [side, side]], np.float32)
+    x, y = (constant(op, corners[None, :, axis]) for axis in (0, 1))
+    positions = apply_warps(op, invert_warps(op, warps), x, y)
+    edges = []
+    for position, size in zip(positions, (geometry.width, geometry.height), strict=True):
+        limit = to_float(op, size)
+        four = split(op, op.Squeeze(position, [2]), 4, 2)
+        low = op.Floor(op.Div(op.Min(*four), 2.0))
+        high = op.Ceil(op.Div(op.Add(op.Max(*four), 1.0), 2.0))
+        low, high = (op.Min(op.Max(op.Mul(b, 2.0), 0.0), limit) for b in (low, high))
+        visible = op.Unsqueeze(shown, [2])
+        for edge in (low, op.Sub(high, low)):
+            edges.append(op.Squeeze(op.Where(visible, edge, 0.0), [2]))
+    return _Boxes(left=edges[0], top=edges[2], wide=edges[1], tall=edges[3])
+
+
+def _lay(
+    op: Op,
+    flat: ir.Value,
+    slot: _Slot,
+    geometry: _Geometry,
+    offset: ir.Value | None,
+    crop_size: int,
+) -> ir.Value:
+    """Flat frames [B, bytes] with one slot laid on."""
+    tables = lookup_tables(op, slot.crops, slot.masks, crop_size)
+    # The patch's size is the only number that the host has to know: it shapes what follows.
+    wide, tall = (
+        to_int64(op, op.Max(op.ReduceMax(extent, keepdims=0), _LEAST_SIDE))
+        for extent in (slot.box.wide, slot.box.tall)
+    )
+    places, values = [], []
+    for planes in geometry.layers:
+        step = planes[0].step
+        columns, rows = (
+            _clamped(op, first, extent, size, step, axis)
+            for first, extent, size, axis in (
+                (slot.box.left, wide, geometry.width, 1),
+                (slot.box.top, tall, geometry.height, 2),
+            )
+        )
+        x, y = (
+            _luma_position(op, numbers, step, offset, axis)
+            for axis, numbers in enumerate((columns, rows))
+        )
+        taps = crop_taps(op, slot.warps, x, y, crop_size)
+        weight = look_up(op, tables[-1], taps)
+        index = _flat_index(op, columns, rows, geometry.width, planes[0])
+        for plane in planes:
+            place = op.Add(index, plane.start)
+            below = to_float(op, op.GatherElements(flat, place, axis=1))
+            color = look_up(op, tables[plane.channel], taps)
+            mixed = op.Round(op.Add(below, op.Mul(op.Sub(color, below), weight)))
+            places.append(place)
+            values.append(op.Cast(mixed, to=ir.DataType.UINT8))
+    return op.ScatterElements(flat, _join(op, places), _join(op, values), axis=1)
+
+
+def _join(op: Op, parts: Sequence[ir.Value]) -> ir.Value:
+    return op.Concat(*parts, axis=1)
+
+
+def _clamped(
+    op: Op, first: ir.Value, extent: ir.Value, size: ir.Value, step: int, axis: int
+) -> ir.Value:
+    """Column or row numbers of a plane's patches, float32 [B, 1, w] or [B, h, 1].
+
+    Args:
+        first: [B, 1, 1], luma pixels. extent: int64 scalar, likewise. size: int64 [1], the frame's.
+        axis: 1 for columns, 2 for rows: the one that stays of size 1.
+    """
+    count = op.Div(extent, constant(op, np.array(step)))
+    numbers = op.Unsqueeze(to_float(op, op.Range(0, count, 1)), [0, axis])
+    last = op.Sub(op.Mul(to_float(op, size), 1.0 / step), 1.0)
+    return op.Min(op.Add(op.Mul(first, 1.0 / step), numbers), last)
+
+
+def _luma_position(
+    op: Op, numbers: ir.Value, step: int, offset: ir.Value | None, axis: int
+) -> ir.Value:
+    if step == 1 or offset is None:
+        return numbers
+    shift = op.Unsqueeze(op.Slice(offset, [axis], [axis + 1], [1]), [2])
+    return op.Add(op.Mul(numbers, float(step)), shift)
+
+
+def _flat_index(
+    op: Op, columns: ir.Value, rows: ir.Value, width: ir.Value, plane: _Plane
+) -> ir.Value:
+    """Bytes from a plane's start to its patches' pixels: int32 [B, P]."""
+    line = op.Cast(op.Mul(op.Div(width, [plane.step]), [plane.stride]), to=ir.DataType.INT32)
+    columns, rows = (op.Cast(numbers, to=ir.DataType.INT32) for numbers in (columns, rows))
+    if plane.stride != 1:
+        columns = op.Mul(columns, constant(op, np.array(plane.stride, np.int32)))
+    index = op.Add(op.Mul(rows, line), columns)
+    return op.Reshape(index, op.Concat(dimension(op, index, 0), [-1], axis=0))
