@@ -55,16 +55,19 @@ def _prepare(op: Op, boxes: ir.Value, count: int, nms_threshold: ir.Value) -> _B
     return _Boxes(low, high, area, table, number, op.Unsqueeze(nms_threshold, [2]), count)
 
 
-def _take_best(op: Op, boxes: _Boxes, alive: ir.Value, best: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """Index [B, 1, 1] int64 of the first candidate that scores `best`, and who is still alive.
+def _first_of(op: Op, boxes: _Boxes, alive: ir.Value, best: ir.Value) -> ir.Value:
+    """Index [B, 1, 1] int64 of the first candidate that scores `best`."""
+    tied = op.Where(op.Equal(alive, best), boxes.number, float(boxes.count))
+    return to_int64(op, op.ReduceMin(tied, [2], keepdims=1))
+
+
+def _drop_overlapping(op: Op, boxes: _Boxes, alive: ir.Value, index: ir.Value) -> ir.Value:
+    """Scores [B, 1, N] with the pick and what it suppresses out.
 
     Args:
         alive: [B, 1, N] float32, scores; `_DEAD` for candidates that are out.
-        best: [B, 1, 1] float32, their maximum.
+        index: [B, 1, 1] int64, the pick.
     """
-    tied = op.Where(op.Equal(alive, best), boxes.number, float(boxes.count))
-    pick = op.ReduceMin(tied, [2], keepdims=1)
-    index = to_int64(op, pick)
     row = op.GatherElements(boxes.table, op.Expand(index, [1, 5, 1]), axis=2)
     low = op.Slice(row, [0], [2], [1])
     high = op.Slice(row, [2], [4], [1])
@@ -74,8 +77,9 @@ def _take_best(op: Op, boxes: _Boxes, alive: ir.Value, best: ir.Value) -> tuple[
     shared = op.Mul(wide, tall)
     overlap = op.Div(shared, op.Sub(op.Add(boxes.area, area), shared))
     # the pick itself is out too, even where its box is so small that it has no overlap
+    pick = to_float(op, index)
     out = op.Or(op.Greater(overlap, boxes.limit), op.Equal(boxes.number, pick))
-    return index, op.Where(out, _DEAD, alive)
+    return op.Where(out, _DEAD, alive)
 
 
 def suppress(
@@ -92,7 +96,7 @@ def suppress(
 
     Sixteen rounds of "take the best, suppress what overlaps it", over all candidates. (A fixed
     point over an overlap matrix is not exact on chains: A suppresses B, so B must not suppress C.)
-    Of equal scores the lowest index is taken, explicitly: no operator's tie rule is relied on.
+    Of equal scores the lowest index is taken.
     Overlap is measured with insightface's inclusive pixels, width = x2 - x1 + 1, and a candidate
     is suppressed when intersection / union > threshold. NaN scores are never candidates.
 
@@ -115,12 +119,24 @@ def suppress(
         picks, bests = [], []
         for _ in range(MAX_DETECTIONS):
             best = op.ReduceMax(alive, [2], keepdims=1)
-            index, alive = _take_best(op, prepared, alive, best)
+            index = _first_of(op, prepared, alive, best)
+            alive = _drop_overlapping(op, prepared, alive, index)
             picks.append(index)
             bests.append(best)
         found = op.Concat(*picks, axis=2), op.Concat(*bests, axis=2)
     index, top = (op.Squeeze(value, [1]) for value in found)
     return Kept(index, top, op.Greater(top, 0.0))
+
+
+def _best(op: Op, alive: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """Index int64 and score float32 [B, 1, 1] of the first candidate with the highest score.
+
+    ArgMax, not a maximum over the scores: in ONNX Runtime the latter is cuDNN's on a GPU, which
+    takes 0.42 ms for 16 rows of 8,400 on an H100 where ArgMax takes 4 us; of equal values it
+    gives the first (its `select_last_index` is 0).
+    """
+    index = op.ArgMax(alive, axis=2, keepdims=1)
+    return index, op.GatherElements(alive, index, axis=2)
 
 
 def _loop(op: Op, boxes: _Boxes, alive: ir.Value) -> tuple[ir.Value, ir.Value]:
@@ -130,11 +146,12 @@ def _loop(op: Op, boxes: _Boxes, alive: ir.Value) -> tuple[ir.Value, ir.Value]:
         return op.Squeeze(op.Greater(op.ReduceMax(best, keepdims=1), 0.0), [0, 1, 2])
 
     def body(
-        op: Op, _round: ir.Value, _go: ir.Value, alive: ir.Value, best: ir.Value
+        op: Op, _round: ir.Value, _go: ir.Value, alive: ir.Value, index: ir.Value, best: ir.Value
     ) -> list[ir.Value]:
-        index, rest = _take_best(op, boxes, alive, best)
-        next_best = op.ReduceMax(rest, [2], keepdims=1)
-        return [any_left(op, next_best), rest, next_best, index, op.Identity(best)]
+        rest = _drop_overlapping(op, boxes, alive, index)
+        next_index, next_best = _best(op, rest)
+        picked = [op.Identity(index), op.Identity(best)]
+        return [any_left(op, next_best), rest, next_index, next_best, *picked]
 
     def value(name: str, dtype: ir.DataType, *dims: str | int) -> ir.Value:
         return ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(dims))
@@ -148,21 +165,23 @@ def _loop(op: Op, boxes: _Boxes, alive: ir.Value) -> tuple[ir.Value, ir.Value]:
             value("round", whole),
             value("go_on", flag),
             value("alive_before", floats, "B", 1, boxes.count),
+            value("index_before", whole, *one),
             value("best_before", floats, *one),
         ],
         [
             value("go_on_next", flag),
             value("alive_after", floats, "B", 1, boxes.count),
+            value("index_after", whole, *one),
             value("best_after", floats, *one),
             value("pick", whole, *one),
             value("pick_score", floats, *one),
         ],
         name="suppression_round",
     )
-    best = op.ReduceMax(alive, [2], keepdims=1)
+    index, best = _best(op, alive)
     rounds = constant(op, np.array(MAX_DETECTIONS))
-    made = op.Loop(rounds, any_left(op, best), alive, best, body=graph, _outputs=4)
-    _, _, picks, scores = outputs(made)
+    made = op.Loop(rounds, any_left(op, best), alive, index, best, body=graph, _outputs=5)
+    *_, picks, scores = outputs(made)
     filled = []
     for rows, filler in ((picks, 0), (scores, _DEAD)):
         size = op.Concat([MAX_DETECTIONS], dimension(op, alive, 0), [1], [1], axis=0)
