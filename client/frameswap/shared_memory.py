@@ -14,6 +14,7 @@ import mmap
 import os
 import secrets
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol
@@ -161,11 +162,17 @@ def unregister_system(name: str, connection: Connection) -> None:
     )
 
 
-def reclaim_leftovers(folder: Path = FOLDER) -> list[str]:
+def reclaim_leftovers(
+    folder: Path = FOLDER, *, forget: Callable[[str], bool] = lambda _: True
+) -> list[str]:
     """Remove what killed clients of this user left behind.
 
+    Args:
+        forget: makes the server forget a region; False where it still works on it. The file then
+            stays, so that a later start finds the name again.
+
     Returns:
-        The names that were removed: a server may still have them registered.
+        The names that were removed.
     """
     removed = []
     for path in folder.glob(PREFIX + "*"):
@@ -180,7 +187,7 @@ def reclaim_leftovers(folder: Path = FOLDER) -> list[str]:
                 continue
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Its maker may have closed it and another start removed it since it was opened.
-            if os.fstat(descriptor).st_nlink > 0:
+            if os.fstat(descriptor).st_nlink > 0 and forget(path.name):
                 path.unlink()
                 removed.append(path.name)
         except (BlockingIOError, FileNotFoundError):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final
 
 from frameswap.connection import Connection, is_loopback
@@ -30,6 +29,8 @@ _REGIONS: Final[dict[TransportName, Callable[[int], Region]]] = {
 _AUTOMATIC: Final[TransportName] = "system"
 """What "auto" tries before gRPC."""
 _PROBE_SIZE: Final = 4096
+_IN_USE: Final = "currently in use"
+"""What Triton says of a region that it still serves a request of a killed client from."""
 
 
 def choose_transport(name: TransportName, connection: Connection) -> Transport:
@@ -77,8 +78,14 @@ def _check_shared_memory(name: TransportName, connection: Connection) -> None:
 
 
 def _reclaim(connection: Connection) -> None:
-    for leftover in reclaim_leftovers():
+    def forget(leftover: str) -> bool:
         for unregister in (unregister_system, unregister_cuda):
-            # It was perhaps another server's, or that server has been restarted since.
-            with suppress(FrameswapError):
+            try:
                 unregister(leftover, connection)
+            except FrameswapError as error:
+                # Any other error: it was another server's, or that one has been restarted since.
+                if _IN_USE in str(error):
+                    return False
+        return True
+
+    reclaim_leftovers(forget=forget)
