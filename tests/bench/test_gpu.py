@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from bench.gpu import SCENES, Results, report
+from bench.gpu import __main__ as command
+from bench.gpu import plots
+from bench.gpu.cells import SCENES, Bench, Cell, all_cells, choose, run_cells, sweep_name
+from bench.gpu.devices import bytes_a_face, roofline
+from bench.gpu.report import make_report
+from bench.gpu.results import NotRun, Results, load_results
+from bench.gpu.serving import Setup
+from bench.gpu.tuning import best_choices, choices, tune_cells, tuning_report
 from bench.peer_way import PeerPipeline, frames_per_second
 from bench.scenes import Scene
 from graphs import weights
 from tests.networks import swapper_network
+
+HOST = {"GPU": "H100", "driver": "580", "mode": "three processes", "instances": {}}
+PLANNED = [cell.name for cell in all_cells("three processes", (), fp16_only=False)]
 
 
 @pytest.fixture(scope="module")
@@ -24,32 +36,240 @@ def pipeline() -> PeerPipeline:
     )
 
 
-def test_a_cell_is_measured_once_and_a_failed_one_again(tmp_path: Path) -> None:
-    path = tmp_path / "results.json"
-    first = Results(path, time.monotonic() + 60)
-    assert first.measure("good", lambda: 7.0) == 7.0
-    assert first.measure("bad", lambda: 1 / 0) is None
-    again = Results(path, time.monotonic() + 60, json.loads(path.read_text())["cells"])
+@pytest.fixture
+def results(tmp_path: Path) -> Results:
+    return Results(tmp_path / "results.json", time.monotonic() + 60, dict(HOST))
+
+
+def load_value(rate: float, **more: Any) -> dict[str, Any]:
+    parts = {"mean batch": 7.5, "queue ms": 1, "input ms": 2, "infer ms": 3, "output ms": 4}
+    return {
+        "per second": rate, "p50 ms": 10.0, "p90 ms": 12.0, "p95 ms": 15.0, "p99 ms": 20.0,
+        "gpu busy %": 93.0, "gpu samples below 50 %": 1.5, "gpu series": [[0.1, 0], [0.2, 93]],
+        "models": {"face_detector_i420": parts, "face_swapper": parts, "swap_faces_i420": parts},
+        **more,
+    }  # fmt: skip
+
+
+def test_a_cell_is_measured_once_and_a_failed_one_again(results: Results) -> None:
+    def fail() -> float:
+        raise ZeroDivisionError("nothing to divide by")
+
+    assert results.measure("good", lambda: 7.0) == 7.0
+    assert results.measure("bad", fail) is None
+    assert results.reason("bad") == "failed: ZeroDivisionError: nothing to divide by"
+    again = load_results(results.path, time.monotonic() + 60, HOST)
     assert again.measure("good", lambda: pytest.fail("measured twice")) == 7.0
     assert again.measure("bad", lambda: 3.0) == 3.0
+    assert load_results(results.path, 0.0).value("bad") == 3.0
 
 
 def test_what_time_did_not_allow_is_listed_as_not_run(tmp_path: Path) -> None:
     late = Results(tmp_path / "results.json", time.monotonic() - 1)
     assert late.measure("late", lambda: pytest.fail("ran after the deadline")) is None
-    text = report(late)
-    assert "Not run (out of time; run again to go on): late" in text
-    assert "| frames a second, CUDA shared memory | 600 | 1000 | not run |" in text
+    text = make_report(late, PLANNED)
+    assert "- late: out of time, or not asked for; run again to go on" in text
+    assert "| frames a second, CUDA shared memory | 600 | 1000 |  | not run |" in text
+    for name in PLANNED:
+        assert f"- {name}: " in text
 
 
-def test_the_report_relates_cells_of_one_run(tmp_path: Path) -> None:
-    results = Results(tmp_path / "results.json", time.monotonic() + 60)
-    results.measure("one face, CUDA shared memory", lambda: {"per second": 800.0})
-    results.measure("engine alone, batch 16", lambda: 1000.0)
-    results.measure("peers' way, 8 threads", lambda: 100.0)
-    text = report(results)
-    assert "| % of the engine alone | 70 | 90 | 80.0 |" in text
-    assert "| times the peers' way | 4 | 8 | 8.0 |" in text
+def test_what_cannot_be_done_here_says_why(results: Results) -> None:
+    def refuse() -> float:
+        raise NotRun("no MPS control daemon")
+
+    results.measure("mode: three processes, MPS", refuse)
+    text = make_report(results, PLANNED)
+    assert "- mode: three processes, MPS: no MPS control daemon" in text
+    assert "| three processes, MPS | not run: no MPS control daemon |  |  |" in text
+
+
+@pytest.mark.parametrize(("key", "other"), [("GPU", "H200"), ("driver", "590"), ("mode", "one")])
+def test_figures_of_another_machine_or_mode_are_put_aside(
+    results: Results, capsys: pytest.CaptureFixture[str], key: str, other: str
+) -> None:
+    results.measure("rate", lambda: 7.0)
+    fresh = load_results(results.path, 0.0, {**HOST, key: other})
+    assert fresh.cells == {}
+    assert f"{key} {HOST[key]}, now {other}" in capsys.readouterr().out
+    kept = json.loads(results.path.with_suffix(".earlier.json").read_text())
+    assert kept["cells"]["rate"]["value"] == 7.0
+
+
+def test_the_report_relates_cells_of_one_run(results: Results) -> None:
+    values: dict[str, Any] = {
+        sweep_name(32): load_value(800.0),
+        sweep_name(64): load_value(790.0, **{"gpu busy %": 99.0}),
+        "engine alone, batch 16": 1000.0,
+        "peers' way, 8 threads": 100.0,
+        "matrix rate, TFLOP/s": 700.0,
+        "four faces, CUDA shared memory": load_value(160.0),
+        "64 streams, 4 client processes": {"per second": 450.0},
+        "one stream a process, 64 in flight, 4 client processes": {"per second": 500.0},
+        "one face, CUDA shared memory, 50 % of the best rate": load_value(400.0),
+        "CPU, 1 in flight": load_value(2.0),
+    }
+    for name, value in values.items():
+        results.measure(name, lambda value=value: value)
+    text = make_report(results, PLANNED)
+    for row in (
+        "| frames a second, CUDA shared memory | 600 | 1000 | 800.0 | floor reached |",
+        "| % of the engine alone | 70 | 90 | 80.0 | floor reached |",
+        "| times the peers' way | 4 | 8 | 8.0 | aim reached |",
+        "| % of the matrix rate | 28 | 45 | 39.9 | floor reached |",  # 800 * 0.34915 / 700
+        "| GPU busy, % (NVML) | 92 | 97 | 93.0 | floor reached |",  # of the best, not the busiest
+        "| p99 at half of the best rate, ms | 60 | 30 | 20.0 | aim reached |",
+        "| 4 faces a frame: faces a second, % of 1 face | 90 | 110 | 80.0 | MISSED |",
+        "| 64 streams, % of one stream a process, 4 client processes | 95 | 100 | 90.0 | MISSED |",
+        "| CPU | 1 | 0 | 500.00 | 2.0 | 15.000 |",  # 1,800 frames at 2 a second: 15 minutes
+        "| TensorRT fp16 | 8 | not run: out of time, or not asked for; run again to go on |",
+    ):
+        assert row in text
+    assert "gpu series" not in text
+
+
+def test_the_report_holds_what_each_graph_does_alone(results: Results) -> None:
+    models = {
+        "detector, batch 8": {
+            "ms a run": 5.1, "ms to launch": 0.4, "ms of kernels": 4.9, "kernels and copies": 210.0,
+        },
+        "detector, on the CPU": {"nodes a run": 3.0, "us a run": 40, "kinds": {"Shape": [3.0, 40]}},
+        "blender": {"error": "RuntimeError: no kernel"},
+    }  # fmt: skip
+    text = make_report(results, PLANNED, models=models)
+    assert "| detector, batch 8 | 5.1 | 0.4 | 4.9 | 210.0 |" in text
+    assert '| detector, on the CPU | 3.0 | 40 | {"Shape": [3.0, 40]} |' in text
+    assert "| blender | RuntimeError: no kernel |" in text
+
+
+class _Keeper:
+    """Stands for the servers: notes what was started and stopped."""
+
+    def __init__(self) -> None:
+        self.log: list[Any] = []
+        self.setup: Setup | None = None
+
+    def use(self, setup: Setup) -> None:
+        if setup != self.setup:
+            self.close()
+            self.setup = setup
+            self.log.append(setup.mode)
+
+    def close(self) -> None:
+        if self.setup is not None:
+            self.setup = None
+            self.log.append("stopped")
+
+
+def test_neighbouring_cells_share_a_server_and_measured_ones_start_none(results: Results) -> None:
+    first, second = Setup(mode="one process"), Setup(mode="three processes")
+    keeper = _Keeper()
+
+    def note(name: str) -> Callable[[Any], str]:
+        return lambda _: keeper.log.append(name) or name
+
+    cells = [
+        Cell("alone", note("alone")), Cell("a", note("a"), first), Cell("b", note("b"), first),
+        Cell("known", lambda _: pytest.fail("measured twice"), second),
+        Cell("c", note("c"), second), Cell("after", note("after")),
+    ]  # fmt: skip
+    results.cells["known"] = {"value": 1}
+    run_cells(cells, Bench(results, None, keeper, None))  # type: ignore[arg-type]
+    assert keeper.log == [
+        "alone", "one process", "a", "b", "stopped", "three processes", "c", "stopped", "after",
+    ]  # fmt: skip
+    assert results.value("c") == "c"
+
+
+def test_cells_are_named_once_and_the_promises_come_first() -> None:
+    assert len(set(PLANNED)) == len(PLANNED)
+    assert PLANNED.index(sweep_name(32)) < PLANNED.index("peers' way, 8 threads")
+    assert PLANNED.index("GPU against CPU") < PLANNED.index(sweep_name(1))
+    fp16 = [cell.name for cell in all_cells("three processes", (), fp16_only=True)]
+    assert not [name for name in fp16 if "fp32" in name or "float32" in name or "CPU," in name]
+    cells = all_cells("one process", (), fp16_only=False)
+    assert [cell.name for cell in choose(cells, ["peers", "copy*"])] == [
+        "peers' way, 8 threads", "peers' way, 4 threads", "peers' way, 16 threads",
+        "peers' way, 1 threads", "copy rate, GB/s",
+    ]  # fmt: skip
+    assert "mode: three processes" in [cell.name for cell in cells]
+
+
+def test_tuning_starts_from_what_is_deployed_and_names_the_best(results: Results) -> None:
+    every = choices()
+    assert len(set(every)) == 3 * 2 * 3
+    assert every[0].name == "tune: 1 instances, batch 8, delay 0 us"
+    assert [cell.name for cell in tune_cells("three processes")] == [each.name for each in every]
+    with pytest.raises(ValueError, match="tuning sets the instances itself"):
+        tune_cells("one process, 2 instances")
+    assert tuning_report(results) == []
+    for choice, rate, p99 in ((every[0], 500.0, 9.0), (every[1], 700.0, 12.0)):
+        results.cells[choice.name] = {
+            "value": {"per second": rate, "p99 ms": 70.0, "few: per second": 300.0,
+                      "few: p50 ms": 5.0, "few: p99 ms": p99}
+        }  # fmt: skip
+    assert best_choices(results) == {"throughput": every[1], "latency": every[0]}
+    text = "\n".join(tuning_report(results))
+    assert f"max_batch_size: {every[1].batch} " in text
+    assert f"max_queue_delay_microseconds: {every[1].delay_us} " in text
+    assert "| 3 instances, batch 16, delay 2000 us | not run |" in text
+
+
+def test_every_plot_is_drawn_from_a_results_file(results: Results, tmp_path: Path) -> None:
+    assert plots.draw_plots(results, tmp_path) == []
+    for in_flight in (1, 8, 32, 64):
+        results.measure(sweep_name(in_flight), lambda: load_value(500.0))
+    for share in (25, 50, 75):
+        name = f"one face, CUDA shared memory, {share} % of the best rate"
+        results.measure(name, lambda share=share: load_value(5.0 * share))
+    for batch in (1, 8, 16):
+        results.measure(f"engine alone, batch {batch}", lambda: 900.0)
+    code = command.main(["--output", str(tmp_path), "--report-only"])
+    assert code == 0
+    report = (tmp_path / "report.md").read_text()
+    for name in ("concurrency", "request_rate", "engine", "time", "gpu_use"):
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert f"![{name}]({name}.png)" in report
+
+
+def test_without_matplotlib_it_says_how_to_draw_the_plots(
+    results: Results,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(plots.importlib.util, "find_spec", lambda name: None)
+    assert plots.draw_plots(results, tmp_path) == []
+    assert "python -m bench.gpu --report-only" in capsys.readouterr().out
+
+
+def test_cells_are_listed_without_a_gpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["--output", str(tmp_path), "--list", "--only", "64 streams"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "not run   64 streams, 4 client processes", "not run   64 streams, 1 client processes",
+    ]  # fmt: skip
+    assert command.main(["--output", str(tmp_path), "--list", "--tune"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 18
+
+
+def test_without_a_gpu_nothing_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("bench.gpu.host.visible_gpus", list)
+    assert command.main(["--output", str(tmp_path)]) == 1
+    assert "no NVIDIA GPU is visible here" in capsys.readouterr().err
+
+
+def test_the_ceilings_follow_from_the_networks_own_shapes() -> None:
+    moved = bytes_a_face(swapper_network("inswapper_128"))
+    assert 0 < moved["least MB"] < moved["most MB"]
+    facts = roofline(
+        500.0, gflop=350.0, matrix=700.0, copy=2000.0, moved={"least MB": 500.0, "most MB": 1000.0}
+    )
+    assert facts["faces a second by products"] == 2000.0
+    assert facts["faces a second by memory, all fused"] == 4000.0
+    assert facts["faces a second by memory, nothing fused"] == 2000.0
+    assert facts["% of the lower ceiling"] == 25.0
 
 
 @pytest.mark.parametrize("scene", SCENES.values(), ids=list(SCENES))

@@ -1,0 +1,281 @@
+"""What is measured, in the order of what it says; neighbours share a server."""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from bench import random_inswapper
+from bench.gpu.clients import ClientLoad, client_rate, peer_pipeline, peer_rate
+from bench.gpu.correct import asker, compare_with_cpu, streams_apart
+from bench.gpu.devices import bytes_a_face, copy_rate, engine_rate, matrix_rate
+from bench.gpu.load import IN_FLIGHT, LoadTest, Request, scene_request
+from bench.gpu.modes import MODES
+from bench.gpu.repositories import FORMS, TENSORRT, Repositories
+from bench.gpu.results import NotRun, Results
+from bench.gpu.serving import ServerKeeper, Setup
+from bench.gpu_models import blender_feeds, swapper_feeds
+from bench.scenes import Scene
+
+GFLOP_A_FACE: Final = 349.15
+SCENES: Final = {
+    scene.name: scene
+    for scene in (
+        Scene("one face"),
+        Scene("no face", faces=0),
+        Scene("one face of four slots", slots=4),
+        Scene("four faces", faces=4, slots=4),
+        Scene("4K, one face", width=3840, height=2160),
+    )
+}
+CUDA: Final = "CUDA shared memory"
+SWEEP: Final = (32, 64, 16, 8, 4, 2, 1)
+"""Requests in flight, the most telling first."""
+SHARES: Final = (50, 75, 90, 25)
+"""Of the best rate, percent."""
+BATCHES: Final = (8, 16, 1, 2, 4)
+THREADS: Final = (8, 4, 16, 1)
+TABLE_BATCHES: Final = (8, 1, 2, 4)
+PRICES: Final = ("256 pixels", "pixel boost 2", "pixel boost 4")
+STREAMS: Final = ((4, 16), (1, 64))
+"""Client processes, and requests in flight of each: once as one stream, once as a stream each."""
+
+
+def sweep_name(in_flight: int) -> str:
+    return f"one face, {CUDA}, {in_flight} in flight"
+
+
+def rate_name(share: int) -> str:
+    return f"one face, {CUDA}, {share} % of the best rate"
+
+
+def table_name(row: str, batch: int) -> str:
+    return f"{row}, {batch} in flight"
+
+
+@dataclass
+class Bench:
+    """What a cell needs to be measured."""
+
+    results: Results
+    repositories: Repositories
+    keeper: ServerKeeper
+    load: LoadTest
+
+    def serve(self, setup: Setup) -> None:
+        """Have the server of this setup running."""
+        peer_pipeline.cache_clear()
+        self.keeper.use(setup)
+
+    def scene(self, name: str, **options: Any) -> dict[str, Any]:
+        return self.load.run(scene_request(SCENES[name]), **options)
+
+    @property
+    def url(self) -> str:
+        return self.keeper.server.grpc_url
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One figure. setup: the server that it needs, None for none."""
+
+    name: str
+    work: Callable[[Bench], Any]
+    setup: Setup | None = None
+
+
+def run_cells(cells: Sequence[Cell], bench: Bench) -> None:
+    """Measure what has no value yet, in order; the server is started when a cell needs it."""
+
+    def work(cell: Cell) -> Any:
+        if cell.setup is None:
+            bench.keeper.close()
+        else:
+            bench.serve(cell.setup)
+        return cell.work(bench)
+
+    try:
+        for cell in cells:
+            bench.results.measure(cell.name, lambda cell=cell: work(cell))  # type: ignore[misc]
+    finally:
+        bench.keeper.close()
+        peer_pipeline.cache_clear()
+        bench.results.save()
+
+
+def choose(cells: Sequence[Cell], patterns: Sequence[str] | None) -> list[Cell]:
+    """The cells whose name holds, or matches, one of the patterns; all without any."""
+    if not patterns:
+        return list(cells)
+    wanted = [pattern.lower() for pattern in patterns]
+    return [
+        cell
+        for cell in cells
+        if any(p in cell.name.lower() or fnmatch.fnmatch(cell.name.lower(), p) for p in wanted)
+    ]
+
+
+def all_cells(mode: str, instances: tuple[tuple[str, int], ...], *, fp16_only: bool) -> list[Cell]:
+    """Every cell of the bench but those of tuning."""
+    main = Setup(mode=mode, instances=instances)
+    cells = [
+        Cell("matrix rate, TFLOP/s", lambda bench: matrix_rate()),
+        *(_engine(batch) for batch in BATCHES[:2]),
+        *_headline(main),
+        *(Cell(f"peers' way, {n} threads", functools.partial(_peers, n)) for n in THREADS),
+        *_modes(main),
+        *_details(main),
+        Cell("copy rate, GB/s", lambda bench: copy_rate()),
+        Cell("bytes a face", lambda bench: bytes_a_face(random_inswapper.build())),
+        *(_engine(batch) for batch in BATCHES[2:]),
+        *(cell for name in PRICES for cell in _price(name, main)),
+    ]
+    if not fp16_only:
+        cells += [
+            *(_engine(batch, "fp32", ", float32 (TF32)") for batch in (8, 1)),
+            *_table_rows(main),
+        ]
+    return cells
+
+
+def _peers(threads: int, bench: Bench) -> float:
+    return peer_rate(threads)
+
+
+def _engine(batch: int, form: str = "fp16", label: str = "") -> Cell:
+    def work(bench: Bench) -> float:
+        return engine_rate(bench.repositories.swapper(form), batch, side=FORMS[form].side)
+
+    return Cell(f"engine alone{label}, batch {batch}", work)
+
+
+def _scene(name: str, setup: Setup, cell: str = "", **options: Any) -> Cell:
+    def work(bench: Bench) -> Any:
+        return bench.scene(name, **options)
+
+    return Cell(cell or f"{name}, {CUDA}", work, setup)
+
+
+def _headline(main: Setup) -> list[Cell]:
+    """What the promises are about, correctness with it."""
+
+    def correct(bench: Bench) -> Any:
+        return compare_with_cpu(bench.url, bench.repositories("reference"))
+
+    def apart(bench: Bench) -> Any:
+        return streams_apart(asker(bench.url))
+
+    return [
+        *(_scene("one face", main, sweep_name(n), concurrency=n) for n in SWEEP[:3]),
+        _rate(SHARES[0], main),
+        Cell("GPU against CPU", correct, main),
+        Cell("streams apart", apart, main),
+        *(_scene(name, main) for name in SCENES if name not in ("one face", "4K, one face")),
+        _scene("one face", main, "one face, system shared memory", memory="system"),
+        _scene("one face", main, "one face, gRPC bytes", memory="none"),
+        *(_own(transport, processes, main) for transport, processes in
+          (("system", 2), ("cuda", 2), ("system", 4), ("cuda", 4))),
+        *(cell for shape in STREAMS for cell in _streams(*shape, main)),
+        _scene("4K, one face", replace(main, frame_size=(3840, 2160), in_flight=IN_FLIGHT)),
+    ]  # fmt: skip
+
+
+def _rate(share: int, setup: Setup) -> Cell:
+    def work(bench: Bench) -> Any:
+        best = bench.results.best([sweep_name(n) for n in SWEEP])
+        if best is None:
+            raise NotRun("it needs a rate of the sweep over requests in flight")
+        return bench.scene("one face", rate=best * share / 100)
+
+    return Cell(rate_name(share), work, setup)
+
+
+def _own(transport: str, processes: int, setup: Setup) -> Cell:
+    load = ClientLoad(transport, processes, streams=1, in_flight=IN_FLIGHT // processes)
+    return _client(f"own client, {transport}, {processes} processes", load, setup)
+
+
+def _streams(processes: int, in_flight: int, setup: Setup) -> list[Cell]:
+    """One stream a process with many requests in flight, and as many streams with one each."""
+    one = ClientLoad("system", processes, streams=1, in_flight=in_flight)
+    many = ClientLoad("system", processes, streams=in_flight, in_flight=1)
+    return [
+        _client(streams_name(processes, apart=False), one, setup),
+        _client(streams_name(processes, apart=True), many, setup),
+    ]
+
+
+def streams_name(processes: int, *, apart: bool) -> str:
+    kind = "64 streams" if apart else "one stream a process, 64 in flight"
+    return f"{kind}, {processes} client processes"
+
+
+def _client(name: str, load: ClientLoad, setup: Setup) -> Cell:
+    return Cell(name, lambda bench: client_rate(bench.url, load), setup)
+
+
+def _details(main: Setup) -> list[Cell]:
+    """Where the time goes: sweeps, rates, each model alone, one client process."""
+    return [
+        *(_scene("one face", main, sweep_name(n), concurrency=n) for n in SWEEP[3:]),
+        *(_rate(share, main) for share in SHARES[1:]),
+        *(_alone(model, main) for model in
+          ("face_detector_i420", "face_swapper", "face_blender_i420")),
+        *(_own(transport, 1, main) for transport in ("system", "cuda")),
+    ]  # fmt: skip
+
+
+def model_request(model: str) -> Request:
+    """What one model alone is sent: a frame, a crop, or a crop to be blended into a frame."""
+    if model.startswith("face_detector"):
+        return scene_request(SCENES["one face"], model)
+    feeds = swapper_feeds(1) if model == "face_swapper" else blender_feeds(1)
+    arrays = {name: array[0] for name, array in feeds.items()}
+    largest = max(array.nbytes for array in arrays.values())
+    return Request(model, arrays, largest, model)
+
+
+def _alone(model: str, setup: Setup) -> Cell:
+    return Cell(f"{model} alone", lambda bench: bench.load.run(model_request(model)), setup)
+
+
+def mode_name(mode: str) -> str:
+    return f"mode: {mode}"
+
+
+def _modes(main: Setup) -> list[Cell]:
+    """Every other mode than the headline's, with as many requests in flight as its first cell."""
+    return [
+        _scene("one face", Setup(mode=name), mode_name(name)) for name in MODES if name != main.mode
+    ]
+
+
+def _price(form: str, main: Setup) -> list[Cell]:
+    return [
+        _engine(8, form, f", {form}"),
+        _scene("one face", replace(main, repository=form), f"one face, {form}, {CUDA}"),
+    ]
+
+
+def _table_rows(main: Setup) -> list[Cell]:
+    """CPU, float32 and TensorRT at 1, 2, 4, 8 in flight: no batch is larger than that.
+
+    The row of CUDA fp16 is the sweep's.
+    """
+    rows: tuple[tuple[str, Setup, dict[str, Any]], ...] = (
+        ("CUDA fp32", replace(main, repository="fp32"), {}),
+        ("CPU", Setup(repository="reference", variant="cpu", in_flight=8),
+         {"memory": "system", "seconds": 4.0}),
+        ("TensorRT fp16", replace(main, repository=TENSORRT, variant="tensorrt"), {}),
+    )  # fmt: skip
+    return [
+        _scene(
+            "one face", setup, table_name(row, batch), concurrency=batch,
+            **({"probe": 4} if row == "CPU" else {}), **options,
+        )
+        for row, setup, options in rows
+        for batch in TABLE_BATCHES
+    ]  # fmt: skip

@@ -1,0 +1,198 @@
+"""perf_analyzer against the server: runs that end, figures that say what they are of."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.gpu.sampler import (
+    METRICS_PERIOD_S,
+    Sampler,
+    endpoint_facts,
+    find_probe,
+    gpu_facts,
+    metrics_probe,
+)
+from bench.gpu.serving import ENSEMBLE, ServerKeeper, statistics, statistics_between
+from bench.scenes import Scene
+from graphs.contract import OPTION_COUNT
+
+IN_FLIGHT: Final = 32
+PROBE_REQUESTS: Final = 64
+SECONDS: Final = 6.0
+PROBE_LIMIT_S: Final = 45.0
+WINDOWS: Final = 3
+"""perf_analyzer wants three windows that agree; it is told to take any for agreeing."""
+LONGEST_WINDOW_S: Final = 8.0
+FIXED_SHAPES: Final = ("options", "faces")
+"""Inputs whose shape the configs fix: perf_analyzer is told the others'."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is sent again and again.
+
+    name: of the folder that it is written to. arrays: input name to array, without a batch axis.
+    output_bytes: of the largest output.
+    """
+
+    name: str
+    arrays: Mapping[str, NDArray[Any]]
+    output_bytes: int
+    model: str = ENSEMBLE
+
+    def write(self, folder: Path) -> list[str]:
+        """Write one raw file an input; returns perf_analyzer's arguments for them."""
+        folder.mkdir(parents=True, exist_ok=True)
+        shapes: list[str] = []
+        for name, array in self.arrays.items():
+            np.ascontiguousarray(array).tofile(folder / name)
+            if name not in FIXED_SHAPES:
+                shapes += ["--shape", f"{name}:{','.join(map(str, array.shape))}"]
+        return ["--input-data", str(folder), *shapes]
+
+
+def scene_request(scene: Scene, model: str = ENSEMBLE) -> Request:
+    """A frame with its sources, as the ensemble and the detector take it."""
+    frame = scene.i420()
+    arrays: dict[str, NDArray[Any]] = {
+        "frame": frame,
+        "source": scene.source(),
+        "options": np.zeros(OPTION_COUNT, np.float32),
+    }
+    # Crops and matrices of few faces are smaller than half of a megabyte each.
+    return Request(scene.name, arrays, max(frame.size, scene.slots << 20), model)
+
+
+def window_s(rate: float, *, in_flight: int, seconds: float = SECONDS) -> float:
+    """How long each of the windows should be: `seconds` in all, or two rounds of requests each."""
+    return min(max(seconds / WINDOWS, 2 * in_flight / rate), LONGEST_WINDOW_S)
+
+
+def read_table(text: str) -> dict[str, float]:
+    """The figures of perf_analyzer's CSV: requests a second, milliseconds of latency and of parts.
+
+    Raises:
+        ValueError: there is no row of figures.
+    """
+    row = next(iter(csv.DictReader(text.splitlines())), None)
+    if row is None or not row.get("Inferences/Second"):
+        raise ValueError("perf_analyzer wrote a table without figures")
+    kept = {
+        "per second": round(float(row["Inferences/Second"]), 2),
+        **{f"p{p} ms": round(float(row[f"p{p} latency"]) / 1e3, 2) for p in (50, 90, 95, 99)},
+    }
+    parts = ("Client Send", "Network+Server Send/Recv", "Server Queue", "Server Compute Input",
+             "Server Compute Infer", "Server Compute Output", "Client Recv")  # fmt: skip
+    for name in parts:
+        if row.get(name):
+            kept[f"{name.lower()} ms"] = round(float(row[name]) / 1e3, 2)
+    return kept
+
+
+def last_words(*outputs: str) -> str:
+    """What a program said of its failure: without the options that it lists after it."""
+    lines = [line.strip() for text in outputs for line in text.splitlines() if line.strip()]
+    kept = [line for line in lines if not line.startswith("-") and len(line) < 400]
+    told = [line for line in kept if "error" in line.lower() or "fail" in line.lower()]
+    return "; ".join((told or kept[-3:])[:3])[:400]
+
+
+@dataclass(frozen=True)
+class LoadTest:
+    """perf_analyzer against the server that the keeper runs.
+
+    binary, environment: the program. folder: for its files.
+    """
+
+    binary: Path
+    environment: Mapping[str, str]
+    folder: Path
+    keeper: ServerKeeper
+
+    def run(
+        self,
+        request: Request,
+        *,
+        memory: str = "cuda",
+        concurrency: int = IN_FLIGHT,
+        rate: float | None = None,
+        seconds: float = SECONDS,
+        probe: int = PROBE_REQUESTS,
+    ) -> dict[str, Any]:
+        """A short run tells the rate (and warms up), a second one of about `seconds` counts.
+
+        The short one sends a number of requests; its rate is that of its median latency, because
+        perf_analyzer looks once a second whether all were answered and divides by whole seconds
+        (2.51: 750 a second of 3,000 requests where windows of time find 895).
+
+        Args:
+            memory: "cuda", "system" or "none" (gRPC bytes).
+            concurrency: requests in flight, where no rate is given.
+            rate: requests a second, sent at random (Poisson) moments.
+
+        Returns:
+            Requests a second, latencies in ms, each model's statistics, the GPU's facts.
+
+        Raises:
+            RuntimeError: perf_analyzer failed or did not end; its own last words.
+        """
+        load = ["--concurrency-range", str(concurrency)]
+        if rate is not None:
+            load = ["--request-rate-range", f"{rate:.1f}", "--request-distribution", "poisson"]
+        words = [*request.write(self.folder / request.name.replace(" ", "_")), *load]
+        if memory != "none":
+            size = str(request.output_bytes)
+            words += ["--shared-memory", memory, "--output-shared-memory-size", size]
+        found = rate or 0.0
+        if rate is None:
+            count = ["--request-count", str(max(probe, concurrency))]
+            first = self._once(request.model, [*words, *count], PROBE_LIMIT_S)
+            found = concurrency / max(first["p50 ms"] / 1e3, 1e-4)
+        window = window_s(found, in_flight=1 if rate else concurrency, seconds=seconds)
+        words += [
+            "--measurement-interval", f"{1e3 * window:.0f}", "--max-trials", str(WINDOWS),
+            # any three windows agree: a search for stable ones may end without a table
+            "--stability-percentage", "999",
+        ]  # fmt: skip
+        limit_s = 20 + 2 * WINDOWS * window
+        before = statistics(self.keeper.server.grpc_url)
+        metrics = metrics_probe(self.keeper.server.metrics_url)
+        with Sampler(find_probe()) as gpu, Sampler(metrics, METRICS_PERIOD_S) as endpoint:
+            facts: dict[str, Any] = self._once(request.model, words, limit_s)
+        after = statistics(self.keeper.server.grpc_url)
+        return {
+            **facts,
+            **({"in flight": concurrency} if rate is None else {"asked per second": rate}),
+            "seconds": round(WINDOWS * window, 1),
+            "models": statistics_between(before, after),
+            **gpu_facts(gpu),
+            **endpoint_facts(endpoint),
+        }
+
+    def _once(self, model: str, words: Sequence[str], limit_s: float) -> dict[str, float]:
+        table = self.folder / "perf.csv"
+        table.unlink(missing_ok=True)
+        # It may start the server again, on the same ports.
+        self.keeper.clear_regions()
+        command = [
+            str(self.binary), "-m", model, "-u", self.keeper.server.grpc_url, "-i", "grpc",
+            "-b", "1", *words, "-f", str(table),
+        ]  # fmt: skip
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=limit_s,
+                env={**self.environment, **self.keeper.environment}, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as error:
+            raise RuntimeError(f"perf_analyzer was stopped after {limit_s:.0f} s") from error
+        if not table.exists():
+            raise RuntimeError(f"perf_analyzer failed: {last_words(done.stdout, done.stderr)}")
+        return read_table(table.read_text())

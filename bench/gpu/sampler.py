@@ -1,0 +1,183 @@
+"""GPU use and memory while a load runs: NVML's word, nvidia-smi's, and the server's own metrics.
+
+NVML's utilisation is the share of its last sample period (a sixth of a second to a second) in which
+at least one kernel ran: it tells idle from busy, not how much of the GPU a kernel fills.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import shutil
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from threading import Event, Thread
+from types import TracebackType
+from typing import Any, Final
+
+PERIOD_S: Final = 0.1
+METRICS_PERIOD_S: Final = 1.0
+"""Triton itself asks the GPU every two seconds."""
+IDLE_BELOW: Final = 50.0
+NO_SAMPLER: Final = (
+    "GPU use is not sampled: neither pynvml (nvidia-ml-py) nor nvidia-smi is on this machine"
+)
+NO_GPU_METRICS: Final = "the metrics endpoint names no GPU"
+_METRIC: Final = re.compile(r"^(nv_\w+)(?:\{[^}]*\})?\s+(\S+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """seconds since the start, utilisation in percent, memory in use in bytes."""
+
+    seconds: float
+    busy: float
+    memory: float
+
+
+Probe = Callable[[], tuple[float, float]]
+"""Utilisation in percent and bytes in use, now."""
+
+
+def nvml_probe(nvml: Any) -> Probe:
+    """Reads GPU 0 through NVML's bindings."""
+
+    @functools.cache
+    def device() -> Any:
+        nvml.nvmlInit()
+        return nvml.nvmlDeviceGetHandleByIndex(0)
+
+    def read() -> tuple[float, float]:
+        busy = nvml.nvmlDeviceGetUtilizationRates(device()).gpu
+        return float(busy), float(nvml.nvmlDeviceGetMemoryInfo(device()).used)
+
+    return read
+
+
+def smi_probe(binary: str) -> Probe:
+    """Reads GPU 0 through nvidia-smi, a process each time."""
+    command = [
+        binary, "--id=0", "--query-gpu=utilization.gpu,memory.used",
+        "--format=csv,noheader,nounits",
+    ]  # fmt: skip
+
+    def read() -> tuple[float, float]:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=5)
+        busy, memory = done.stdout.strip().splitlines()[0].split(",")
+        return float(busy), float(memory) * 2**20
+
+    return read
+
+
+def find_probe() -> Probe | None:
+    """NVML where its bindings are, else nvidia-smi, else None."""
+    try:
+        import pynvml  # type: ignore[import-not-found]
+    except ImportError:
+        binary = shutil.which("nvidia-smi")
+        return smi_probe(binary) if binary else None
+    return nvml_probe(pynvml)
+
+
+def metrics_probe(url: str) -> Probe:
+    """Reads the metrics endpoint; nan where it names no GPU.
+
+    Args:
+        url: HOST:PORT.
+    """
+
+    def read() -> tuple[float, float]:
+        with urllib.request.urlopen(f"http://{url}/metrics", timeout=5) as answer:
+            values = parse_metrics(answer.read().decode())
+        busy = values.get("nv_gpu_utilization", [float("nan")])[0]
+        return 100 * busy, values.get("nv_gpu_memory_used_bytes", [float("nan")])[0]
+
+    return read
+
+
+def parse_metrics(text: str) -> dict[str, list[float]]:
+    """Values of every metric in Prometheus' text form, in the order of the text."""
+    values: dict[str, list[float]] = {}
+    for name, value in _METRIC.findall(text):
+        values.setdefault(name, []).append(float(value))
+    return values
+
+
+class Sampler:
+    """Asks a probe again and again while a block runs, in a thread of its own."""
+
+    def __init__(self, probe: Probe | None, period_s: float = PERIOD_S) -> None:
+        self._probe = probe
+        self._period_s = period_s
+        self._stop = Event()
+        self.samples: list[Sample] = []
+        self.error = ""
+
+    def __enter__(self) -> Sampler:
+        self._start = time.monotonic()
+        self._thread = Thread(target=self._sample, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        while self._probe is not None and not self._stop.wait(self._period_s):
+            try:
+                busy, memory = self._probe()
+            except Exception as error:
+                # NVML and nvidia-smi have error types of their own: said in the facts.
+                self.error = f"GPU use is not sampled: {error}"
+                return
+            self.samples.append(Sample(time.monotonic() - self._start, busy, memory))
+
+
+def loaded_part(samples: Sequence[Sample]) -> list[Sample]:
+    """From the first busy sample to the last one, less a tenth at either end.
+
+    A load generator starts up and tells its figures while the GPU rests; a gap between two busy
+    samples counts.
+    """
+    busy = [index for index, sample in enumerate(samples) if sample.busy > 0]
+    if not busy:
+        return list(samples)
+    part = list(samples[busy[0] : busy[-1] + 1])
+    cut = len(part) // 10
+    return part[cut : len(part) - cut]
+
+
+def gpu_facts(sampler: Sampler) -> dict[str, Any]:
+    """Mean use, idle share and memory, with the series itself; a sentence when there is none."""
+    if not sampler.samples:
+        return {"gpu": sampler.error or NO_SAMPLER}
+    part = loaded_part(sampler.samples)
+    below = sum(sample.busy < IDLE_BELOW for sample in part)
+    return {
+        "gpu busy %": round(sum(sample.busy for sample in part) / len(part), 1),
+        "gpu samples": len(part),
+        "gpu samples below 50 %": round(100 * below / len(part), 1),
+        "gpu memory GiB": round(max(sample.memory for sample in part) / 2**30, 2),
+        "gpu series": [[round(s.seconds, 2), s.busy] for s in sampler.samples],
+    }
+
+
+def endpoint_facts(sampler: Sampler) -> dict[str, Any]:
+    """What the server's metrics said of the GPU over the same time."""
+    named = [sample for sample in sampler.samples if sample.busy == sample.busy]
+    if not named:
+        return {"endpoint": sampler.error or NO_GPU_METRICS}
+    part = loaded_part(named)
+    return {
+        "endpoint busy %": round(sum(sample.busy for sample in part) / len(part), 1),
+        "endpoint memory GiB": round(max(sample.memory for sample in part) / 2**30, 2),
+    }

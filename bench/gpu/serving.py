@@ -1,0 +1,247 @@
+"""The server that the cells are measured against: started once for neighbours that agree on it."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import tritonclient.grpc as triton
+from tritonclient.utils import InferenceServerException
+
+from bench.gpu.modes import MODES, added_environment, find_mps_control, mps_daemon
+from engines.variants import config_text
+from server.errors import ServerError
+from server.launcher import EmbeddedServer
+from server.repository import read_repository, write_overlay
+
+ENSEMBLE: Final = "swap_faces_i420"
+FORGET_S: Final = 10.0
+START_S: Final = 240.0
+REQUESTS_IN_FLIGHT: Final = 64
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a server is started with.
+
+    repository: which one, for the bench's `repositories`. mode: a name of `MODES`.
+    instances: (model, count) pairs beside the mode's. max_batch_size, delay_us: of every step,
+    where another than the configs' is wanted. frame_size: that memory is planned for.
+    """
+
+    repository: str = "fp16"
+    mode: str = "three processes"
+    variant: str = "cuda"
+    instances: tuple[tuple[str, int], ...] = ()
+    max_batch_size: int | None = None
+    delay_us: int | None = None
+    frame_size: tuple[int, int] = (1920, 1080)
+    in_flight: int = REQUESTS_IN_FLIGHT
+
+
+class RegionsInUse(Exception):
+    """The server would not give shared memory back within the time allowed."""
+
+
+def forget_regions(client: Any, *, patience_s: float = FORGET_S) -> None:
+    """Take back what a perf_analyzer that was stopped left registered; the next would fail.
+
+    A server refuses while requests of the stopped process are under way, so it is asked again.
+
+    Raises:
+        RegionsInUse: it still refuses after `patience_s`.
+    """
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            client.unregister_cuda_shared_memory()
+            client.unregister_system_shared_memory()
+        except InferenceServerException as error:
+            if time.monotonic() > deadline:
+                raise RegionsInUse(error.message()) from error
+            time.sleep(0.2)
+        else:
+            return
+
+
+def write_tuned(
+    repository: Path,
+    target: Path,
+    *,
+    variant: str,
+    max_batch_size: int | None = None,
+    delay_us: int | None = None,
+) -> Path:
+    """A copy of the ensemble's configs with another batch size and queue delay.
+
+    Network files are links, as in `server.repository.write_overlay`.
+    """
+    overlay = write_overlay(read_repository(repository, variant, [ENSEMBLE]), target, {})
+    for name, config in overlay.configs.items():
+        is_step = not config.ensemble_scheduling.step
+        if max_batch_size is not None:
+            rows = config.parameters.get("max_rows")
+            if rows is not None:
+                slots = int(rows.string_value) // config.max_batch_size
+                config.parameters["max_rows"].string_value = str(slots * max_batch_size)
+            config.max_batch_size = max_batch_size
+        if is_step and delay_us is not None:
+            config.dynamic_batching.max_queue_delay_microseconds = delay_us
+        (target / name / "configs" / f"{variant}.pbtxt").write_text(config_text(config))
+    return target
+
+
+def config_lines(*, counts: Mapping[str, int], max_batch_size: int, delay_us: int) -> list[str]:
+    """What a user writes into the configs to get a setup that was found to be best."""
+    return [
+        f"max_batch_size: {max_batch_size}    # every model and the ensemble",
+        f"dynamic_batching {{ max_queue_delay_microseconds: {delay_us} }}    # every model",
+        *(f"instance_group [ {{ count: {count} }} ]    # {model}"
+          for model, count in counts.items()),
+    ]  # fmt: skip
+
+
+class ServerKeeper:
+    """Keeps one server running, of the setup that was last asked for.
+
+    Args:
+        repositories: a `Setup.repository`'s folder, built when first asked for.
+        output: where the logs go. work: where changed configs go.
+    """
+
+    def __init__(self, repositories: Callable[[str], Path], output: Path, work: Path) -> None:
+        self._repositories = repositories
+        self._output = output
+        self._work = work
+        self._stack = ExitStack()
+        self._server: EmbeddedServer | None = None
+        self._starts = 0
+        self._failed: dict[Setup, ServerError] = {}
+        self.setup: Setup | None = None
+        self.environment: dict[str, str] = {}
+
+    @property
+    def server(self) -> EmbeddedServer:
+        assert self._server is not None, "no server was asked for"
+        return self._server
+
+    def use(self, setup: Setup) -> EmbeddedServer:
+        """The running server, started when another one or none was running.
+
+        Raises:
+            NotRun: this machine or this server cannot do it.
+            ServerError: it does not start.
+        """
+        if self._server is not None and setup == self.setup and self._server.is_running:
+            return self._server
+        self.close()
+        if setup in self._failed:
+            # Every cell that needs it would wait for the same failure.
+            raise self._failed[setup]
+        mode = MODES[setup.mode]
+        mode.check()
+        self._output.mkdir(parents=True, exist_ok=True)
+        try:
+            repository = self._folder(setup)
+            self.environment = dict(mode.environment)
+            if mode.mps:
+                self.environment |= self._stack.enter_context(mps_daemon(find_mps_control()))
+            server = EmbeddedServer(
+                repository,
+                variant=setup.variant,
+                models=[ENSEMBLE],
+                instance_counts={**mode.instance_counts(), **dict(setup.instances)},
+                requests_in_flight=setup.in_flight,
+                frame_size=setup.frame_size,
+                start_timeout_s=START_S,
+                log_file=self._output / f"server_{self._starts}.log",
+                **mode.arguments,
+            )
+            with added_environment(self.environment):
+                self._stack.enter_context(server)
+        except ServerError as error:
+            self._failed[setup] = error
+            self.close()
+            raise
+        except BaseException:
+            self.close()
+            raise
+        self._server, self.setup = server, setup
+        return server
+
+    def _folder(self, setup: Setup) -> Path:
+        repository = self._repositories(setup.repository)
+        self._starts += 1
+        if setup.max_batch_size is None and setup.delay_us is None:
+            return repository
+        target = self._work / "tuned"
+        shutil.rmtree(target, ignore_errors=True)
+        return write_tuned(
+            repository, target, variant=setup.variant,
+            max_batch_size=setup.max_batch_size, delay_us=setup.delay_us,
+        )  # fmt: skip
+
+    def clear_regions(self) -> None:
+        """Make the server forget every shared memory region, by a fresh start if need be."""
+        client = triton.InferenceServerClient(self.server.grpc_url)
+        try:
+            forget_regions(client)
+        except RegionsInUse as reason:
+            print(f"the server is started again, it keeps shared memory: {reason}", flush=True)
+            with added_environment(self.environment):
+                self.server.restart(hangs=True)
+        finally:
+            client.close()
+
+    def close(self) -> None:
+        """Stop the server and what was started for it; harmless when nothing runs."""
+        self._server, self.setup, self.environment = None, None, {}
+        stack, self._stack = self._stack, ExitStack()
+        stack.close()
+
+
+def statistics(url: str) -> dict[str, dict[str, float]]:
+    """What the server has counted of each model so far, times in nanoseconds."""
+    client = triton.InferenceServerClient(url)
+    rows: dict[str, dict[str, float]] = {}
+    for model in client.get_inference_statistics().model_stats:
+        parts = {
+            name: getattr(model.inference_stats, name)
+            for name in ("queue", "compute_input", "compute_infer", "compute_output")
+        }
+        rows[model.name] = {
+            "inferences": model.inference_count,
+            "executions": model.execution_count,
+            **{name: part.ns for name, part in parts.items()},
+            "requests": parts["queue"].count,
+        }
+    client.close()
+    return rows
+
+
+def statistics_between(
+    before: Mapping[str, Mapping[str, float]], after: Mapping[str, Mapping[str, float]]
+) -> dict[str, dict[str, float]]:
+    """Mean batch, and milliseconds of a request in each part, of the models that ran meanwhile."""
+    rows: dict[str, dict[str, float]] = {}
+    for name, now in after.items():
+        spent = {key: value - before.get(name, {}).get(key, 0) for key, value in now.items()}
+        if not spent["executions"]:
+            continue
+        requests = max(spent["requests"], 1)
+        rows[name] = {
+            "mean batch": round(spent["inferences"] / spent["executions"], 2),
+            **{
+                f"{part} ms": round(spent[key] / requests / 1e6, 3)
+                for part, key in (
+                    ("queue", "queue"), ("input", "compute_input"),
+                    ("infer", "compute_infer"), ("output", "compute_output"),
+                )
+            },
+        }  # fmt: skip
+    return rows
