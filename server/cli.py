@@ -43,6 +43,11 @@ def register(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         "--instances", type=_instance_count, action="append", default=[], metavar="MODEL=COUNT",
         help="number of instances of one model; may be repeated",
     )  # fmt: skip
+    add(
+        "--one-process", action="store_true",
+        help="run all steps of an ensemble in one process (on a GPU without NVIDIA's backends); "
+        "--instances then names ensembles",
+    )  # fmt: skip
     add("--log", type=Path, help="file for the server's log")
     add("--verbose", action="store_true", help="log every request")
     add(
@@ -85,6 +90,7 @@ def _serve(arguments: argparse.Namespace, asked_to_stop: threading.Event) -> int
         http_port=arguments.http_port,
         metrics_port=arguments.metrics_port,
         instance_counts=dict(arguments.instances),
+        one_process=arguments.one_process,
         log_file=arguments.log,
         verbose=arguments.verbose,
         frame_size=arguments.frame_size,

@@ -38,6 +38,7 @@ from server.distribution import Distribution, prepare
 from server.errors import PortError, ServerStoppedError, StartError
 from server.keeper import HANGS
 from server.memory_plan import MemoryPlan, check_shared_memory, plan_memory
+from server.one_process import write_pipelines
 from server.ports import choose_ports
 from server.repository import (
     Repository,
@@ -63,6 +64,8 @@ class EmbeddedServer:
         address: address to listen on.
         grpc_port, http_port, metrics_port: 0 lets the system choose.
         instance_counts: model name to number of instances, where another than the config's.
+        one_process: run all steps of an ensemble in one process, an instance each; counts then
+            name ensembles.
         log_file: where the server's log goes; None keeps it in a temporary folder.
         verbose: log every request.
         frame_size: width and height that memory is planned for.
@@ -84,6 +87,7 @@ class EmbeddedServer:
         http_port: int = 0,
         metrics_port: int = 0,
         instance_counts: Mapping[str, int] | None = None,
+        one_process: bool = False,
         log_file: Path | None = None,
         verbose: bool = False,
         frame_size: tuple[int, int] = (1920, 1080),
@@ -96,6 +100,7 @@ class EmbeddedServer:
         self._address = address
         self._asked_ports = (grpc_port, http_port, metrics_port)
         self._instance_counts = dict(instance_counts or {})
+        self._one_process = one_process
         self._log_file = log_file
         self._verbose = verbose
         self._frame_size = frame_size
@@ -181,9 +186,10 @@ class EmbeddedServer:
         distribution = prepare()
         self._scratch = Path(tempfile.mkdtemp(prefix="frameswap-server-"))
         try:
-            if self._instance_counts:
+            if self._one_process or self._instance_counts:
+                write = write_pipelines if self._one_process else write_overlay
                 overlay = self._scratch / "model_repository"
-                repository = write_overlay(repository, overlay, self._instance_counts)
+                repository = write(repository, overlay, self._instance_counts)
             self._repository = repository
             self._plan = plan_memory(
                 list(repository.configs.values()),

@@ -132,6 +132,12 @@ class ModelSettings:
         return settings
 
     @property
+    def host_inputs(self) -> tuple[str, ...]:
+        """Inputs whose values are looked at before anything runs, on the host."""
+        names = [*self.finite_inputs, *(["options"] if self.option_ranges else [])]
+        return tuple(dict.fromkeys(names))
+
+    @property
     def computed_outputs(self) -> tuple[str, ...]:
         """Outputs that the network computes, in config order (not those passed through)."""
         return tuple(name for name in self.outputs if name not in self.passthrough)

@@ -146,8 +146,8 @@ class DeviceMemory:
         return self._cupy.empty(tuple(shape), element_type)
 
     def all_finite(self, array: Any) -> bool:
-        # A source is small, and comes from the host but for clients with CUDA shared memory.
-        return bool(np.isfinite(self.to_host([array])[0]).all())
+        on_host = array if isinstance(array, np.ndarray) else self.to_host([array])[0]
+        return bool(np.isfinite(on_host).all())
 
     def to_host(self, arrays: Sequence[Any]) -> list[Any]:
         """Return NumPy arrays; device arrays are copied with one wait for all of them."""

@@ -7,7 +7,7 @@ one bad request of a batch fails alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -50,6 +50,50 @@ class TensorMemory(Memory, Protocol):
 
 
 @dataclass(frozen=True)
+class Step:
+    """One network with what it takes to run requests through it.
+
+    padded_rows: the batch size to run for a number of rows.
+    """
+
+    settings: ModelSettings
+    network: Network
+    memory: TensorMemory
+    padded_rows: Callable[[int], int]
+
+    def compute(
+        self, requests: Sequence[Mapping[str, Any]], wanted: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        """Run requests together and return the wanted outputs of each.
+
+        Args:
+            requests: input name to array; of equal shapes, unless the model joins face rows.
+        """
+
+        def run(inputs: dict[str, Any], rows: int) -> dict[str, Any]:
+            return self.network.run(inputs, wanted, rows)
+
+        if self.settings.rows is None:
+            return run_joined(requests, run, self.memory, padded_rows=self.padded_rows)
+        return run_rows(
+            requests,
+            self.settings.rows,
+            run,
+            self.memory,
+            padded_rows=self.padded_rows,
+            output_shape=self._slot_shape,
+        )
+
+    def _slot_shape(self, output: str, arrays: Mapping[str, Any]) -> tuple[int, ...]:
+        """Shape of one slot of a row output, from the config, else from the first row input."""
+        dims = self.settings.dims[output][1:]
+        rule = self.settings.rows
+        if rule is not None and any(size < 0 for size in dims):
+            return tuple(int(size) for size in arrays[rule.inputs[0]].shape[2:])
+        return dims
+
+
+@dataclass(frozen=True)
 class _Accepted:
     """A request that passed the checks: Triton's tensors, our arrays, the outputs it asks for."""
 
@@ -57,6 +101,15 @@ class _Accepted:
     tensors: Mapping[str, Any]
     arrays: Mapping[str, Any]
     wanted: frozenset[str]
+
+
+@dataclass(frozen=True)
+class _Looked:
+    """A request's tensors, views of them where they are, and the same with host copies to check."""
+
+    tensors: Mapping[str, Any]
+    views: Mapping[str, Any]
+    checked: Mapping[str, Any]
 
 
 class RequestLoop:
@@ -69,6 +122,9 @@ class RequestLoop:
         backend_utils: the module `triton_python_backend_utils`.
         padded_rows: the batch size to run for a number of rows.
         end_process: called after an error that leaves the process unable to use its GPU.
+
+    Attributes:
+        step: the network as a step of something larger.
     """
 
     def __init__(
@@ -81,11 +137,10 @@ class RequestLoop:
         padded_rows: Callable[[int], int] = lambda rows: rows,
         end_process: Callable[[], None] = end_soon,
     ) -> None:
+        self.step = Step(settings, network, memory, padded_rows)
         self._settings = settings
-        self._network = network
         self._memory = memory
         self._utils = backend_utils
-        self._padded_rows = padded_rows
         self._end_process = end_process
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
@@ -93,9 +148,9 @@ class RequestLoop:
         self._memory.begin()
         responses: list[Any] = [None] * len(requests)
         accepted: list[_Accepted] = []
-        for position, request in enumerate(requests):
+        for position, (request, tensors) in enumerate(self._look_at(requests)):
             try:
-                accepted.append(self._read(position, request))
+                accepted.append(self._read(position, request, tensors))
             except Exception as error:  # no memory for its copy on the device, for one
                 responses[position] = self._turn_down(error)
         for group in self._groups([request.arrays for request in accepted]):
@@ -109,12 +164,31 @@ class RequestLoop:
             return [self._turn_down(error) for _ in requests]
         return responses
 
-    def _read(self, position: int, request: Any) -> _Accepted:
-        tensors = {tensor.name(): tensor for tensor in request.inputs()}
-        views = {name: self._memory.view(tensor) for name, tensor in tensors.items()}
-        check_request(self._settings, views, self._memory)
-        arrays = {name: self._memory.place(array) for name, array in views.items()}
-        return _Accepted(position, tensors, arrays, frozenset(request.requested_output_names()))
+    def _look_at(self, requests: Sequence[Any]) -> Iterator[tuple[Any, _Looked]]:
+        """View every input; what the host reads of a whole batch is copied with one wait."""
+        every = []
+        for request in requests:
+            tensors = {tensor.name(): tensor for tensor in request.inputs()}
+            views = {name: self._memory.view(tensor) for name, tensor in tensors.items()}
+            every.append((request, tensors, views))
+        places = [
+            (index, name)
+            for index, (_, _, views) in enumerate(every)
+            for name in self._settings.host_inputs
+            if name in views
+        ]
+        copies = self._memory.to_host([every[index][2][name] for index, name in places])
+        on_host: list[dict[str, Any]] = [{} for _ in every]
+        for (index, name), copy in zip(places, copies, strict=True):
+            on_host[index][name] = copy
+        for (request, tensors, views), seen in zip(every, on_host, strict=True):
+            yield request, _Looked(tensors, views, {**views, **seen})
+
+    def _read(self, position: int, request: Any, looked: _Looked) -> _Accepted:
+        check_request(self._settings, looked.checked, self._memory)
+        arrays = {name: self._memory.place(array) for name, array in looked.views.items()}
+        wanted = frozenset(request.requested_output_names())
+        return _Accepted(position, looked.tensors, arrays, wanted)
 
     def _groups(self, arrays: Sequence[Mapping[str, Any]]) -> list[list[int]]:
         if self._settings.rows is not None:
@@ -127,7 +201,8 @@ class RequestLoop:
         wanted = [name for name in self._settings.computed_outputs if name in asked]
         try:
             # Nothing to compute where only inputs are handed through: nothing is joined then.
-            outputs = self._run(requests, wanted) if wanted else [{} for _ in requests]
+            arrays = [request.arrays for request in requests]
+            outputs = self.step.compute(arrays, wanted) if wanted else [{} for _ in requests]
             return [
                 self._respond(request, computed)
                 for request, computed in zip(requests, outputs, strict=True)
@@ -138,30 +213,6 @@ class RequestLoop:
             if len(requests) == 1 or is_fatal(error):
                 return [self._turn_down(error) for _ in requests]
             return [self._answer([request])[0] for request in requests]
-
-    def _run(self, requests: Sequence[_Accepted], wanted: Sequence[str]) -> list[dict[str, Any]]:
-        def run(inputs: dict[str, Any], rows: int) -> dict[str, Any]:
-            return self._network.run(inputs, wanted, rows)
-
-        arrays = [request.arrays for request in requests]
-        if self._settings.rows is None:
-            return run_joined(arrays, run, self._memory, padded_rows=self._padded_rows)
-        return run_rows(
-            arrays,
-            self._settings.rows,
-            run,
-            self._memory,
-            padded_rows=self._padded_rows,
-            output_shape=self._slot_shape,
-        )
-
-    def _slot_shape(self, output: str, arrays: Mapping[str, Any]) -> tuple[int, ...]:
-        """Shape of one slot of a row output, from the config, else from the first row input."""
-        dims = self._settings.dims[output][1:]
-        rule = self._settings.rows
-        if rule is not None and any(size < 0 for size in dims):
-            return tuple(int(size) for size in arrays[rule.inputs[0]].shape[2:])
-        return dims
 
     def _respond(self, request: _Accepted, computed: Mapping[str, Any]) -> Any:
         tensors = []

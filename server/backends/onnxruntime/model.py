@@ -100,6 +100,57 @@ class DeviceNetwork:
         return self._sessions[key]
 
 
+def open_loop(args: Mapping[str, str], memory: Any = None) -> RequestLoop:
+    """Load a model's network and make the loop that runs it.
+
+    Args:
+        args: as `TritonPythonModel.initialize` gets them.
+        memory: where the arrays are, shared with other networks; None makes one.
+
+    Raises:
+        ValueError, RuntimeError: it cannot be loaded.
+    """
+    config = json.loads(args["model_config"])
+    settings = ModelSettings.from_config(config, default_filename="model.onnx")
+    path = Path(args["model_repository"]) / args["model_version"] / settings.model_filename
+    if not path.is_file():
+        raise ValueError(f"{path} is missing; build it with build_engines.py.")
+    if args["model_instance_kind"] == "GPU":
+        device = memory or DeviceMemory(pb_utils.Tensor, int(args["model_instance_device_id"]))
+        return _open_on_device(path, limit_rows(settings), device)
+    check_providers(accelerators(settings), on_gpu=False)
+    session = load_session(path, settings, ["CPUExecutionProvider"])
+    return RequestLoop(
+        settings, HostNetwork(session), memory or HostMemory(pb_utils.Tensor), pb_utils
+    )
+
+
+def _open_on_device(path: Path, settings: ModelSettings, memory: DeviceMemory) -> RequestLoop:
+    entries = accelerators(settings) or [{"name": "cuda"}]
+    check_providers(entries, on_gpu=True)
+    # Finds the CUDA and cuDNN that pip installed, where the system has none.
+    ort.preload_dlls()
+    device_id = memory.device_id
+    providers = [
+        provider_entry(entry["name"], entry.get("parameters", {}), device_id, memory.stream_ptr)
+        for entry in entries
+    ]
+    if all(entry["name"] != "cuda" for entry in entries):
+        # What TensorRT does not take runs on the same device.
+        providers.append(provider_entry("cuda", {}, device_id, memory.stream_ptr))
+    network = DeviceNetwork(
+        lambda: load_session(path, settings, [*providers, "CPUExecutionProvider"]),
+        memory,
+        per_size=bool(settings.number("session_per_size")),
+    )
+    sizes = padded_sizes(settings)
+    memory.begin()
+    for rows in sizes:
+        network.run(warm_inputs(settings, rows, memory), settings.computed_outputs, rows)
+    memory.finish()
+    return RequestLoop(settings, network, memory, pb_utils, padded_rows=row_padding(sizes))
+
+
 class TritonPythonModel:
     """The class that Triton's Python backend looks for."""
 
@@ -110,57 +161,15 @@ class TritonPythonModel:
             args: `model_config` (JSON), `model_repository` (the model's folder), `model_version`,
                 `model_instance_kind`, `model_instance_device_id`.
         """
-        config = json.loads(args["model_config"])
-        name = config["name"]
+        name = json.loads(args["model_config"])["name"]
         try:
-            self._settings = settings = ModelSettings.from_config(
-                config, default_filename="model.onnx"
-            )
-            folder = Path(args["model_repository"]) / args["model_version"]
-            path = folder / settings.model_filename
-            if not path.is_file():
-                raise ValueError(f"{path} is missing; build it with build_engines.py.")
-            if args["model_instance_kind"] == "GPU":
-                self._load_on_device(path, int(args["model_instance_device_id"]))
-            else:
-                check_providers(accelerators(settings), on_gpu=False)
-                session = load_session(path, settings, ["CPUExecutionProvider"])
-                memory = HostMemory(pb_utils.Tensor)
-                self._loop = RequestLoop(settings, HostNetwork(session), memory, pb_utils)
+            self._loop = open_loop(args)
         except Exception as error:
             # ONNX Runtime's errors and CuPy's have no other base; each becomes one sentence.
             on_gpu = args["model_instance_kind"] == "GPU"
             device_id = int(args["model_instance_device_id"]) if on_gpu else None
             told = explain(error, device_id)
             raise pb_utils.TritonModelException(f"{name}: {told}") from error
-
-    def _load_on_device(self, path: Path, device_id: int) -> None:
-        self._settings = settings = limit_rows(self._settings)
-        entries = accelerators(settings) or [{"name": "cuda"}]
-        check_providers(entries, on_gpu=True)
-        # Finds the CUDA and cuDNN that pip installed, where the system has none.
-        ort.preload_dlls()
-        memory = DeviceMemory(pb_utils.Tensor, device_id)
-        providers = [
-            provider_entry(entry["name"], entry.get("parameters", {}), device_id, memory.stream_ptr)
-            for entry in entries
-        ]
-        if all(entry["name"] != "cuda" for entry in entries):
-            # What TensorRT does not take runs on the same device.
-            providers.append(provider_entry("cuda", {}, device_id, memory.stream_ptr))
-        network = DeviceNetwork(
-            lambda: load_session(path, settings, [*providers, "CPUExecutionProvider"]),
-            memory,
-            per_size=bool(settings.number("session_per_size")),
-        )
-        sizes = padded_sizes(settings)
-        memory.begin()
-        for rows in sizes:
-            network.run(warm_inputs(settings, rows, memory), settings.computed_outputs, rows)
-        memory.finish()
-        self._loop = RequestLoop(
-            settings, network, memory, pb_utils, padded_rows=row_padding(sizes)
-        )
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer one batch; one response a request."""

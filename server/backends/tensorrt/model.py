@@ -101,11 +101,28 @@ class TritonPythonModel:
             pb_utils.Logger.log_info(f"{self._plan.settings.name} runs {path} from now on.")
 
 
-class InstancePlan:
-    """One instance's library, device and plan."""
+def open_loop(args: Mapping[str, str], memory: DeviceMemory) -> RequestLoop:
+    """Load a model's plan and make the loop that runs it, in a memory shared with other networks.
 
-    def __init__(self, args: Mapping[str, str]) -> None:
+    Raises:
+        PlanError, RuntimeError: it cannot be loaded; a plan that is missing is not waited for.
+    """
+    plan = InstancePlan(args, memory)
+    plan.prepare()
+    return plan.load(plan.find())
+
+
+class InstancePlan:
+    """One instance's library, device and plan.
+
+    Args:
+        args: as `TritonPythonModel.initialize` gets them.
+        memory: where the arrays are; None makes one.
+    """
+
+    def __init__(self, args: Mapping[str, str], memory: DeviceMemory | None = None) -> None:
         self._args = args
+        self._shared_memory = memory
         self._config = json.loads(args["model_config"])
         settings = ModelSettings.from_config(self._config, default_filename="model.plan")
         self.settings = limit_rows(settings)
@@ -122,7 +139,8 @@ class InstancePlan:
             raise PlanError("TensorRT needs KIND_GPU; serve the cpu variant without a GPU.")
         self._flavour = read_flavour(settings.parameters, settings.name)
         self._trt = import_runtime(self._flavour)
-        self._memory = DeviceMemory(pb_utils.Tensor, int(self._args["model_instance_device_id"]))
+        device_id = int(self._args["model_instance_device_id"])
+        self._memory = self._shared_memory or DeviceMemory(pb_utils.Tensor, device_id)
         self._device_name, self._compute_capability = describe_device(self._memory.device_id)
 
     def find(self) -> Path:

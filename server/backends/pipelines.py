@@ -1,0 +1,103 @@
+"""Several models, wired as an ensemble wires them, as one network of the request loop.
+
+Between the steps nothing is split, answered or sent: a batch is joined once, and what one step
+makes is what the next one reads. Nothing here knows Triton or a device.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .serving import Step
+
+STEP_PREFIX = "step_"
+"""A pipeline's config has one parameter a step, `step_00`, `step_01`, ...: `StepText`."""
+
+
+@dataclass(frozen=True)
+class StepText:
+    """One step as a config's parameter holds it.
+
+    folder: absolute path of the model's folder in the repository.
+    backend: name of the backend that runs it.
+    config: the model's own configuration, as Triton hands it to a backend.
+    inputs, outputs: the model's tensor name to the pipeline's.
+    """
+
+    folder: str
+    backend: str
+    config: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+
+    def dump(self) -> str:
+        """JSON, the same for the same step."""
+        return json.dumps(vars(self), sort_keys=True)
+
+
+def read_steps(parameters: Mapping[str, str]) -> list[StepText]:
+    """The steps of a pipeline's config, in order.
+
+    Raises:
+        ValueError: there is none, or one cannot be read.
+    """
+    names = sorted(name for name in parameters if name.startswith(STEP_PREFIX))
+    if not names:
+        raise ValueError(f"a pipeline needs parameters {STEP_PREFIX}00, {STEP_PREFIX}01, ...")
+    steps = []
+    for name in names:
+        try:
+            steps.append(StepText(**json.loads(parameters[name])))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"parameter {name} does not describe a step: {error}.") from None
+    return steps
+
+
+@dataclass(frozen=True)
+class WiredStep:
+    """A loaded step: the model's tensor name to the pipeline's, both ways."""
+
+    step: Step
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+
+
+class PipelineNetwork:
+    """Runs steps one after the other on joined arrays (`serving.Network`).
+
+    Args:
+        steps: in an order in which everything is made before it is read.
+    """
+
+    def __init__(self, steps: Sequence[WiredStep]) -> None:
+        self._steps = tuple(steps)
+
+    def run(self, inputs: Mapping[str, Any], outputs: Sequence[str], rows: int) -> dict[str, Any]:
+        """Run arrays [N, ...] through every step whose outputs something reads."""
+        values = dict(inputs)
+        for position, wired in enumerate(self._steps):
+            read = {
+                name for later in self._steps[position + 1 :] for name in later.inputs.values()
+            }.union(outputs)
+            wanted = [name for name, tensor in wired.outputs.items() if tensor in read]
+            if wanted:
+                arrays = {name: values[tensor] for name, tensor in wired.inputs.items()}
+                made = self._compute(wired.step, arrays, wanted, rows)
+                values.update((wired.outputs[name], array) for name, array in made.items())
+        return {name: values[name] for name in outputs}
+
+    def _compute(
+        self, step: Step, arrays: dict[str, Any], wanted: Sequence[str], rows: int
+    ) -> dict[str, Any]:
+        handed = step.settings.passthrough
+        made = {name: arrays[handed[name]] for name in wanted if name in handed}
+        computed = [name for name in wanted if name not in handed]
+        if not computed:
+            return made
+        if step.settings.rows is None:
+            # joined and padded already
+            return {**made, **step.network.run(arrays, computed, rows)}
+        return {**made, **step.compute([arrays], computed)[0]}

@@ -1,0 +1,109 @@
+"""Ensembles in one process: the tests of the ensembles once more, and what is particular to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from server.backends.pipelines import read_steps
+from server.errors import RepositoryError, StartError
+from server.launcher import EmbeddedServer
+from server.one_process import write_pipelines
+from server.repository import read_repository
+from tests.server.asking import Asker
+from tests.server.test_ensembles import (  # noqa: F401
+    sources,
+    steps,
+    test_a_frame_without_a_face_comes_back_bit_identical,
+    test_a_hostile_request_fails_alone_with_a_sentence,
+    test_an_ensemble_is_its_steps_composed,
+    test_sizes_formats_faces_and_sources_in_flight_at_once_stay_apart,
+    test_the_photo_ensembles_are_their_steps_composed,
+    test_the_watchdogs_probe_passes_through_every_ensemble,
+)
+from tests.server.test_launcher import model_processes
+
+ENSEMBLES = ["embed_face_bgr", "encode_source_bgr", "swap_faces_bgr", "swap_faces_i420"]
+
+
+@pytest.fixture(scope="session")
+def real_server(real_repository: Path) -> Iterator[EmbeddedServer]:
+    with EmbeddedServer(real_repository, one_process=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def real_asker(real_server: EmbeddedServer) -> Iterator[Asker]:
+    asker = Asker(real_server.grpc_url)
+    yield asker
+    asker.client.close()
+
+
+def test_each_ensemble_is_one_process_and_its_steps_are_none(real_server: EmbeddedServer) -> None:
+    assert sorted(real_server.repository.configs) == ENSEMBLES
+    assert len(model_processes(real_server)) == len(ENSEMBLES)
+
+
+def test_the_contract_of_an_ensemble_is_kept(real_repository: Path, tmp_path: Path) -> None:
+    before = read_repository(real_repository, "cpu")
+    after = write_pipelines(before, tmp_path / "one", {})
+    assert sorted(after.configs) == ENSEMBLES
+    for name in ENSEMBLES:
+        old, new = before.configs[name], after.configs[name]
+        assert list(new.input) == list(old.input)
+        assert list(new.output) == list(old.output)
+        assert new.max_batch_size == old.max_batch_size
+        kept = {key: new.parameters[key] for key in old.parameters}
+        assert kept == dict(old.parameters)
+        texts = {key: value.string_value for key, value in new.parameters.items()}
+        wired = [(s.folder.rsplit("/", 1)[-1], s.inputs, s.outputs) for s in read_steps(texts)]
+        assert wired == [
+            (step.model_name, dict(step.input_map), dict(step.output_map))
+            for step in old.ensemble_scheduling.step
+        ]
+
+
+def test_an_instance_count_names_an_ensemble(real_repository: Path, tmp_path: Path) -> None:
+    repository = read_repository(real_repository, "cpu", ["swap_faces_i420"])
+    made = write_pipelines(repository, tmp_path / "two", {"swap_faces_i420": 2})
+    assert made.configs["swap_faces_i420"].instance_group[0].count == 2
+    with pytest.raises(RepositoryError, match=r"face_swapper=2 was given; the ensembles are: swap"):
+        write_pipelines(repository, tmp_path / "wrong", {"face_swapper": 2})
+    with pytest.raises(RepositoryError, match="at least one"):
+        write_pipelines(repository, tmp_path / "none", {"swap_faces_i420": 0})
+
+
+def test_a_repository_without_an_ensemble_is_refused(real_repository: Path) -> None:
+    server = EmbeddedServer(real_repository, models=["face_swapper"], one_process=True)
+    with pytest.raises(RepositoryError, match="serves no ensemble that could run in one process"):
+        server.start()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("{", "step_00 does not describe a step"), ('{"folder": "x"}', "missing 4 required")],
+)
+def test_a_step_that_cannot_be_read_is_named(text: str, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        read_steps({"step_00": text})
+    with pytest.raises(ValueError, match="a pipeline needs parameters step_00"):
+        read_steps({"other": text})
+
+
+def test_a_step_whose_network_is_broken_fails_the_load_with_its_name(
+    real_repository: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    for folder in real_repository.iterdir():
+        (broken / folder.name).mkdir(parents=True)
+        for entry in folder.iterdir():
+            (broken / folder.name / entry.name).symlink_to(entry)
+    network = broken / "face_swapper" / "1"
+    network.unlink()
+    network.mkdir()
+    (network / "model.onnx").write_bytes(b"no network")
+    server = EmbeddedServer(broken, models=["swap_faces_i420"], one_process=True)
+    with pytest.raises(StartError, match=r"swap_faces_i420.*model\.onnx"):
+        server.start()
