@@ -14,6 +14,7 @@ import mmap
 import os
 import secrets
 import stat
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -24,12 +25,14 @@ from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
 from frameswap.connection import Connection
-from frameswap.errors import TransportUnavailable
+from frameswap.errors import FrameswapError, TransportUnavailable
 
 __all__ = ["Region", "SystemRegion", "reclaim_leftovers"]
 
 FOLDER: Final = Path("/dev/shm")
 PREFIX: Final = "frameswap-client-"
+RELEASE_S: Final = 2.0
+"""How long a server may take to let go of a region whose answer it has sent."""
 
 
 class Region(Protocol):
@@ -160,6 +163,33 @@ def unregister_system(name: str, connection: Connection) -> None:
         service_pb2.SystemSharedMemoryUnregisterRequest(name=name),
         doing="while giving shared memory back",
     )
+
+
+def says_in_use(error: FrameswapError) -> bool:
+    """Tell whether a server keeps a region because it still serves a request from it."""
+    return "currently in use" in str(error)
+
+
+def unregister_when_idle(
+    region: Region, connection: Connection, *, patience_s: float = RELEASE_S
+) -> None:
+    """Make the server forget a region, also when its last answer has only just come.
+
+    Triton lets go of a region a moment after it has sent the answer, and refuses until then.
+
+    Raises:
+        FrameswapError: it refuses for longer than `patience_s`, or does not answer.
+    """
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            region.unregister(connection)
+        except FrameswapError as error:
+            if not says_in_use(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.005)
+        else:
+            return
 
 
 def reclaim_leftovers(

@@ -25,7 +25,7 @@ from frameswap.errors import (
     ServerUnreachable,
     TransportUnavailable,
 )
-from frameswap.shared_memory import Region
+from frameswap.shared_memory import Region, unregister_when_idle
 from frameswap.transport import (
     DOING,
     GrpcTransport,
@@ -141,7 +141,7 @@ class SharedTransport:
             # A server that is gone, or never mapped it, has nothing to give back.
             with suppress(FrameswapError):
                 if not slot.in_doubt or self._unregisters_safely():
-                    slot.region.unregister(self._connection)
+                    unregister_when_idle(slot.region, self._connection)
         finally:
             slot.region.close()
 

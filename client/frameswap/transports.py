@@ -13,6 +13,7 @@ from frameswap.shared_memory import (
     Region,
     SystemRegion,
     reclaim_leftovers,
+    says_in_use,
     unregister_system,
 )
 from frameswap.shared_transport import SharedTransport
@@ -29,8 +30,6 @@ _REGIONS: Final[dict[TransportName, Callable[[int], Region]]] = {
 _AUTOMATIC: Final[TransportName] = "system"
 """What "auto" tries before gRPC."""
 _PROBE_SIZE: Final = 4096
-_IN_USE: Final = "currently in use"
-"""What Triton says of a region that it still serves a request of a killed client from."""
 
 
 def choose_transport(name: TransportName, connection: Connection) -> Transport:
@@ -84,7 +83,7 @@ def _reclaim(connection: Connection) -> None:
                 unregister(leftover, connection)
             except FrameswapError as error:
                 # Any other error: it was another server's, or that one has been restarted since.
-                if _IN_USE in str(error):
+                if says_in_use(error):
                     return False
         return True
 

@@ -9,7 +9,7 @@ from threading import Barrier
 import numpy as np
 import tritonclient.grpc as triton_grpc
 from frameswap.connection import Connection
-from frameswap.shared_memory import Region
+from frameswap.shared_memory import Region, unregister_when_idle
 from tritonclient.utils import np_to_triton_dtype
 
 from tests.server.asking import Array
@@ -53,7 +53,7 @@ class RegionAsker:
             try:
                 self._infer(model, arrays, region.name)
             finally:
-                region.unregister(self._connection)
+                unregister_when_idle(region, self._connection)
             region.pull(size, region.host.size)
             answer = region.host[size:].copy()
             np.testing.assert_array_equal(answer[size:], fill, "written behind the output")
