@@ -12,8 +12,8 @@ import numpy as np
 import psutil
 import pytest
 import tritonclient.grpc as triton_grpc
-from frameswap import FaceSwapper, Source
-from frameswap.shared_memory import FOLDER, PREFIX
+from frameswap import FaceSwapper, ServerFault, Source
+from frameswap.shared_memory import FOLDER, PREFIX, unregister_when_idle
 
 from bench.copy_repository import write_copy_repository
 from server.launcher import EmbeddedServer
@@ -136,3 +136,35 @@ def test_a_client_that_leaves_as_its_last_answer_comes_leaves_nothing_registered
             np.testing.assert_array_equal(swapper.swap(sent, SOURCE).frame, sent)
         assert registered(client) == before
     client.close()
+
+
+class Held:
+    """A region that the server lets go of at the third request, with its real words."""
+
+    name = "held"
+
+    def __init__(self, words: str) -> None:
+        self.asked = 0
+        self.words = words
+
+    def unregister(self, connection: object) -> None:
+        self.asked += 1
+        if self.asked < 3:
+            raise ServerFault(self.words)
+
+
+IN_USE = "Cannot unregister shared memory region 'held', it is currently in use."
+
+
+def test_a_region_that_is_held_for_a_moment_is_asked_for_again() -> None:
+    region = Held(IN_USE)
+    unregister_when_idle(region, None)  # type: ignore[arg-type]
+    assert region.asked == 3
+
+
+@pytest.mark.parametrize(("words", "patience_s"), [(IN_USE, 0.0), ("the server is gone", 2.0)])
+def test_a_server_that_goes_on_refusing_is_not_asked_for_ever(
+    words: str, patience_s: float
+) -> None:
+    with pytest.raises(ServerFault, match=words):
+        unregister_when_idle(Held(words), None, patience_s=patience_s)  # type: ignore[arg-type]
