@@ -55,6 +55,11 @@ class PeerPipeline:
         profile = box_mask_profile(SIZE)
         self._mask = np.outer(profile, profile).astype(np.float32)
 
+    @property
+    def providers(self) -> list[str]:
+        """What ONNX Runtime runs the swapper with."""
+        return list(self._swapper.get_providers())
+
     def swap(self, frame: Image, latent: FloatArray) -> tuple[Image, bool]:
         """One frame (H, W, 3), and whether it had a face. latent: [1, 512], projected."""
         landmarks = self.detect(frame)

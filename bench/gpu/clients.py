@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench import random_inswapper
+from bench.gpu.devices import check_provider, load_cuda
 from bench.peer_way import PeerPipeline, frames_per_second
 from bench.scenes import Scene
 from engines.precision import to_fp16
@@ -129,9 +130,12 @@ def client_rate(url: str, load: ClientLoad) -> dict[str, float]:
 @functools.cache
 def peer_pipeline() -> PeerPipeline:
     """The peers' way with the float16 network as published; made once: that takes a while."""
+    load_cuda()
     network = to_fp16(random_inswapper.build(), prefix="")
     provider = ("CUDAExecutionProvider", {"cudnn_conv_algo_search": "EXHAUSTIVE"})
-    return PeerPipeline(weights.load_network("yunet"), network, [provider])
+    pipeline = PeerPipeline(weights.load_network("yunet"), network, [provider])
+    check_provider(pipeline.providers)
+    return pipeline
 
 
 def peer_rate(threads: int) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -52,6 +52,27 @@ def _seconds_a_run(work: Callable[[], Any], count: int) -> float:
     return elapsed
 
 
+def load_cuda() -> None:
+    """Have CUDA's and cuDNN's libraries loaded, which ONNX Runtime's provider does not find alone.
+
+    PyTorch brings them where it is installed; else the packages that ONNX Runtime names.
+    """
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        onnxruntime.preload_dlls()
+
+
+def check_provider(providers: Sequence[str]) -> None:
+    """Refuse a session that fell back: ONNX Runtime takes the CPU with no more than a warning.
+
+    Raises:
+        RuntimeError: it does not run on CUDA.
+    """
+    if "CUDAExecutionProvider" not in providers:
+        raise RuntimeError(f"ONNX Runtime runs on {', '.join(providers)} instead of CUDA")
+
+
 def engine_rate(model: Path, batch: int, *, side: int = 128) -> float:
     """Faces a second of the served swapper graph alone, float32 crops on the device.
 
@@ -60,12 +81,14 @@ def engine_rate(model: Path, batch: int, *, side: int = 128) -> float:
     """
     import cupy
 
+    load_cuda()
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 4
     provider = CudaOptions().parameters(channels_last=True)
     session = onnxruntime.InferenceSession(
         str(model), settings, providers=[("CUDAExecutionProvider", provider)]
     )
+    check_provider(session.get_providers())
     binding = session.io_binding()
     faces = cupy.zeros((batch, 16, 15), cupy.float32)
     faces[:, 0, 4] = 1

@@ -230,7 +230,11 @@ def statistics_between(
     """Mean batch, and milliseconds of a request in each part, of the models that ran meanwhile."""
     rows: dict[str, dict[str, float]] = {}
     for name, now in after.items():
-        spent = {key: value - before.get(name, {}).get(key, 0) for key, value in now.items()}
+        earlier = before.get(name, {})
+        if earlier.get("executions", 0) > now["executions"]:
+            # The server was started again meanwhile, and counts from zero.
+            earlier = {}
+        spent = {key: value - earlier.get(key, 0) for key, value in now.items()}
         if not spent["executions"]:
             continue
         requests = max(spent["requests"], 1)

@@ -14,7 +14,7 @@ import pytest
 from bench.gpu import __main__ as command
 from bench.gpu import plots
 from bench.gpu.cells import SCENES, Bench, Cell, all_cells, choose, run_cells, sweep_name
-from bench.gpu.devices import bytes_a_face, roofline
+from bench.gpu.devices import bytes_a_face, check_provider, roofline
 from bench.gpu.report import make_report
 from bench.gpu.results import NotRun, Results, load_results
 from bench.gpu.serving import Setup
@@ -260,6 +260,12 @@ def test_without_a_gpu_nothing_is_measured(
     assert "no NVIDIA GPU is visible here" in capsys.readouterr().err
 
 
+def test_a_session_that_fell_back_to_the_cpu_is_refused() -> None:
+    check_provider(["CUDAExecutionProvider", "CPUExecutionProvider"])
+    with pytest.raises(RuntimeError, match="runs on CPUExecutionProvider instead of CUDA"):
+        check_provider(["CPUExecutionProvider"])
+
+
 def test_the_ceilings_follow_from_the_networks_own_shapes() -> None:
     moved = bytes_a_face(swapper_network("inswapper_128"))
     assert 0 < moved["least MB"] < moved["most MB"]
@@ -285,6 +291,7 @@ def test_a_scene_holds_the_faces_that_it_says(scene: Scene, pipeline: PeerPipeli
 def test_the_peers_way_changes_the_face_and_nothing_far_from_it(pipeline: PeerPipeline) -> None:
     scene = SCENES["one face"]
     frame = scene.bgr()
+    assert pipeline.providers == ["CPUExecutionProvider"]
     swapped, had_face = pipeline.swap(frame, scene.source())
     assert had_face
     changed = (swapped != frame).any(axis=2)

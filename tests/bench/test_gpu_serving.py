@@ -284,6 +284,29 @@ def test_statistics_of_a_load_leave_out_what_was_before_it() -> None:
     }  # fmt: skip
 
 
+def test_statistics_of_a_server_that_was_started_again_are_its_own() -> None:
+    counts = {"inferences": 8, "executions": 2, "requests": 8, "queue": 8e6,
+              "compute_input": 8e6, "compute_infer": 8e6, "compute_output": 8e6}  # fmt: skip
+    before = {"a": {key: 100 * value for key, value in counts.items()}}
+    (row,) = statistics_between(before, {"a": counts}).values()
+    assert row["mean batch"] == 4.0
+    assert row["infer ms"] == 1.0
+
+
+def test_a_load_that_does_not_end_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hanging = Path(program(tmp_path, "perf_analyzer", "exec sleep 60"))
+    server = SimpleNamespace(grpc_url="127.0.0.1:1")
+    keeper = SimpleNamespace(clear_regions=lambda: None, server=server, environment={})
+    monkeypatch.setattr("bench.gpu.load.PROBE_LIMIT_S", 0.3)
+    load = LoadTest(hanging, dict(os.environ), tmp_path / "load", keeper)  # type: ignore[arg-type]
+    started = time.monotonic()
+    with pytest.raises(RuntimeError, match="perf_analyzer was stopped after 0 s"):
+        load.run(scene_request(TINY))
+    assert time.monotonic() - started < 10
+
+
 @pytest.mark.parametrize("model", ["face_detector_i420", "face_swapper", "face_blender_i420"])
 def test_each_model_alone_is_sent_what_its_config_asks_for(model: str, tmp_path: Path) -> None:
     request = model_request(model)
