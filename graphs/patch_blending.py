@@ -99,6 +99,7 @@ def blend_patches(
     op: Op = author.op
     with author.scope("blend"):
         geometry = _geometry(op, frame, "bgr" if offset is None else "i420")
+        slots = warps
         # a hidden slot must not make a patch large, and its weight is 0 whatever its warp
         warps = op.Where(op.Unsqueeze(shown, [2, 3]), warps, 0.0)
         masks = op.Mul(masks, op.Unsqueeze(to_float(op, shown), [2, 3, 4]))
@@ -134,7 +135,10 @@ def blend_patches(
             ],
             name="slots",
         )
-        count = op.Squeeze(dimension(op, warps, 1), [0])
+        # Straight from Shape, [1] where ONNX says a scalar: of ONNX Runtime 1.31 a Loop on a GPU read
+        # the frame's height from the buffer that a Squeeze on the CPU had made for K (H100: 360
+        # rounds for one slot; past the last slot they change nothing but the time).
+        count = dimension(op, slots, 1)
         swapped = op.Loop(count, constant(op, np.array(True)), flat, body=graph)
         return op.Reshape(swapped, op.Shape(frame))
 

@@ -107,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         results.late.clear()
         measure(options, cells, results)
     text = write_report(options, results, [cell.name for cell in every])
-    print("\n".join(tuning_report(results)) if options.tune else text)
+    print("\n".join(tuning_report(results, options.mode)) if options.tune else text)
     return 1 if any("error" in cell for cell in results.cells.values()) else 0
 
 

@@ -17,6 +17,7 @@ from bench.gpu.results import NotRun
 from bench.gpu_repository import MODELS
 from server.launcher import EmbeddedServer
 
+ENSEMBLE: Final = "swap_faces_i420"
 MPS_CONTROL: Final = Path("/usr/local/nvidia/bin/nvidia-cuda-mps-control")
 NO_MPS: Final = "no MPS control daemon (nvidia-cuda-mps-control) on this machine"
 
@@ -25,7 +26,7 @@ NO_MPS: Final = "no MPS control daemon (nvidia-cuda-mps-control) on this machine
 class Mode:
     """One way to run the steps.
 
-    arguments: of `EmbeddedServer`. instances: of every model.
+    arguments: of `EmbeddedServer`. instances: of every model, or of the one that they are.
     mps: whether the processes share the GPU through MPS. environment: of server and clients.
     """
 
@@ -46,8 +47,20 @@ class Mode:
         if missing:
             raise NotRun(f"this server has no option {', '.join(missing)}")
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        """What has instances."""
+        return (ENSEMBLE,) if self.arguments.get("one_process") else tuple(MODELS)
+
     def instance_counts(self) -> dict[str, int]:
-        return dict.fromkeys(MODELS, self.instances) if self.instances > 1 else {}
+        return dict.fromkeys(self.models, self.instances) if self.instances > 1 else {}
+
+    def single(self) -> Mode:
+        """The mode that differs in nothing but one instance."""
+        return next(
+            mode for mode in MODES.values()
+            if (mode.arguments, mode.mps, mode.instances) == (self.arguments, self.mps, 1)
+        )  # fmt: skip
 
 
 _ONE: Final = {"one_process": True}
@@ -60,10 +73,11 @@ MODES: Final = {
         Mode("one process, 2 instances", _ONE, instances=2),
         Mode("one process, 3 instances", _ONE, instances=3),
         Mode("one process, MPS", _ONE, mps=True),
+        Mode("one process, 2 instances, MPS", _ONE, instances=2, mps=True),
         Mode("three processes, 2 instances", instances=2),
     )
 }
-DEFAULT_MODE: Final = "three processes"
+DEFAULT_MODE: Final = "one process, 2 instances"
 
 
 def find_mps_control() -> str | None:

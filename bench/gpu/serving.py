@@ -13,13 +13,12 @@ from typing import Any, Final
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
-from bench.gpu.modes import MODES, added_environment, find_mps_control, mps_daemon
+from bench.gpu.modes import ENSEMBLE, MODES, added_environment, find_mps_control, mps_daemon
 from engines.variants import config_text
 from server.errors import ServerError
 from server.launcher import EmbeddedServer
 from server.repository import read_repository, write_overlay
 
-ENSEMBLE: Final = "swap_faces_i420"
 FORGET_S: Final = 10.0
 START_S: Final = 240.0
 REQUESTS_IN_FLIGHT: Final = 64

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from bench.gpu.cells import Bench, Cell
-from bench.gpu.modes import MODES
+from bench.gpu.modes import DEFAULT_MODE, MODES, Mode
 from bench.gpu.results import Results
 from bench.gpu.serving import Setup, config_lines
-from bench.gpu_repository import MODELS
 
 THROUGHPUT_IN_FLIGHT: Final = 64
 LATENCY_IN_FLIGHT: Final = 4
@@ -27,9 +26,8 @@ class Tuning:
     def name(self) -> str:
         return f"tune: {self.instances} instances, batch {self.batch}, delay {self.delay_us} us"
 
-    @property
-    def counts(self) -> dict[str, int]:
-        return dict.fromkeys(MODELS, self.instances)
+    def counts(self, mode: Mode) -> dict[str, int]:
+        return dict.fromkeys(mode.models, self.instances)
 
 
 def choices() -> list[Tuning]:
@@ -53,16 +51,14 @@ def choices() -> list[Tuning]:
 
 
 def tune_cells(mode: str) -> list[Cell]:
-    """A cell, and a server's start, a choice."""
-    if MODES[mode].instances > 1:
-        raise ValueError(f"tuning sets the instances itself: not with the mode {mode!r}")
-    return [_cell(choice, mode) for choice in choices()]
+    """A cell, and a server's start, a choice; the mode's own instances do not count."""
+    return [_cell(choice, MODES[mode].single()) for choice in choices()]
 
 
-def _cell(choice: Tuning, mode: str) -> Cell:
+def _cell(choice: Tuning, mode: Mode) -> Cell:
     setup = Setup(
-        mode=mode,
-        instances=tuple(choice.counts.items()) if choice.instances > 1 else (),
+        mode=mode.name,
+        instances=tuple(choice.counts(mode).items()) if choice.instances > 1 else (),
         max_batch_size=choice.batch,
         delay_us=choice.delay_us,
     )
@@ -95,7 +91,7 @@ def best_choices(results: Results) -> dict[str, Tuning]:
     }
 
 
-def tuning_report(results: Results) -> list[str]:
+def tuning_report(results: Results, mode: str = DEFAULT_MODE) -> list[str]:
     """Markdown: every choice measured, the best two, and the lines to write into the configs."""
     best = best_choices(results)
     if not best:
@@ -113,7 +109,7 @@ def tuning_report(results: Results) -> list[str]:
     for purpose, choice in best.items():
         lines += ["", f"Best for {purpose}: {choice.name.removeprefix('tune: ')}", "", "```"]
         lines += config_lines(
-            counts=choice.counts, max_batch_size=choice.batch, delay_us=choice.delay_us
+            counts=choice.counts(MODES[mode]), max_batch_size=choice.batch, delay_us=choice.delay_us
         )
         lines.append("```")
     return lines

@@ -200,8 +200,11 @@ def test_tuning_starts_from_what_is_deployed_and_names_the_best(results: Results
     assert len(set(every)) == 3 * 2 * 3
     assert every[0].name == "tune: 1 instances, batch 8, delay 0 us"
     assert [cell.name for cell in tune_cells("three processes")] == [each.name for each in every]
-    with pytest.raises(ValueError, match="tuning sets the instances itself"):
-        tune_cells("one process, 2 instances")
+    setups = [cell.setup for cell in tune_cells("one process, 2 instances")]
+    assert {setup.mode for setup in setups if setup} == {"one process"}
+    assert {setup.instances for setup in setups if setup} == {
+        (), (("swap_faces_i420", 2),), (("swap_faces_i420", 3),),
+    }  # fmt: skip
     assert tuning_report(results) == []
     for choice, rate, p99 in ((every[0], 500.0, 9.0), (every[1], 700.0, 12.0)):
         results.cells[choice.name] = {
