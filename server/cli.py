@@ -48,6 +48,10 @@ def register(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         help="run all steps of an ensemble in one process (on a GPU without NVIDIA's backends); "
         "--instances then names ensembles",
     )  # fmt: skip
+    add(
+        "--mps", action="store_true",
+        help="start NVIDIA's Multi-Process Service, so that processes share the GPU",
+    )  # fmt: skip
     add("--log", type=Path, help="file for the server's log")
     add("--verbose", action="store_true", help="log every request")
     add(
@@ -91,6 +95,7 @@ def _serve(arguments: argparse.Namespace, asked_to_stop: threading.Event) -> int
         metrics_port=arguments.metrics_port,
         instance_counts=dict(arguments.instances),
         one_process=arguments.one_process,
+        mps=arguments.mps,
         log_file=arguments.log,
         verbose=arguments.verbose,
         frame_size=arguments.frame_size,
@@ -102,6 +107,8 @@ def _serve(arguments: argparse.Namespace, asked_to_stop: threading.Event) -> int
         _say(f"health   http://{server.http_url}/v2/health/ready")
         _say(f"metrics  http://{server.metrics_url}/metrics")
         _say(f"log      {server.log_path}")
+        for name, value in server.client_environment.items():
+            _say(f"clients with CUDA shared memory need {name}={value}")
         for line in server.memory_plan.describe():
             _say(line)
         if not _is_loopback(arguments.address):

@@ -5,6 +5,7 @@ ServerError
     RepositoryError     the model repository lacks something: a model, a variant, a file
     PortError           an address or port cannot be listened on
     StartError          the server did not become ready
+    MpsError            NVIDIA's Multi-Process Service was asked for and cannot be had
     ServerStoppedError  it was ready and is not any more
 """
 
@@ -27,6 +28,10 @@ class PortError(ServerError):
 
 class StartError(ServerError):
     """The server did not become ready."""
+
+
+class MpsError(StartError):
+    """NVIDIA's Multi-Process Service was asked for and cannot be had."""
 
 
 class ServerStoppedError(ServerError):

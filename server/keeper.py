@@ -3,11 +3,11 @@
     python -I -S keeper.py SHM_PREFIX SCRATCH PATIENCE_S LOG COMMAND...
 
 The parent holds the other end of standard input. When that end closes (or says that the server
-hangs and is not worth waiting for),
-because the parent is done or because it was killed, the server is asked to stop, then made to; its
-whole process group goes with it, and so does every file in /dev/shm whose name starts with
-SHM_PREFIX (a killed server cannot remove them). Where the parent was killed, the folder SCRATCH is
-removed as well. The server's process id goes to standard output; the exit status is the server's.
+hangs and is not worth waiting for), because the parent is done or because it was killed, the server
+is asked to stop, then made to. Its whole process group goes with it, and so does every file in
+/dev/shm whose name starts with SHM_PREFIX (a killed server cannot remove them), and an MPS daemon
+that was started for it. Where the parent was killed, the folder SCRATCH is removed as well. The
+server's process id goes to standard output; the exit status is the server's.
 
 Imports little and holds no state, so that it starts at once and has nothing to fail on.
 """
@@ -63,6 +63,7 @@ def main(arguments: list[str]) -> int:
             break
     status = server.wait()
     _end_group(server.pid)
+    _end_mps()
     _remove_shared_memory(prefix)
     if os.getppid() != parent:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -80,6 +81,20 @@ def _end_group(group: int) -> None:
             os.waitpid(-group, 0)
         except ChildProcessError:
             time.sleep(0.01)
+
+
+def _end_mps() -> None:
+    """End the server's own MPS daemon, where it has one; its environment names it."""
+    control = os.environ.get("FRAMESWAP_MPS_CONTROL")
+    if control:
+        try:
+            subprocess.run(
+                [control], input=b"quit -t 5\n", timeout=30, check=False,
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+        except (OSError, subprocess.TimeoutExpired):
+            # Nothing more can be done about it, and the server is down.
+            return
 
 
 def _remove_shared_memory(prefix: str) -> None:

@@ -27,7 +27,7 @@ import psutil
 import tritonclient.grpc as triton_grpc
 from tritonclient.utils import InferenceServerException
 
-from server import shared_memory
+from server import mps, shared_memory
 from server.command_line import (
     EXIT_TIMEOUT_S,
     GRPC_KEY_HEADER,
@@ -66,6 +66,7 @@ class EmbeddedServer:
         instance_counts: model name to number of instances, where another than the config's.
         one_process: run all steps of an ensemble in one process, an instance each; counts then
             name ensembles.
+        mps: start NVIDIA's Multi-Process Service for it; see `client_environment`.
         log_file: where the server's log goes; None keeps it in a temporary folder.
         verbose: log every request.
         frame_size: width and height that memory is planned for.
@@ -88,6 +89,7 @@ class EmbeddedServer:
         metrics_port: int = 0,
         instance_counts: Mapping[str, int] | None = None,
         one_process: bool = False,
+        mps: bool = False,
         log_file: Path | None = None,
         verbose: bool = False,
         frame_size: tuple[int, int] = (1920, 1080),
@@ -101,6 +103,8 @@ class EmbeddedServer:
         self._asked_ports = (grpc_port, http_port, metrics_port)
         self._instance_counts = dict(instance_counts or {})
         self._one_process = one_process
+        self._mps = mps
+        self._mps_environment: dict[str, str] = {}
         self._log_file = log_file
         self._verbose = verbose
         self._frame_size = frame_size
@@ -146,6 +150,11 @@ class EmbeddedServer:
         if self._plan is None:
             raise ServerStoppedError("the embedded server is not running; call start() first.")
         return self._plan
+
+    @property
+    def client_environment(self) -> Mapping[str, str]:
+        """What a process that shares CUDA memory with the server sets before it uses CUDA."""
+        return {k: v for k, v in self._mps_environment.items() if k != mps.CONTROL_VARIABLE}
 
     @property
     def log_path(self) -> Path:
@@ -214,6 +223,9 @@ class EmbeddedServer:
             if not hangs:
                 self._unload_models()
             self._end_keeper(hangs=hangs)
+        elif self._mps_environment:
+            mps.end_daemon(self._mps_environment)
+        self._mps_environment = {}
         if self._scratch is not None:
             shutil.rmtree(self._scratch, ignore_errors=True)
             self._scratch = None
@@ -288,8 +300,12 @@ class EmbeddedServer:
         )
 
     def _spawn(self, distribution: Distribution) -> None:
+        assert self._scratch is not None
         prefix = shared_memory.new_prefix()
         log = self.log_path
+        if self._mps:
+            folder = self._scratch / "mps"
+            self._mps_environment = mps.start_daemon(folder, mps.find_control())
         try:
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("ab") as stream:
@@ -309,7 +325,7 @@ class EmbeddedServer:
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=server_environment(distribution),
+            env={**server_environment(distribution), **self._mps_environment},
             bufsize=0,
             start_new_session=True,
         )

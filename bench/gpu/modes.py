@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import inspect
 import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 from bench.gpu.results import NotRun
@@ -18,8 +14,6 @@ from bench.gpu_repository import MODELS
 from server.launcher import EmbeddedServer
 
 ENSEMBLE: Final = "swap_faces_i420"
-MPS_CONTROL: Final = Path("/usr/local/nvidia/bin/nvidia-cuda-mps-control")
-NO_MPS: Final = "no MPS control daemon (nvidia-cuda-mps-control) on this machine"
 
 
 @dataclass(frozen=True)
@@ -27,13 +21,12 @@ class Mode:
     """One way to run the steps.
 
     arguments: of `EmbeddedServer`. instances: of every model, or of the one that they are.
-    mps: whether the processes share the GPU through MPS. environment: of server and clients.
+    environment: of server and clients.
     """
 
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     instances: int = 1
-    mps: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def check(self) -> None:
@@ -59,64 +52,27 @@ class Mode:
         """The mode that differs in nothing but one instance."""
         return next(
             mode for mode in MODES.values()
-            if (mode.arguments, mode.mps, mode.instances) == (self.arguments, self.mps, 1)
+            if (mode.arguments, mode.instances) == (self.arguments, 1)
         )  # fmt: skip
 
 
 _ONE: Final = {"one_process": True}
+_MPS: Final = {"mps": True}
 MODES: Final = {
     mode.name: mode
     for mode in (
         Mode("three processes"),
-        Mode("three processes, MPS", mps=True),
+        Mode("three processes, MPS", _MPS),
         Mode("one process", _ONE),
         Mode("one process, 2 instances", _ONE, instances=2),
         Mode("one process, 3 instances", _ONE, instances=3),
-        Mode("one process, MPS", _ONE, mps=True),
-        Mode("one process, 2 instances, MPS", _ONE, instances=2, mps=True),
+        Mode("one process, MPS", _ONE | _MPS),
+        Mode("one process, 2 instances, MPS", _ONE | _MPS, instances=2),
+        Mode("one process, 3 instances, MPS", _ONE | _MPS, instances=3),
         Mode("three processes, 2 instances", instances=2),
     )
 }
-DEFAULT_MODE: Final = "one process, 2 instances"
-
-
-def find_mps_control() -> str | None:
-    """The control program where the driver's container tools put it, or on PATH."""
-    return str(MPS_CONTROL) if MPS_CONTROL.exists() else shutil.which(MPS_CONTROL.name)
-
-
-@contextmanager
-def mps_daemon(control: str | None) -> Iterator[dict[str, str]]:
-    """Run MPS in folders of its own; yields the environment that joins it. Always ends it.
-
-    Raises:
-        NotRun: there is no control program, or it does not start.
-    """
-    if control is None:
-        raise NotRun(NO_MPS)
-    # Not under the output folder: a socket's path may have 108 characters.
-    with tempfile.TemporaryDirectory(prefix="frameswap-mps-") as folder:
-        joined = {
-            "CUDA_MPS_PIPE_DIRECTORY": f"{folder}/pipe",
-            "CUDA_MPS_LOG_DIRECTORY": f"{folder}/log",
-        }
-        for path in joined.values():
-            Path(path).mkdir()
-        environment = {**os.environ, **joined}
-        started = subprocess.run(
-            [control, "-d"], env=environment,
-            capture_output=True, text=True, timeout=30, check=False,
-        )  # fmt: skip
-        if started.returncode:
-            said = (started.stderr or started.stdout).strip()[-200:]
-            raise NotRun(f"the MPS control daemon does not start: {said}")
-        try:
-            yield joined
-        finally:
-            subprocess.run(
-                [control], input="quit -t 5\n", env=environment,
-                capture_output=True, text=True, timeout=30, check=False,
-            )  # fmt: skip
+DEFAULT_MODE: Final = "one process, 2 instances, MPS"
 
 
 @contextmanager

@@ -13,9 +13,10 @@ from typing import Any, Final
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
-from bench.gpu.modes import ENSEMBLE, MODES, added_environment, find_mps_control, mps_daemon
+from bench.gpu.modes import ENSEMBLE, MODES, added_environment
+from bench.gpu.results import NotRun
 from engines.variants import config_text
-from server.errors import ServerError
+from server.errors import MpsError, ServerError
 from server.launcher import EmbeddedServer
 from server.repository import read_repository, write_overlay
 
@@ -148,8 +149,6 @@ class ServerKeeper:
         try:
             repository = self._folder(setup)
             self.environment = dict(mode.environment)
-            if mode.mps:
-                self.environment |= self._stack.enter_context(mps_daemon(find_mps_control()))
             server = EmbeddedServer(
                 repository,
                 variant=setup.variant,
@@ -163,6 +162,11 @@ class ServerKeeper:
             )
             with added_environment(self.environment):
                 self._stack.enter_context(server)
+            # A client of this bench joins the same MPS: CUDA memory is shared inside it alone.
+            self.environment |= server.client_environment
+        except MpsError as error:
+            self.close()
+            raise NotRun(str(error)) from error
         except ServerError as error:
             self._failed[setup] = error
             self.close()

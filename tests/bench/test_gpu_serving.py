@@ -22,7 +22,7 @@ from bench.gpu.cells import Bench, Cell, model_request, run_cells
 from bench.gpu.clients import ClientLoad, client_rate, identity
 from bench.gpu.correct import asker, psnr, stream_frames, streams_apart
 from bench.gpu.load import LoadTest, Request, read_table, scene_request, window_s
-from bench.gpu.modes import MODES, Mode, added_environment, mps_daemon
+from bench.gpu.modes import MODES, Mode, added_environment
 from bench.gpu.report import make_report
 from bench.gpu.results import NotRun, Results
 from bench.gpu.sampler import Sample, Sampler
@@ -131,34 +131,6 @@ def program(folder: Path, name: str, text: str) -> str:
 def test_nvidia_smi_serves_where_nvml_is_missing(tmp_path: Path) -> None:
     busy, memory = sampling.smi_probe(program(tmp_path, "nvidia-smi", "echo '97, 20480'"))()
     assert (busy, memory) == (97.0, 20 * 2**30)
-
-
-def test_mps_runs_in_its_own_folders_and_is_always_ended(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    control = program(
-        tmp_path, "control", f'echo "$* $CUDA_MPS_PIPE_DIRECTORY $(timeout 1 cat)" >> {log}'
-    )
-    with mps_daemon(control) as environment:
-        assert Path(environment["CUDA_MPS_PIPE_DIRECTORY"]).is_dir()
-        assert Path(environment["CUDA_MPS_LOG_DIRECTORY"]).is_dir()
-        # the path of a socket may have 108 characters
-        assert len(environment["CUDA_MPS_PIPE_DIRECTORY"]) < 90
-    started, ended = log.read_text().splitlines()
-    pipe = environment["CUDA_MPS_PIPE_DIRECTORY"]
-    assert started.split() == ["-d", pipe]
-    assert ended.split() == [pipe, "quit", "-t", "5"]
-    assert not Path(pipe).exists()
-    with pytest.raises(KeyError, match="the load"), mps_daemon(control):
-        raise KeyError("the load")
-    assert log.read_text().splitlines()[-1].endswith("quit -t 5")
-
-
-def test_without_mps_the_mode_is_not_run(tmp_path: Path) -> None:
-    with pytest.raises(NotRun, match="no MPS control daemon"), mps_daemon(None):
-        pass
-    failing = program(tmp_path, "control", "echo no rights >&2; exit 1")
-    with pytest.raises(NotRun, match="does not start: no rights"), mps_daemon(failing):
-        pass
 
 
 def test_a_mode_that_the_server_does_not_know_is_not_run() -> None:
