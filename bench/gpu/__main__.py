@@ -13,7 +13,7 @@ from pathlib import Path
 import bench.gpu
 from bench.gpu.cells import Bench, Cell, all_cells, choose, run_cells
 from bench.gpu.host import describe_host
-from bench.gpu.load import LoadTest
+from bench.gpu.load import SECONDS, LoadTest
 from bench.gpu.modes import DEFAULT_MODE, MODES
 from bench.gpu.plots import draw_plots
 from bench.gpu.report import make_report
@@ -33,6 +33,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, default=Path("out/gpu"))
     parser.add_argument("--work", type=Path, default=Path("out/gpu_work"), help="repositories")
     parser.add_argument("--minutes", type=float, default=8.0, help="after which to stop")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="of each load that counts")
     parser.add_argument("--perf-analyzer", type=Path, help="default: brought along")
     parser.add_argument("--fp16-only", action="store_true", help="no float32, CPU, TensorRT rows")
     parser.add_argument(
@@ -68,7 +69,7 @@ def measure(options: argparse.Namespace, cells: Sequence[Cell], results: Results
         binary, environment = options.perf_analyzer, dict(os.environ)
     repositories = Repositories(options.work, options.tensorrt_repository)
     keeper = ServerKeeper(repositories, options.output, options.work)
-    load = LoadTest(binary, environment, options.work / "load", keeper)
+    load = LoadTest(binary, environment, options.work / "load", keeper, options.seconds)
     run_cells(cells, Bench(results, repositories, keeper, load))
 
 

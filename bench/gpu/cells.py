@@ -13,7 +13,7 @@ from bench.gpu.clients import ClientLoad, client_rate, peer_pipeline, peer_rate
 from bench.gpu.correct import asker, compare_with_cpu, streams_apart
 from bench.gpu.devices import bytes_a_face, copy_rate, engine_rate, matrix_rate
 from bench.gpu.load import IN_FLIGHT, LoadTest, Request, scene_request
-from bench.gpu.modes import MODES
+from bench.gpu.modes import MODES, added_environment
 from bench.gpu.repositories import FORMS, TENSORRT, Repositories
 from bench.gpu.results import NotRun, Results
 from bench.gpu.serving import ServerKeeper, Setup
@@ -32,7 +32,7 @@ SCENES: Final = {
     )
 }
 CUDA: Final = "CUDA shared memory"
-SWEEP: Final = (32, 64, 16, 8, 4, 2, 1)
+SWEEP: Final = (64, 32, 16, 8, 4, 2, 1)
 """Requests in flight, the most telling first."""
 SHARES: Final = (50, 75, 90, 25)
 """Of the best rate, percent."""
@@ -179,8 +179,15 @@ def _headline(main: Setup) -> list[Cell]:
         *(_own(transport, processes, main) for transport, processes in
           (("system", 2), ("cuda", 2), ("system", 4), ("cuda", 4))),
         *(cell for shape in STREAMS for cell in _streams(*shape, main)),
-        _scene("4K, one face", replace(main, frame_size=(3840, 2160), in_flight=IN_FLIGHT)),
+        _scene("4K, one face", _for_4k(main)),
     ]  # fmt: skip
+
+
+def _for_4k(main: Setup) -> Setup:
+    """Steps in processes of their own need pools for the frames between them; one needs none."""
+    if MODES[main.mode].arguments.get("one_process"):
+        return main
+    return replace(main, frame_size=(3840, 2160), in_flight=IN_FLIGHT)
 
 
 def _rate(share: int, setup: Setup) -> Cell:
@@ -214,7 +221,11 @@ def streams_name(processes: int, *, apart: bool) -> str:
 
 
 def _client(name: str, load: ClientLoad, setup: Setup) -> Cell:
-    return Cell(name, lambda bench: client_rate(bench.url, load), setup)
+    def work(bench: Bench) -> Any:
+        with added_environment(bench.keeper.environment):
+            return client_rate(bench.url, load)
+
+    return Cell(name, work, setup)
 
 
 def _details(main: Setup) -> list[Cell]:

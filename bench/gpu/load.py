@@ -24,7 +24,8 @@ from bench.gpu.serving import ENSEMBLE, ServerKeeper, statistics, statistics_bet
 from bench.scenes import Scene
 from graphs.contract import OPTION_COUNT
 
-IN_FLIGHT: Final = 32
+IN_FLIGHT: Final = 64
+"""Three instances work on batches of 16 while a fourth waits: they are always full."""
 PROBE_REQUESTS: Final = 64
 SECONDS: Final = 6.0
 PROBE_LIMIT_S: Final = 45.0
@@ -109,13 +110,14 @@ def last_words(*outputs: str) -> str:
 class LoadTest:
     """perf_analyzer against the server that the keeper runs.
 
-    binary, environment: the program. folder: for its files.
+    binary, environment: the program. folder: for its files. seconds: what counts of a run.
     """
 
     binary: Path
     environment: Mapping[str, str]
     folder: Path
     keeper: ServerKeeper
+    seconds: float = SECONDS
 
     def run(
         self,
@@ -124,7 +126,7 @@ class LoadTest:
         memory: str = "cuda",
         concurrency: int = IN_FLIGHT,
         rate: float | None = None,
-        seconds: float = SECONDS,
+        seconds: float | None = None,
         probe: int = PROBE_REQUESTS,
     ) -> dict[str, Any]:
         """A short run tells the rate (and warms up), a second one of about `seconds` counts.
@@ -156,7 +158,8 @@ class LoadTest:
             count = ["--request-count", str(max(probe, concurrency))]
             first = self._once(request.model, [*words, *count], PROBE_LIMIT_S)
             found = concurrency / max(first["p50 ms"] / 1e3, 1e-4)
-        window = window_s(found, in_flight=1 if rate else concurrency, seconds=seconds)
+        wanted = self.seconds if seconds is None else seconds
+        window = window_s(found, in_flight=1 if rate else concurrency, seconds=wanted)
         words += [
             "--measurement-interval", f"{1e3 * window:.0f}", "--max-trials", str(WINDOWS),
             # any three windows agree: a search for stable ones may end without a table

@@ -72,7 +72,7 @@ MODES: Final = {
         Mode("three processes, 2 instances", instances=2),
     )
 }
-DEFAULT_MODE: Final = "one process, 2 instances, MPS"
+DEFAULT_MODE: Final = "one process, 3 instances, MPS"
 
 
 @contextmanager

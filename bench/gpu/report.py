@@ -137,7 +137,7 @@ def _loads(results: Results, planned: Sequence[str]) -> list[str]:
 
 def _parts(results: Results) -> list[str]:
     rows = []
-    for cell in (sweep_name(IN_FLIGHT), sweep_name(64), sweep_name(1), rate_name(SHARES[0])):
+    for cell in (sweep_name(IN_FLIGHT), sweep_name(8), sweep_name(1), rate_name(SHARES[0])):
         for model, parts in (results.value(cell) or {}).get("models", {}).items():
             rows.append((cell, model, *(parts.get(key) for key in PART_COLUMNS)))
     return table(("load", "model", *PART_COLUMNS), rows) if rows else []
