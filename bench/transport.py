@@ -1,27 +1,32 @@
 """What a frame costs on its way: the client's transports beside a plain loop and perf_analyzer.
 
-    python -m bench.transport --frames 300
+    python -m bench.transport --rounds 5
+    python -m bench.transport --rounds 5 --one-process
 
 All of them talk to one server, in one run, with the same 1080p I420 frames, through an ensemble of
-the deployed contract whose models only copy (`bench/copy_repository.py`).
+the deployed contract whose models only copy (`bench/copy_repository.py`). They take turns, and
+each figure is the median of its rounds: what else the machine does meets all of them.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
+import os
 import platform
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+import psutil
 import tritonclient.grpc as triton_grpc
 from frameswap import FaceSwapper, Source, TransportUnavailable
 from frameswap.allocation import keep_large_buffers
@@ -29,6 +34,7 @@ from frameswap.transport import TransportName
 from numpy.typing import NDArray
 
 from bench.copy_repository import SWAPPER, write_copy_repository
+from bench.perf_windows import WINDOWS, read_table, window_s, window_words
 from server.errors import ServerError
 from server.launcher import EmbeddedServer
 from server.perf_analyzer import prepare_perf_analyzer
@@ -41,12 +47,59 @@ DISTINCT_FRAMES: Final = 8
 
 
 @dataclass(frozen=True)
+class Figures:
+    """Frames a second, and milliseconds of the client's and of the server's CPU for each."""
+
+    frames_per_s: float
+    client_ms: float
+    server_ms: float
+
+
+@dataclass(frozen=True)
 class Row:
-    """One way to send frames: how many a second, and milliseconds of its CPU for each."""
+    """One way to send frames.
+
+    copies: that the client's own code makes of a frame, out and in. like: the perf_analyzer row
+    that sends as this one does, "" where none does. figures: of each round.
+    """
 
     name: str
-    frames_per_s: float
-    cpu_ms: float
+    copies: str
+    like: str
+    figures: Sequence[Figures]
+
+    def median(self, name: str) -> float:
+        return statistics.median(getattr(each, name) for each in self.figures)
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a row is measured, again in each round."""
+
+    name: str
+    copies: str
+    like: str
+    measure: Callable[[], Figures]
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where requests go, and whose CPU time they cost."""
+
+    address: str
+    pid: int
+
+    def cpu_s(self) -> float:
+        """Of all its processes so far: models' processes are its children."""
+        server = psutil.Process(self.pid)
+        times = [each.cpu_times() for each in (server, *server.children(recursive=True))]
+        return sum(each.user + each.system for each in times)
+
+    def answered(self) -> int:
+        """Frames through the ensemble so far."""
+        with triton_grpc.InferenceServerClient(self.address) as client:
+            (model,) = client.get_inference_statistics(MODEL).model_stats
+        return int(model.inference_count)
 
 
 def make_frames(height: int, width: int) -> list[NDArray[np.uint8]]:
@@ -58,13 +111,14 @@ def make_frames(height: int, width: int) -> list[NDArray[np.uint8]]:
     ]
 
 
-def measure(name: str, run: Callable[[int], None], count: int) -> Row:
-    """Time `run(count)` after a tenth of it unmeasured; CPU is that of this process."""
+def measure(server: Server, run: Callable[[int], None], count: int) -> Figures:
+    """Time `run(count)` after a tenth of it unmeasured; the client is this process."""
     run(max(1, count // 10))
-    cpu, started = time.process_time(), time.monotonic()
+    served, cpu, started = server.cpu_s(), time.process_time(), time.monotonic()
     run(count)
     elapsed, cpu = time.monotonic() - started, time.process_time() - cpu
-    return Row(name, count / elapsed, cpu / count * 1e3)
+    served = server.cpu_s() - served
+    return Figures(count / elapsed, cpu / count * 1e3, served / count * 1e3)
 
 
 def plain_loop(address: str, frames: list[NDArray[np.uint8]]) -> Callable[[int], None]:
@@ -113,67 +167,114 @@ def our_stream(
     return run
 
 
-def perf_analyzer_row(
-    name: str, address: str, shape: tuple[int, int], in_flight: int, options: list[str], count: int
-) -> Row:
-    """NVIDIA's load generator, which writes its frame once and reads no answer."""
+def measure_perf_analyzer(
+    server: Server, shape: tuple[int, int], in_flight: int, options: list[str], window: float
+) -> Figures:
+    """NVIDIA's load generator, which writes its frame once and reads no answer.
+
+    CPU is that of its whole run, start and warm-up too, over all frames that the server counted.
+    """
     tool = prepare_perf_analyzer()
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.csv"
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        before, served, count = _children_s(), server.cpu_s(), server.answered()
         subprocess.run(
             [
-                tool.binary, "-m", MODEL, "-i", "grpc", "-u", address, "--input-data=zero",
-                f"--shape=frame:{shape[0]},{shape[1]}", f"--shape=source:1,{SOURCE_LENGTH}",
-                f"--concurrency-range={in_flight}", f"--request-count={count}", "-f", report,
-                *options,
+                tool.binary, "-m", MODEL, "-i", "grpc", "-u", server.address,
+                "--input-data=zero", f"--shape=frame:{shape[0]},{shape[1]}",
+                f"--shape=source:1,{SOURCE_LENGTH}", f"--concurrency-range={in_flight}",
+                *window_words(window), "-f", report, *options,
             ],
             env=tool.environment, capture_output=True, check=True,
         )  # fmt: skip
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        (line,) = csv.DictReader(report.read_text().splitlines())
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Row(name, float(line["Inferences/Second"]), cpu / count * 1e3)
+        cpu, served, count = (
+            _children_s() - before, server.cpu_s() - served, server.answered() - count,
+        )  # fmt: skip
+        rate = read_table(report.read_text())["per second"]
+    return Figures(rate, cpu / count * 1e3, served / count * 1e3)
 
 
-def run_all(address: str, count: int, in_flight: int, size: tuple[int, int]) -> list[Row]:
-    """Measure every way that works on this machine."""
-    width, height = size
+def _children_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def find_ways(
+    server: Server, arguments: argparse.Namespace, stack: ExitStack
+) -> list[Way]:
+    """Every way that works on this machine; its connections live as long as the stack."""
+    width, height, in_flight = arguments.width, arguments.height, arguments.in_flight
     frames = make_frames(height, width)
-    rows = [measure("tritonclient, one at a time", plain_loop(address, frames), count)]
+
+    def ours(run: Callable[[int], None]) -> Callable[[], Figures]:
+        return lambda: measure(server, run, arguments.frames)
+
+    plain = plain_loop(server.address, frames)
+    ways = [Way("tritonclient, one at a time", "3 + 2", "", ours(plain))]
     names: tuple[TransportName, ...] = ("grpc", "system", "cuda")
     for name in names:
         try:
-            swapper = FaceSwapper(address, transport=name, in_flight=in_flight)
+            swapper = stack.enter_context(
+                FaceSwapper(server.address, transport=name, in_flight=in_flight)
+            )
         except TransportUnavailable as error:
             print(f"not run: {name}: {error}", file=sys.stderr)
             continue
-        with swapper:
-            for reuse, text in ((False, ""), (True, ", reuse_buffers")):
-                stream = our_stream(swapper, frames, reuse_buffers=reuse)
-                rows.append(measure(f"frameswap, {name}{text}", stream, count))
-    bytes_out = height * 3 // 2 * width
-    for text, options in (
-        ("gRPC", []),
-        ("system", ["--shared-memory=system", f"--output-shared-memory-size={bytes_out}"]),
-    ):
-        shape = (height * 3 // 2, width)
-        label = f"perf_analyzer, {text}"
-        rows.append(perf_analyzer_row(label, address, shape, in_flight, options, count))
-    return rows
+        for reuse, text in ((False, ""), (True, ", reuse_buffers")):
+            stream = our_stream(swapper, frames, reuse_buffers=reuse)
+            copies = "1 + 0" if reuse else "1 + 1"
+            ways.append(Way(f"frameswap, {name}{text}", copies, _like(name), ours(stream)))
+    shape = (height * 3 // 2, width)
+    shared = ["--shared-memory=system", f"--output-shared-memory-size={shape[0] * shape[1]}"]
+    for name, options in (("grpc", []), ("system", shared)):
+        # A tenth of its rate is a guess that makes windows too long rather than too short.
+        window = window_s(20.0, in_flight=1, seconds=arguments.seconds)
+
+        def generated(options: list[str] = options, window: float = window) -> Figures:
+            return measure_perf_analyzer(server, shape, in_flight, options, window)
+
+        copies = "0 + 0" if name == "system" else "not counted"
+        ways.append(Way(_like(name), copies, "", generated))
+    return ways
 
 
-def format_table(rows: list[Row], in_flight: int, size: tuple[int, int]) -> str:
-    """A Markdown table; the last column is against the first row."""
-    lines = [
-        f"{size[0]}x{size[1]} I420, {in_flight} in flight, {platform.machine()}",
-        "",
-        "| client | frames/s | client CPU-ms a frame | times the plain loop |",
-        "|---|---|---|---|",
+def _like(transport: TransportName) -> str:
+    return f"perf_analyzer, {transport}"
+
+
+def run_all(server: Server, arguments: argparse.Namespace) -> list[Row]:
+    """Measure every way, in turn, `arguments.rounds` times."""
+    with ExitStack() as stack:
+        ways = find_ways(server, arguments, stack)
+        rounds = [[way.measure() for way in ways] for _ in range(arguments.rounds)]
+    return [
+        Row(way.name, way.copies, way.like, figures)
+        for way, figures in zip(ways, zip(*rounds, strict=True), strict=True)
     ]
+
+
+def format_table(rows: list[Row], arguments: argparse.Namespace) -> str:
+    """A Markdown table: the plain loop is the first row."""
+    lines = [
+        f"{arguments.width}x{arguments.height} I420, {arguments.in_flight} in flight, "
+        f"{'one process' if arguments.one_process else 'a process a step'}, "
+        f"{len(os.sched_getaffinity(0))} cores ({platform.machine()}), "
+        f"medians of {arguments.rounds}",
+        "",
+        "| client | copies out + in | frames/s (least, most) | client CPU-ms a frame | "
+        "server CPU-ms a frame | times the plain loop | of perf_analyzer |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    rates = {row.name: row.median("frames_per_s") for row in rows}
     for row in rows:
-        times = row.frames_per_s / rows[0].frames_per_s
-        lines.append(f"| {row.name} | {row.frames_per_s:.0f} | {row.cpu_ms:.2f} | {times:.1f} |")
+        spread = [figures.frames_per_s for figures in row.figures]
+        share = f"{100 * rates[row.name] / rates[row.like]:.0f} %" if row.like in rates else ""
+        lines.append(
+            f"| {row.name} | {row.copies} | {rates[row.name]:.0f} ({min(spread):.0f}, "
+            f"{max(spread):.0f}) | {row.median('client_ms'):.2f} | "
+            f"{row.median('server_ms'):.2f} | {rates[row.name] / rates[rows[0].name]:.1f} | "
+            f"{share} |"
+        )
     return "\n".join(lines)
 
 
@@ -181,6 +282,11 @@ def main(argv: list[str] | None = None) -> int:
     """Measure and print; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--frames", type=int, default=300, help="frames a measurement")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of perf_analyzer's windows")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--one-process", action="store_true", help="the ensemble's steps in one process"
+    )
     parser.add_argument("--in-flight", type=int, default=16)
     parser.add_argument("--width", type=int, default=1920)
     parser.add_argument("--height", type=int, default=1080)
@@ -193,13 +299,13 @@ def main(argv: list[str] | None = None) -> int:
         try:
             with EmbeddedServer(
                 Path(folder), models=[MODEL], frame_size=size,
-                requests_in_flight=arguments.in_flight,
+                requests_in_flight=arguments.in_flight, one_process=arguments.one_process,
             ) as server:  # fmt: skip
-                rows = run_all(server.grpc_url, arguments.frames, arguments.in_flight, size)
+                rows = run_all(Server(server.grpc_url, server.pid), arguments)
         except ServerError as error:
             print(f"bench: {error}", file=sys.stderr)
             return 1
-    print(format_table(rows, arguments.in_flight, size))
+    print(format_table(rows, arguments))
     return 0
 
 

@@ -16,7 +16,14 @@ from engines.precision import PRECISIONS, Precision
 from engines.profiles import AxisRange
 from engines.publish import COMMITTED, Repository
 from engines.samples import FramesError
-from engines.variants import VARIANTS, CudaOptions, HostOptions, Limits, Variant
+from engines.variants import (
+    CUDA_MAX_BATCH_SIZE,
+    VARIANTS,
+    CudaOptions,
+    HostOptions,
+    Limits,
+    Variant,
+)
 from graphs.contract import MODEL_SPECS
 from graphs.detectors import DETECTORS
 from graphs.recognizers import RECOGNIZERS
@@ -213,13 +220,18 @@ def make_request(options: argparse.Namespace) -> BuildRequest:
         precision=precision,
         models=models,
         repository=Repository(options.repository),
-        limits=Limits() if settings is None else axes.limits,
+        limits=_fixed_limits(target) if settings is None else axes.limits,
         host=_host_options(options),
         frames=tuple(options.frames),
         accept_licence=options.accept_licence,
         allow_worse=options.allow_worse,
         compile=settings,
     )
+
+
+def _fixed_limits(target: Variant) -> Limits:
+    """Of a target without a plan's profile: any shape runs, up to these."""
+    return Limits(max_batch_size=CUDA_MAX_BATCH_SIZE) if target == "cuda" else Limits()
 
 
 def _host_options(options: argparse.Namespace) -> HostOptions:

@@ -6,8 +6,8 @@ slot have one size, and a smaller face's patch simply reaches farther into pixel
 the frame's edge a patch repeats the last pixel: it is computed and written twice, the same both
 times. The frame itself is copied once a slot, as the bytes that it is.
 
-(Whole frames as float32, GridSample and a Loop are what TensorRT fuses into a few kernels. ONNX
-Runtime does not fuse; and neither of its GridSample operators answered in time on an H100.)
+(Whole frames as float32 are a form for TensorRT, which fuses what is done to a pixel. ONNX Runtime
+would read and write all of them once an operator.)
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def write_pipelines(
     Args:
         repository: what was to be served.
         target: folder to write.
-        instance_counts: ensemble name to number of instances, where it is not 1.
+        instance_counts: ensemble name to number of instances; else it has its first step's.
 
     Raises:
         RepositoryError: there is no ensemble, or a count names none or is not positive.
@@ -63,7 +63,7 @@ def write_pipelines(
         if name in steps:
             continue
         if name in ensembles:
-            config = pipeline_config(config, repository, instance_counts.get(name, 1))
+            config = pipeline_config(config, repository, instance_counts.get(name))
         model, original = target / name, (repository.folder / name).resolve()
         (model / "configs").mkdir(parents=True)
         text = str(text_format.MessageToString(config))
@@ -75,7 +75,9 @@ def write_pipelines(
     return Repository(target, repository.variant, configs, asked)
 
 
-def pipeline_config(ensemble: ModelConfig, repository: Repository, count: int) -> ModelConfig:
+def pipeline_config(
+    ensemble: ModelConfig, repository: Repository, count: int | None
+) -> ModelConfig:
     """The config of the `pipeline` model that does what an ensemble does."""
     scheduling: ModelEnsembling = ensemble.ensemble_scheduling
     models = [repository.configs[step.model_name] for step in scheduling.step]
@@ -87,7 +89,7 @@ def pipeline_config(ensemble: ModelConfig, repository: Repository, count: int) -
     config.dynamic_batching.CopyFrom(models[0].dynamic_batching)
     group = config.instance_group.add()
     group.CopyFrom(models[0].instance_group[0])
-    group.count = count
+    group.count = count or group.count
     for key in (*CHECKS, "FORCE_CPU_ONLY_INPUT_TENSORS"):
         if key in models[0].parameters:
             config.parameters[key].CopyFrom(models[0].parameters[key])

@@ -36,6 +36,8 @@ SWEEP: Final = (64, 32, 16, 8, 4, 2, 1)
 """Requests in flight, the most telling first."""
 SHARES: Final = (50, 75, 90, 25)
 """Of the best rate, percent."""
+BYTES_IN_FLIGHT: Final = 16
+"""gRPC itself is the limit there: more only wait."""
 BATCHES: Final = (8, 16, 1, 2, 4)
 THREADS: Final = (8, 4, 16, 1)
 TABLE_BATCHES: Final = (8, 1, 2, 4)
@@ -175,7 +177,9 @@ def _headline(main: Setup) -> list[Cell]:
         Cell("streams apart", apart, main),
         *(_scene(name, main) for name in SCENES if name not in ("one face", "4K, one face")),
         _scene("one face", main, "one face, system shared memory", memory="system"),
-        _scene("one face", main, "one face, gRPC bytes", memory="none"),
+        _scene(
+            "one face", main, "one face, gRPC bytes", memory="none", concurrency=BYTES_IN_FLIGHT
+        ),
         *(_own(transport, processes, main) for transport, processes in
           (("system", 2), ("cuda", 2), ("system", 4), ("cuda", 4))),
         *(cell for shape in STREAMS for cell in _streams(*shape, main)),

@@ -10,10 +10,12 @@ import subprocess
 from pathlib import Path
 from typing import Any, Final
 
+import onnxruntime
+
 from bench.gpu.results import NotRun
 from engines.devices import visible_gpus
 
-PACKAGES: Final = ("onnxruntime-gpu", "onnxruntime", "torch", "tritonclient", "numpy")
+PACKAGES: Final = ("torch", "tritonclient", "numpy")
 DRIVER_FILE: Final = Path("/proc/driver/nvidia/version")
 
 
@@ -32,6 +34,8 @@ def describe_host() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "system": platform.platform(),
         "Python": platform.python_version(),
+        # What is imported, whichever package brought it.
+        "onnxruntime": onnxruntime.__version__,
         **{name: version for name in PACKAGES if (version := _version(name))},
     }
 

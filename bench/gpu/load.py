@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from bench.gpu.sampler import (
     metrics_probe,
 )
 from bench.gpu.serving import ENSEMBLE, ServerKeeper, statistics, statistics_between
+from bench.perf_windows import WINDOWS, read_table, window_s, window_words
 from bench.scenes import Scene
 from graphs.contract import OPTION_COUNT
 
@@ -29,9 +29,6 @@ IN_FLIGHT: Final = 64
 PROBE_REQUESTS: Final = 64
 SECONDS: Final = 6.0
 PROBE_LIMIT_S: Final = 45.0
-WINDOWS: Final = 3
-"""perf_analyzer wants three windows that agree; it is told to take any for agreeing."""
-LONGEST_WINDOW_S: Final = 8.0
 FIXED_SHAPES: Final = ("options", "faces")
 """Inputs whose shape the configs fix: perf_analyzer is told the others'."""
 
@@ -72,32 +69,6 @@ def scene_request(scene: Scene, model: str = ENSEMBLE) -> Request:
     return Request(scene.name, arrays, max(frame.size, scene.slots << 20), model)
 
 
-def window_s(rate: float, *, in_flight: int, seconds: float = SECONDS) -> float:
-    """How long each of the windows should be: `seconds` in all, or two rounds of requests each."""
-    return min(max(seconds / WINDOWS, 2 * in_flight / rate), LONGEST_WINDOW_S)
-
-
-def read_table(text: str) -> dict[str, float]:
-    """The figures of perf_analyzer's CSV: requests a second, milliseconds of latency and of parts.
-
-    Raises:
-        ValueError: there is no row of figures.
-    """
-    row = next(iter(csv.DictReader(text.splitlines())), None)
-    if row is None or not row.get("Inferences/Second"):
-        raise ValueError("perf_analyzer wrote a table without figures")
-    kept = {
-        "per second": round(float(row["Inferences/Second"]), 2),
-        **{f"p{p} ms": round(float(row[f"p{p} latency"]) / 1e3, 2) for p in (50, 90, 95, 99)},
-    }
-    parts = ("Client Send", "Network+Server Send/Recv", "Server Queue", "Server Compute Input",
-             "Server Compute Infer", "Server Compute Output", "Client Recv")  # fmt: skip
-    for name in parts:
-        if row.get(name):
-            kept[f"{name.lower()} ms"] = round(float(row[name]) / 1e3, 2)
-    return kept
-
-
 def last_words(*outputs: str) -> str:
     """What a program said of its failure: without the options that it lists after it."""
     lines = [line.strip() for text in outputs for line in text.splitlines() if line.strip()]
@@ -132,8 +103,7 @@ class LoadTest:
         """A short run tells the rate (and warms up), a second one of about `seconds` counts.
 
         The short one sends a number of requests; its rate is that of its median latency, because
-        perf_analyzer looks once a second whether all were answered and divides by whole seconds
-        (2.51: 750 a second of 3,000 requests where windows of time find 895).
+        perf_analyzer's own of such a run is too low (`bench.perf_windows` says why).
 
         Args:
             memory: "cuda", "system" or "none" (gRPC bytes).
@@ -149,6 +119,8 @@ class LoadTest:
         load = ["--concurrency-range", str(concurrency)]
         if rate is not None:
             load = ["--request-rate-range", f"{rate:.1f}", "--request-distribution", "poisson"]
+            # Without it four threads wait for an answer each: 206 a second were sent of 385.
+            load.append("--async")
         words = [*request.write(self.folder / request.name.replace(" ", "_")), *load]
         if memory != "none":
             size = str(request.output_bytes)
@@ -160,12 +132,9 @@ class LoadTest:
             found = concurrency / max(first["p50 ms"] / 1e3, 1e-4)
         wanted = self.seconds if seconds is None else seconds
         window = window_s(found, in_flight=1 if rate else concurrency, seconds=wanted)
-        words += [
-            "--measurement-interval", f"{1e3 * window:.0f}", "--max-trials", str(WINDOWS),
-            # any three windows agree: a search for stable ones may end without a table
-            "--stability-percentage", "999",
-        ]  # fmt: skip
-        limit_s = 20 + 2 * WINDOWS * window
+        words += window_words(window)
+        # 64 frames of 3 MB in flight over gRPC alone took longer than 26 s to begin.
+        limit_s = 30 + 3 * WINDOWS * window
         before = statistics(self.keeper.server.grpc_url)
         metrics = metrics_probe(self.keeper.server.metrics_url)
         with Sampler(find_probe()) as gpu, Sampler(metrics, METRICS_PERIOD_S) as endpoint:

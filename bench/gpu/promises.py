@@ -16,6 +16,8 @@ OWN_CLIENTS: Final = tuple(
     for transport in ("system", "cuda")
     for processes in (1, 2, 4)
 )
+LEAST_SENT: Final = 0.85
+"""Of the requests that a rate asks for; perf_analyzer sends 93 to 95 % at random moments."""
 ENGINES: Final = tuple(f"engine alone, batch {batch}" for batch in (1, 2, 4, 8, 16))
 
 
@@ -71,6 +73,15 @@ def _best_busy(results: Results) -> float | None:
     return _fact(best, "gpu busy %")(results)
 
 
+def _p99_at_half(results: Results) -> float | None:
+    """Only where that many requests were really sent."""
+    name = rate_name(50)
+    asked, sent = _fact(name, "asked per second")(results), results.rate(name)
+    if asked is None or sent is None or sent < LEAST_SENT * asked:
+        return None
+    return _fact(name, "p99 ms")(results)
+
+
 def _against_one_face(cell: str, scale: float) -> Callable[[Results], float | None]:
     """With as many requests in flight."""
     return lambda results: share(results.rate(cell), results.rate(sweep(IN_FLIGHT)), scale)
@@ -98,7 +109,7 @@ def promises() -> list[Promise]:
                 lambda r: share(best_rate(r), r.best([f"peers' way, {n} threads"
                                                       for n in THREADS]), 1)),
         Promise("GPU busy, % (NVML)", 92, 97, _best_busy),
-        Promise("p99 at half of the best rate, ms", 60, 30, _fact(rate_name(50), "p99 ms"), True),
+        Promise("p99 at half of the best rate, ms", 60, 30, _p99_at_half, True),
         Promise("frames a second, own client", 400, 800, lambda r: r.best(list(OWN_CLIENTS))),
         Promise("4 faces a frame: faces a second, % of 1 face", 90, 110,
                 _against_one_face(f"four faces, {CUDA}", 400)),

@@ -7,6 +7,7 @@ side by side. `options` and `faces` are small and stay in the messages.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -159,13 +160,17 @@ class _Slot:
     """One region and what is in it.
 
     source: the array whose values it holds.
+    layout, options, message: the request that was last sent, and what it was made of: the next
+        one with the same is the same bytes, because the frame is not in them.
     in_doubt: whether the server may be working on it: it was sent, and no answer came yet.
     """
 
     def __init__(self, region: Region) -> None:
         self.region = region
         self.source: NDArray[np.float32] | None = None
-        self.header: tuple[Any, bytes] = (None, b"")
+        self.layout: tuple[Any, ...] = ()
+        self.options: NDArray[np.float32] | None = None
+        self.message = b""
         self.in_doubt = False
 
 
@@ -173,11 +178,11 @@ class _Layout:
     """Where the tensors of a request lie in its slot, in bytes."""
 
     def __init__(self, request: SwapRequest) -> None:
-        self.frame_size = int(np.prod(request.frame.shape))
+        self.frame_size = math.prod(request.frame.shape)
         self.swapped = _round_up(self.frame_size)
         self.source = 2 * self.swapped
         self.size = self.source + _round_up(request.source.nbytes)
-        self.key = (request.model, request.frame.shape, request.source.shape)
+        self.key = (request.model, request.batched, request.frame.shape, request.source.shape)
 
 
 class _PendingShared:
@@ -190,10 +195,7 @@ class _PendingShared:
         self._request = request
         self._released = False
         _fill(slot, request, layout)
-        if slot.header[0] != layout.key:
-            slot.header = (layout.key, _build_header(slot.region.name, request, layout))
-        self._message = join_request(slot.header[1], [request.options])
-        self._call = transport.send(slot, self._message)
+        self._call = transport.send(slot, slot.message)
 
     def result(self) -> Mapping[str, NDArray[Any]]:
         outputs = dict(self._transport.read(self._answer()))
@@ -223,7 +225,7 @@ class _PendingShared:
             if "unable to find shared memory region" not in str(error).lower():
                 raise
         self._transport.register_again(self._slot)
-        self._call = self._transport.send(self._slot, self._message)
+        self._call = self._transport.send(self._slot, self._slot.message)
         return self._wait()
 
     def _wait(self) -> bytes:
@@ -253,19 +255,26 @@ class _PendingShared:
 
 
 def _fill(slot: _Slot, request: SwapRequest, layout: _Layout) -> None:
-    """The one copy of a frame on its way out; the source only when it is another."""
+    """The one copy of a frame on its way out; source and message only when they are others."""
     region = slot.region
+    if slot.layout != layout.key:
+        # The frame may be written over what lay elsewhere, and writing it may fail.
+        slot.layout, slot.source, slot.options = layout.key, None, None
     target = region.host[: layout.frame_size].reshape(request.frame.shape)
     if isinstance(request.frame, np.ndarray):
         target[...] = request.frame
     else:
         request.frame.copy_to(target)
     region.push(0, layout.frame_size)
-    if slot.source is not request.source or slot.header[0] != layout.key:
+    if slot.source is not request.source:
         stop = layout.source + request.source.nbytes
         region.host[layout.source : stop] = request.source.reshape(-1).view(np.uint8)
         region.push(layout.source, stop)
         slot.source = request.source
+    if slot.options is not request.options:
+        header = _build_header(region.name, request, layout)
+        slot.message = join_request(header, [request.options])
+        slot.options = request.options
 
 
 def _build_header(region: str, request: SwapRequest, layout: _Layout) -> bytes:

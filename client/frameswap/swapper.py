@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -314,7 +315,7 @@ class FaceSwapper:
 
     def _finish(self, frame: Frame, outputs: Any, *, copy: bool) -> SwappedFrame:
         swapped = self._output(outputs, SWAPPED_FRAME)
-        if swapped.dtype != np.uint8 or swapped.size != np.prod(frame.shape):
+        if swapped.dtype != np.uint8 or swapped.size != math.prod(frame.shape):
             raise ServerFault(
                 f"the server returned a frame of {swapped.dtype} {swapped.shape} for one of "
                 f"uint8 {frame.shape}"
@@ -339,11 +340,15 @@ class _Job:
         # Made once an ensemble, not once a frame: an image source is most of a megabyte, and the
         # same array tells shared memory that what it holds is still right.
         self._stacked: dict[Ensemble, NDArray[np.float32]] = {}
+        self._fitting: tuple[Ensemble, tuple[int, ...]] | None = None
 
     def submit(self, frame: Frame) -> PendingSwap:
         swapper = self.swapper
         ensemble = swapper._ensembles.get(SWAP_MODELS[frame_format(frame)])
-        check_size(frame, ensemble)
+        # A stream's frames are mostly of one size: it is checked when it, or the server, changes.
+        if self._fitting is None or self._fitting != (ensemble, frame.shape):
+            check_size(frame, ensemble)
+            self._fitting = (ensemble, frame.shape)
         if ensemble not in self._stacked:
             self._stacked[ensemble] = stack_sources(self._sources, ensemble)
         return swapper._transport.submit(

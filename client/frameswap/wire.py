@@ -13,6 +13,7 @@ service_pb2.ModelInferRequest and ModelInferResponse of tritonclient (field numb
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -136,7 +137,8 @@ def read_response(
 
     Args:
         in_regions: outputs that were asked for in shared memory. Not every server says in its
-            answer which ones are (Triton 24.10 does not).
+            answer which ones are (Triton 24.10 does not). What then is left is small, and
+            protobuf takes it apart, with copies, in a third of the time that the walk needs.
 
     Returns:
         For each output that the server sent, a read-only view with the batch axis, or what is
@@ -145,18 +147,12 @@ def read_response(
     Raises:
         ResponseError: damaged bytes, an unknown datatype, or bytes that do not fill their shape.
     """
-    raws: list[memoryview] = []
-    rest = bytearray()
-    view = memoryview(message)
-    for number, field, payload in _walk(view):
-        if number == _RAW_OUTPUTS.number:
-            raws.append(payload)
-        else:
-            rest += field
-    try:
-        response = service_pb2.ModelInferResponse.FromString(bytes(rest))
-    except DecodeError as error:
-        raise ResponseError(f"the response is not a ModelInferResponse ({error})") from error
+    raws: Sequence[bytes | memoryview]
+    if in_regions:
+        response = _parse(message)
+        raws = response.raw_output_contents
+    else:
+        response, raws = _parse_around(message)
     outputs: dict[str, NDArray[Any] | SharedOutput] = {}
     # Triton adds one raw entry an output, empty for those written into shared memory.
     for index, info in enumerate(response.outputs):
@@ -169,12 +165,31 @@ def read_response(
     return outputs
 
 
-def _as_array(info: Any, raw: memoryview) -> NDArray[Any]:
+def _parse_around(message: bytes) -> tuple[Any, list[memoryview]]:
+    """Take a response apart without a copy of its tensors, which come as views."""
+    raws: list[memoryview] = []
+    rest = bytearray()
+    for number, field, payload in _walk(memoryview(message)):
+        if number == _RAW_OUTPUTS.number:
+            raws.append(payload)
+        else:
+            rest += field
+    return _parse(bytes(rest)), raws
+
+
+def _parse(message: bytes) -> Any:
+    try:
+        return service_pb2.ModelInferResponse.FromString(message)
+    except DecodeError as error:
+        raise ResponseError(f"the response is not a ModelInferResponse ({error})") from error
+
+
+def _as_array(info: Any, raw: bytes | memoryview) -> NDArray[Any]:
     dtype = DTYPES.get(info.datatype)
     if dtype is None:
         raise ResponseError(f"output {info.name!r} has datatype {info.datatype!r}")
     shape = tuple(info.shape)
-    if int(np.prod(shape)) * dtype.itemsize != len(raw):
+    if math.prod(shape) * dtype.itemsize != len(raw):
         raise ResponseError(f"output {info.name!r} has {len(raw)} bytes for shape {shape}")
     return np.frombuffer(raw, dtype).reshape(shape)
 

@@ -98,15 +98,17 @@ def test_figures_of_another_machine_or_mode_are_put_aside(
 
 def test_the_report_relates_cells_of_one_run(results: Results) -> None:
     values: dict[str, Any] = {
-        sweep_name(32): load_value(800.0),
-        sweep_name(64): load_value(790.0, **{"gpu busy %": 99.0}),
+        sweep_name(64): load_value(800.0),
+        sweep_name(32): load_value(790.0, **{"gpu busy %": 99.0}),
         "engine alone, batch 16": 1000.0,
         "peers' way, 8 threads": 100.0,
         "matrix rate, TFLOP/s": 700.0,
         "four faces, CUDA shared memory": load_value(160.0),
         "64 streams, 4 client processes": {"per second": 450.0},
         "one stream a process, 64 in flight, 4 client processes": {"per second": 500.0},
-        "one face, CUDA shared memory, 50 % of the best rate": load_value(400.0),
+        "one face, CUDA shared memory, 50 % of the best rate": load_value(
+            380.0, **{"asked per second": 400.0}
+        ),
         "CPU, 1 in flight": load_value(2.0),
     }
     for name, value in values.items():
@@ -126,6 +128,13 @@ def test_the_report_relates_cells_of_one_run(results: Results) -> None:
     ):
         assert row in text
     assert "gpu series" not in text
+
+
+def test_a_rate_that_was_not_sent_keeps_no_promise(results: Results) -> None:
+    sent = load_value(206.0, **{"asked per second": 385.0})
+    results.measure("one face, CUDA shared memory, 50 % of the best rate", lambda: sent)
+    row = "| p99 at half of the best rate, ms | 60 | 30 |  | not run |"
+    assert row in make_report(results, PLANNED)
 
 
 def test_the_report_holds_what_each_graph_does_alone(results: Results) -> None:

@@ -21,12 +21,13 @@ from bench.gpu import serving
 from bench.gpu.cells import Bench, Cell, model_request, run_cells
 from bench.gpu.clients import ClientLoad, client_rate, identity
 from bench.gpu.correct import asker, psnr, stream_frames, streams_apart
-from bench.gpu.load import LoadTest, Request, read_table, scene_request, window_s
+from bench.gpu.load import LoadTest, Request, scene_request
 from bench.gpu.modes import MODES, Mode, added_environment
 from bench.gpu.report import make_report
 from bench.gpu.results import NotRun, Results
 from bench.gpu.sampler import Sample, Sampler
 from bench.gpu.serving import RegionsInUse, ServerKeeper, Setup, forget_regions, statistics_between
+from bench.perf_windows import read_table, window_s
 from bench.scenes import Scene
 from bench.transport import COMMITTED
 from engines.variants import read_config

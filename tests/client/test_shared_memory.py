@@ -22,11 +22,15 @@ from frameswap import (
     ServerFault,
     ServerTimeout,
     Source,
+    SwapOptions,
     TransportUnavailable,
     shared_memory,
 )
 from frameswap.cuda_memory import CudaDriver, CudaRegion
+from frameswap.frames import Frame
 from frameswap.shared_memory import FOLDER, SystemRegion, reclaim_leftovers
+from frameswap.shared_transport import _fill, _Layout, _Slot
+from frameswap.transport import SwapRequest
 
 SOURCE = Source(
     np.float32([1, 2, 3, 4]), "identity", "fake_identity", np.zeros((0, 15), np.float32)
@@ -132,6 +136,40 @@ def test_a_source_is_written_when_it_changes(server: FakeServer) -> None:
         np.testing.assert_array_equal(
             server.received[-1]["source"], np.stack([OTHER.vector, SOURCE.vector])[None]
         )
+
+
+def test_options_are_sent_as_they_are_each_time(server: FakeServer) -> None:
+    with connect(server, in_flight=1) as swapper:
+        for options in (SwapOptions(), SwapOptions(score_threshold=0.25), SwapOptions()):
+            for _ in range(2):
+                list(swapper.stream(frames(2), SOURCE, options))
+                sent = server.received[-1]["options"]
+                np.testing.assert_array_equal(sent, options.to_tensor()[None])
+
+
+def test_a_source_that_a_frame_was_written_over_is_written_again() -> None:
+    class Torn:
+        shape = (192, 64)
+
+        def copy_to(self, out: np.ndarray) -> None:
+            out[...] = 255
+            raise ValueError("the frame is torn")
+
+    def fill(frame: Frame, source: np.ndarray) -> None:
+        request = SwapRequest("m", frame, source, options, batched=True)
+        _fill(slot, request, _Layout(request))
+
+    options = np.zeros(8, np.float32)
+    # Two small frames, a page each, and a long source: a larger frame reaches where it lies.
+    small, long = np.zeros((3, 2), np.uint8), np.arange(1 << 14, dtype=np.float32)[None]
+    region = SystemRegion(2 * 4096 + long.nbytes)
+    slot = _Slot(region)
+    fill(small, long)
+    with pytest.raises(ValueError, match="torn"):
+        fill(Torn(), SOURCE.vector[None])
+    fill(small, long)
+    np.testing.assert_array_equal(region.host[2 * 4096 :].view(np.float32), long[0])
+    region.close()
 
 
 def test_frames_of_other_sizes_get_room(server: FakeServer) -> None:

@@ -75,6 +75,18 @@ def test_every_truncation_of_a_response_is_an_error_or_lacks_an_output() -> None
         assert len(outputs) < 2
 
 
+def test_every_truncation_of_a_response_from_shared_memory_is_one_too() -> None:
+    response = make_response()
+    response.raw_output_contents[0] = b""
+    message = response.SerializeToString()
+    for length in range(len(message)):
+        try:
+            outputs = read_response(message[:length], in_regions={"frame"})
+        except ResponseError:
+            continue
+        assert "faces" not in outputs
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
