@@ -34,7 +34,7 @@ from frameswap.transport import TransportName
 from numpy.typing import NDArray
 
 from bench.copy_repository import SWAPPER, write_copy_repository
-from bench.perf_windows import WINDOWS, read_table, window_s, window_words
+from bench.perf_windows import WINDOWS, read_table, window_words
 from server.errors import ServerError
 from server.launcher import EmbeddedServer
 from server.perf_analyzer import prepare_perf_analyzer
@@ -69,7 +69,7 @@ class Row:
     figures: Sequence[Figures]
 
     def median(self, name: str) -> float:
-        return statistics.median(getattr(each, name) for each in self.figures)
+        return float(statistics.median(getattr(each, name) for each in self.figures))
 
 
 @dataclass(frozen=True)
@@ -199,9 +199,7 @@ def _children_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def find_ways(
-    server: Server, arguments: argparse.Namespace, stack: ExitStack
-) -> list[Way]:
+def find_ways(server: Server, arguments: argparse.Namespace, stack: ExitStack) -> list[Way]:
     """Every way that works on this machine; its connections live as long as the stack."""
     width, height, in_flight = arguments.width, arguments.height, arguments.in_flight
     frames = make_frames(height, width)
@@ -226,11 +224,11 @@ def find_ways(
             ways.append(Way(f"frameswap, {name}{text}", copies, _like(name), ours(stream)))
     shape = (height * 3 // 2, width)
     shared = ["--shared-memory=system", f"--output-shared-memory-size={shape[0] * shape[1]}"]
-    for name, options in (("grpc", []), ("system", shared)):
-        # A tenth of its rate is a guess that makes windows too long rather than too short.
-        window = window_s(20.0, in_flight=1, seconds=arguments.seconds)
+    kinds: tuple[tuple[TransportName, list[str]], ...] = (("grpc", []), ("system", shared))
+    for name, options in kinds:
 
-        def generated(options: list[str] = options, window: float = window) -> Figures:
+        def generated(options: list[str] = options) -> Figures:
+            window = arguments.seconds / WINDOWS
             return measure_perf_analyzer(server, shape, in_flight, options, window)
 
         copies = "0 + 0" if name == "system" else "not counted"
@@ -278,8 +276,8 @@ def format_table(rows: list[Row], arguments: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Measure and print; returns the exit code."""
+def read_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """The command line's arguments."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--frames", type=int, default=300, help="frames a measurement")
     parser.add_argument("--seconds", type=float, default=4.0, help="of perf_analyzer's windows")
@@ -290,7 +288,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--in-flight", type=int, default=16)
     parser.add_argument("--width", type=int, default=1920)
     parser.add_argument("--height", type=int, default=1080)
-    arguments = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure and print; returns the exit code."""
+    arguments = read_arguments(argv)
     size = (arguments.width, arguments.height)
     # As the command line does; the plain loop gains as much by it.
     keep_large_buffers()

@@ -7,24 +7,46 @@ import pytest
 from frameswap import FaceSwapper, Source
 
 from bench.copy_repository import write_copy_repository
-from bench.transport import COMMITTED, Row, format_table, main
+from bench.transport import COMMITTED, Figures, Row, format_table, main, read_arguments
 from server.launcher import EmbeddedServer
 
 
-def test_the_table_names_each_way_and_compares_with_the_first() -> None:
-    rows = [Row("plain", 50.0, 8.0), Row("ours", 200.0, 2.0)]
-    assert format_table(rows, 16, (1920, 1080)).splitlines()[-2:] == [
-        "| plain | 50 | 8.00 | 1.0 |",
-        "| ours | 200 | 2.00 | 4.0 |",
+def row(name: str, like: str, rates: list[float]) -> Row:
+    return Row(name, "1 + 0", like, [Figures(rate, 2.0, 5.0) for rate in rates])
+
+
+def test_the_table_compares_medians_with_the_plain_loop_and_with_the_same_transport() -> None:
+    rows = [
+        row("plain", "", [50.0, 52.0, 10.0]),
+        row("ours", "perf_analyzer, system", [200.0, 190.0, 400.0]),
+        row("other", "perf_analyzer, cuda", [100.0, 100.0, 100.0]),
+        row("perf_analyzer, system", "", [250.0, 250.0, 100.0]),
+    ]
+    arguments = read_arguments(["--rounds", "3", "--one-process"])
+    lines = format_table(rows, arguments).splitlines()
+    assert lines[0].startswith("1920x1080 I420, 16 in flight, one process, ")
+    assert lines[-4:] == [
+        "| plain | 1 + 0 | 50 (10, 52) | 2.00 | 5.00 | 1.0 |  |",
+        "| ours | 1 + 0 | 200 (190, 400) | 2.00 | 5.00 | 4.0 | 80 % |",
+        "| other | 1 + 0 | 100 (100, 100) | 2.00 | 5.00 | 2.0 |  |",
+        "| perf_analyzer, system | 1 + 0 | 250 (100, 250) | 2.00 | 5.00 | 5.0 |  |",
     ]
 
 
-def test_the_bench_measures_all_that_this_machine_has(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--frames", "20", "--width", "128", "--height", "96", "--in-flight", "4"]) == 0
+@pytest.mark.parametrize("mode", [[], ["--one-process"]])
+def test_the_bench_measures_all_that_this_machine_has(
+    capsys: pytest.CaptureFixture[str], mode: list[str]
+) -> None:
+    size = ["--frames", "20", "--width", "128", "--height", "96", "--in-flight", "4"]
+    assert main([*size, "--rounds", "1", "--seconds", "0.6", *mode]) == 0
     printed = capsys.readouterr().out
     for name in ("tritonclient, one at a time", "frameswap, grpc", "frameswap, system",
-                 "perf_analyzer, gRPC", "perf_analyzer, system"):  # fmt: skip
-        assert f"| {name} |" in printed
+                 "perf_analyzer, grpc", "perf_analyzer, system"):  # fmt: skip
+        (line,) = [line for line in printed.splitlines() if line.startswith(f"| {name} |")]
+        rate, client_ms, server_ms = (float(cell.split()[0]) for cell in line.split("|")[3:6])
+        assert rate > 0
+        assert client_ms > 0
+        assert server_ms > 0
 
 
 @pytest.mark.parametrize("transport", ["grpc", "system"])
