@@ -105,9 +105,10 @@ def _time(results: Results, figure: Any) -> bool:
     known = [(n, value["models"]) for n, value in cells if value and value.get("models")]
     if not known:
         return False
-    # The ensemble's own row is the sum of its steps.
-    models = [name for name in known[-1][1] if not name.startswith("swap_faces")]
-    columns = figure.subplots(1, max(len(models), 1), sharey=True, squeeze=False)[0]
+    # An ensemble's own row is the sum of its steps; in one process there is no other row.
+    every = list(known[-1][1])
+    models = [name for name in every if not name.startswith("swap_faces")] or every
+    columns = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
     for axes, model in zip(columns, models, strict=False):
         labels = [str(n) for n, _ in known]
         bottom = [0.0] * len(known)

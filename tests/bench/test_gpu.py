@@ -244,6 +244,14 @@ def test_every_plot_is_drawn_from_a_results_file(results: Results, tmp_path: Pat
         assert f"![{name}]({name}.png)" in report
 
 
+def test_one_process_has_its_own_plot_of_a_requests_time(results: Results, tmp_path: Path) -> None:
+    """A plot without any bar would warn, and every warning is an error here."""
+    parts = {"queue ms": 1, "input ms": 2, "infer ms": 3, "output ms": 4}
+    value = load_value(500.0) | {"models": {"swap_faces_i420": {"mean batch": 16, **parts}}}
+    results.measure(sweep_name(64), lambda: value)
+    assert "time" in [path.stem for path in map(Path, plots.draw_plots(results, tmp_path))]
+
+
 def test_without_matplotlib_it_says_how_to_draw_the_plots(
     results: Results,
     tmp_path: Path,
