@@ -33,14 +33,16 @@ from frameswap.allocation import keep_large_buffers
 from frameswap.transport import TransportName
 from numpy.typing import NDArray
 
-from bench.copy_repository import SWAPPER, write_copy_repository
+from bench.copy_repository import MODELS, SWAPPER, write_copy_repository
 from bench.perf_windows import WINDOWS, read_table, window_words
+from graphs.contract import MODEL_SPECS
 from server.errors import ServerError
 from server.launcher import EmbeddedServer
 from server.perf_analyzer import prepare_perf_analyzer
 
 COMMITTED: Final = Path(__file__).resolve().parent.parent / "model_repository"
 MODEL: Final = "swap_faces_i420"
+STEPS: Final = tuple(name for name in MODELS if name in MODEL_SPECS)
 SOURCE_LENGTH: Final = 512
 DISTINCT_FRAMES: Final = 8
 """So that no cache of the machine holds the one frame that is always sent."""
@@ -256,6 +258,7 @@ def format_table(rows: list[Row], arguments: argparse.Namespace) -> str:
     lines = [
         f"{arguments.width}x{arguments.height} I420, {arguments.in_flight} in flight, "
         f"{'one process' if arguments.one_process else 'a process a step'}, "
+        f"instances: {arguments.instances}, "
         f"{len(os.sched_getaffinity(0))} cores ({platform.machine()}), "
         f"medians of {arguments.rounds}",
         "",
@@ -285,6 +288,9 @@ def read_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--one-process", action="store_true", help="the ensemble's steps in one process"
     )
+    parser.add_argument(
+        "--instances", type=int, default=1, help="of that one process; of each step without it"
+    )
     parser.add_argument("--in-flight", type=int, default=16)
     parser.add_argument("--width", type=int, default=1920)
     parser.add_argument("--height", type=int, default=1080)
@@ -303,6 +309,9 @@ def main(argv: list[str] | None = None) -> int:
             with EmbeddedServer(
                 Path(folder), models=[MODEL], frame_size=size,
                 requests_in_flight=arguments.in_flight, one_process=arguments.one_process,
+                instance_counts=dict.fromkeys(
+                    [MODEL] if arguments.one_process else STEPS, arguments.instances
+                ),
             ) as server:  # fmt: skip
                 rows = run_all(Server(server.grpc_url, server.pid), arguments)
         except ServerError as error:

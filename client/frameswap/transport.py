@@ -1,10 +1,10 @@
 """How a frame gets to the server and back. This file: the interface, and raw gRPC bytes.
 
 transport   copies of a frame made by the client, each way
-grpc        1 out (into the message), 0 in (a view of the response); gRPC and the kernel copy
-            more underneath
+grpc        1 out (into the message), 1 in (out of the response; 0 with `reuse_buffers`, a view
+            of it); gRPC and the kernel copy more underneath
 system      1 out (into the region), 1 in (out of it; 0 with `reuse_buffers`)
-cuda        1 out (into pinned memory), 1 in; the device copies itself
+cuda        1 out (into pinned memory), 1 in (0); the device copies itself
 """
 
 from __future__ import annotations

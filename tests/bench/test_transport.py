@@ -24,7 +24,7 @@ def test_the_table_compares_medians_with_the_plain_loop_and_with_the_same_transp
     ]
     arguments = read_arguments(["--rounds", "3", "--one-process"])
     lines = format_table(rows, arguments).splitlines()
-    assert lines[0].startswith("1920x1080 I420, 16 in flight, one process, ")
+    assert lines[0].startswith("1920x1080 I420, 16 in flight, one process, instances: 1, ")
     assert lines[-4:] == [
         "| plain | 1 + 0 | 50 (10, 52) | 2.00 | 5.00 | 1.0 |  |",
         "| ours | 1 + 0 | 200 (190, 400) | 2.00 | 5.00 | 4.0 | 80 % |",
@@ -33,7 +33,7 @@ def test_the_table_compares_medians_with_the_plain_loop_and_with_the_same_transp
     ]
 
 
-@pytest.mark.parametrize("mode", [[], ["--one-process"]])
+@pytest.mark.parametrize("mode", [[], ["--one-process", "--instances", "2"]])
 def test_the_bench_measures_all_that_this_machine_has(
     capsys: pytest.CaptureFixture[str], mode: list[str]
 ) -> None:
