@@ -226,7 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--batches", type=int, nargs="+", default=list(BATCHES))
     parser.add_argument("--only", nargs="*", help="names of cases")
     options = parser.parse_args(arguments)
-    if not (options.repository / "face_swapper" / "1" / "model.cuda.onnx").exists():
+    if not gpu_repository.is_current(options.repository):
         gpu_repository.build(options.repository)
     found: dict[str, Any] = {}
     print("| model | batch | ms a run | to launch | kernels | number |\n|---|---|---|---|---|---|")

@@ -23,6 +23,7 @@ from engines.build import blending_method, detector_runtime, network_passes
 from engines.deployment import Deployment
 from engines.precision import to_fp16
 from engines.publish import Repository
+from engines.recipe import sources_digest
 from engines.served_graphs import served_graphs
 from engines.variants import MODEL_FILENAMES, CudaOptions, HostOptions, Limits, Variant
 from graphs import weights
@@ -30,6 +31,8 @@ from graphs.recognizers import RECOGNIZERS
 from graphs.swappers import SWAPPERS
 
 NAME: Final = "random_inswapper_128"
+MADE_OF: Final = ".made_of"
+"""Holds the digest of the code that authored the graphs; written last."""
 MODELS: Final = ("face_detector_i420", "face_swapper", "face_blender_i420")
 
 
@@ -90,7 +93,14 @@ def build(
         repository.publish(model, MODEL_FILENAMES[variant], data, recipe={"bench": precision})
     limits = Limits(max_batch_size=max_batch_size, max_faces=4)
     repository.write_variant(variant, wanted, limits=limits, host=host or HostOptions())
+    (root / MADE_OF).write_text(sources_digest())
     return wanted
+
+
+def is_current(root: Path) -> bool:
+    """Whether a repository is complete and of the graphs as they are now."""
+    made_of = root / MADE_OF
+    return made_of.exists() and made_of.read_text() == sources_digest()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

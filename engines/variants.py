@@ -108,7 +108,7 @@ class CudaOptions:
     arena_extend_strategy: kSameAsRequested; the default doubles the arena each time it grows,
         which five models on one GPU do not leave room for.
     cudnn_conv_algo_search: EXHAUSTIVE; the swapper sees few shapes, so that the search is paid
-        once (H100, inswapper_128's architecture, fp16: 764 faces/s at batch 8).
+        once, by each instance as it is loaded.
     do_copy_in_default_stream: 1; 0 is faster only where copies overlap and may race
         (onnxruntime issue 4829).
     """

@@ -45,6 +45,7 @@ from graphs.contract import (
     TensorSpec,
     frame_spec,
 )
+from graphs.geometry import regular_warps
 from graphs.patch_blending import blend_patches
 from graphs.pixels import (
     chroma_offset,
@@ -168,10 +169,10 @@ def _shown_slots(op: Op, warps: ir.Value, faces: ir.Value) -> ir.Value:
     scores = op.Slice(faces, [SCORE_COLUMN], [SCORE_COLUMN + 1], [2])
     scores = op.Slice(op.Squeeze(scores, [2]), [0], slots, [1])
     usable = to_float(op, op.Less(op.Abs(warps), 1e6))
-    linear = op.Slice(warps, [0], [2], [3])
-    extent = op.ReduceSum(op.Abs(linear), [2, 3], keepdims=0)
+    # A warp onto a line or a point shows no face, and its box would be anything.
+    regular = op.Squeeze(regular_warps(op, warps), [2, 3])
     return op.And(
-        op.And(op.Greater(scores, 0.0), op.Greater(extent, 0.0)),
+        op.And(op.Greater(scores, 0.0), regular),
         op.Greater(op.ReduceMin(usable, [2, 3], keepdims=0), 0.5),
     )
 

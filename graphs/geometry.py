@@ -129,13 +129,23 @@ def _entries(op: Op, warps: ir.Value) -> list[ir.Value]:
     return [entry for row in split(op, warps, 2, -2) for entry in split(op, row, 3, -1)]
 
 
+def regular_warps(op: Op, warps: ir.Value) -> ir.Value:
+    """Which warps [..., 2, 3] have an inverse: bool [..., 1, 1]."""
+    return op.Greater(op.Abs(_determinants(op, _entries(op, warps))), _LEAST_SCALE**2)
+
+
+def _determinants(op: Op, entries: list[ir.Value]) -> ir.Value:
+    a, b, _, d, e, _ = entries
+    return op.Sub(op.Mul(a, e), op.Mul(b, d))
+
+
 def invert_warps(op: Op, warps: ir.Value) -> ir.Value:
     """Crop to frame from frame to crop, [..., 2, 3] float32; zeros stay zeros.
 
     An affine matrix of determinant 0 gives zeros too: nothing becomes NaN or infinite.
     """
-    a, b, c, d, e, f = _entries(op, warps)
-    determinant = op.Sub(op.Mul(a, e), op.Mul(b, d))
+    a, b, c, d, e, f = entries = _entries(op, warps)
+    determinant = _determinants(op, entries)
     regular = op.Greater(op.Abs(determinant), _LEAST_SCALE**2)
     factor = op.Div(1.0, op.Where(regular, determinant, 1.0))
     shift_x = op.Sub(op.Mul(b, f), op.Mul(e, c))

@@ -135,9 +135,9 @@ def blend_patches(
             ],
             name="slots",
         )
-        # Straight from Shape, [1] where ONNX says a scalar: of ONNX Runtime 1.31 a Loop on a GPU read
-        # the frame's height from the buffer that a Squeeze on the CPU had made for K (H100: 360
-        # rounds for one slot; past the last slot they change nothing but the time).
+        # Straight from Shape, [1] where ONNX says a scalar: a Loop of ONNX Runtime 1.31 on a GPU
+        # read the frame's height from the buffer that a Squeeze on the CPU had made for K (H100:
+        # 360 rounds for one slot; past the last slot they change nothing but the time).
         count = dimension(op, slots, 1)
         swapped = op.Loop(count, constant(op, np.array(True)), flat, body=graph)
         return op.Reshape(swapped, op.Shape(frame))

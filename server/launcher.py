@@ -325,7 +325,12 @@ class EmbeddedServer:
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**server_environment(distribution), **self._mps_environment},
+            # An inherited name of a control program would have the keeper end somebody's daemon.
+            env={
+                **server_environment(distribution),
+                mps.CONTROL_VARIABLE: "",
+                **self._mps_environment,
+            },
             bufsize=0,
             start_new_session=True,
         )

@@ -10,6 +10,7 @@ Source: NVIDIA Multi-Process Service documentation (starting and stopping, envir
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -56,19 +57,27 @@ def start_daemon(folder: Path, control: Path | None) -> dict[str, str]:
         raise MpsError(f"{folder} is too long a path for the MPS daemon's socket; set TMPDIR.")
     for path in joined.values():
         Path(path).mkdir(parents=True, exist_ok=True)
-    started = subprocess.run(
-        [control, "-d"], env={**os.environ, **joined},
-        capture_output=True, text=True, timeout=START_S, check=False,
-    )  # fmt: skip
+    environment = {**joined, CONTROL_VARIABLE: str(control)}
+    try:
+        started = subprocess.run(
+            [control, "-d"], env={**os.environ, **joined},
+            capture_output=True, text=True, timeout=START_S, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        end_daemon(environment)
+        raise MpsError(f"the MPS daemon does not start: {error}.") from error
     if started.returncode:
         said = " ".join((started.stderr or started.stdout).split())[-200:]
         raise MpsError(f"the MPS daemon does not start: {said or 'it gave no reason'}.")
-    return {**joined, CONTROL_VARIABLE: str(control)}
+    return environment
 
 
 def end_daemon(environment: dict[str, str]) -> None:
     """End a daemon whose server was never started; harmless when it has ended."""
-    subprocess.run(
-        [environment[CONTROL_VARIABLE]], input="quit -t 5\n", env={**os.environ, **environment},
-        capture_output=True, text=True, timeout=START_S, check=False,
-    )  # fmt: skip
+    # Whatever goes wrong: the server is down, and its folders are still to be removed.
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        subprocess.run(
+            [environment[CONTROL_VARIABLE]], input="quit -t 5\n",
+            env={**os.environ, **environment},
+            capture_output=True, text=True, timeout=START_S, check=False,
+        )  # fmt: skip

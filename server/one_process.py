@@ -17,7 +17,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelEnsembling
 
 from server.backends.pipelines import STEP_PREFIX, StepText
 from server.errors import RepositoryError
-from server.repository import Repository
+from server.repository import BUILD_COMMAND, Repository
 
 BACKEND: Final = "pipeline"
 
@@ -86,7 +86,13 @@ def pipeline_config(
     config.ClearField("ensemble_scheduling")
     config.ClearField("platform")
     config.backend = BACKEND
-    config.dynamic_batching.CopyFrom(models[0].dynamic_batching)
+    if models[0].HasField("dynamic_batching"):
+        config.dynamic_batching.CopyFrom(models[0].dynamic_batching)
+    if not models[0].instance_group:
+        raise RepositoryError(
+            f"the config of {models[0].name} names no instance_group; build it with "
+            f"{BUILD_COMMAND}."
+        )
     group = config.instance_group.add()
     group.CopyFrom(models[0].instance_group[0])
     group.count = count or group.count

@@ -14,6 +14,7 @@ import onnxruntime
 
 from bench.gpu.results import NotRun
 from engines.devices import visible_gpus
+from engines.recipe import sources_digest
 
 PACKAGES: Final = ("torch", "tritonclient", "numpy")
 DRIVER_FILE: Final = Path("/proc/driver/nvidia/version")
@@ -28,12 +29,18 @@ def describe_host() -> dict[str, Any]:
     gpus = visible_gpus()
     if not gpus:
         raise NotRun("no NVIDIA GPU is visible here; --list and --report-only need none.")
+    if len(gpus) > 1:
+        # Triton would use all of them, and the engine, the matrices and the peers' way one.
+        raise NotRun(
+            f"{len(gpus)} GPUs are visible, and the figures are of one: set CUDA_VISIBLE_DEVICES=0."
+        )
     return {
         "GPU": gpus[0].name,
         "driver": _driver(),
         "cores": len(os.sched_getaffinity(0)),
         "system": platform.platform(),
         "Python": platform.python_version(),
+        "graphs": sources_digest()[:12],
         # What is imported, whichever package brought it.
         "onnxruntime": onnxruntime.__version__,
         **{name: version for name in PACKAGES if (version := _version(name))},

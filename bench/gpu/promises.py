@@ -16,8 +16,8 @@ OWN_CLIENTS: Final = tuple(
     for transport in ("system", "cuda")
     for processes in (1, 2, 4)
 )
-LEAST_SENT: Final = 0.85
-"""Of the requests that a rate asks for; perf_analyzer sends 93 to 95 % at random moments."""
+LEAST_SENT: Final = 0.92
+"""Of the requests that a rate asks for: perf_analyzer sends 92.7 to 95 % at random moments."""
 ENGINES: Final = tuple(f"engine alone, batch {batch}" for batch in (1, 2, 4, 8, 16))
 
 

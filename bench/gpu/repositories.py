@@ -9,7 +9,6 @@ from typing import Final, Literal
 
 from bench import gpu_repository
 from bench.gpu.results import NotRun
-from bench.gpu.serving import ENSEMBLE
 from engines.variants import MODEL_FILENAMES, Variant
 
 
@@ -63,8 +62,8 @@ class Repositories:
                 raise NotRun("no repository of TensorRT plans was given (--tensorrt-repository)")
             return self._tensorrt
         form, folder = FORMS[name], self._work / f"repository_{name.replace(' ', '_')}"
-        # Written last: a build that was cut short is made again.
-        if not (folder / ENSEMBLE / "configs" / f"{form.variant}.pbtxt").exists():
+        # Written last: a build that was cut short, or of other graphs, is made again.
+        if not gpu_repository.is_current(folder):
             start = time.perf_counter()
             gpu_repository.build(
                 folder,

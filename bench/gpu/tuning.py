@@ -9,6 +9,7 @@ from bench.gpu.cells import Bench, Cell
 from bench.gpu.modes import DEFAULT_MODE, MODES, Mode
 from bench.gpu.results import Results
 from bench.gpu.serving import Setup, config_lines
+from engines.variants import CUDA_MAX_BATCH_SIZE
 
 THROUGHPUT_IN_FLIGHT: Final = 64
 LATENCY_IN_FLIGHT: Final = 4
@@ -32,7 +33,7 @@ class Tuning:
 
 def choices() -> list[Tuning]:
     """All of them; those that differ from the deployed one in one thing come first."""
-    base = Tuning(1, 8, 0)
+    base = Tuning(3, CUDA_MAX_BATCH_SIZE, 0)
     every = [
         Tuning(instances, batch, delay)
         for instances in (1, 2, 3)

@@ -23,8 +23,8 @@ WARM_HEIGHT, WARM_WIDTH = 64, 96
 """Frame size of the warm-up: the networks behind the letterbox see the same shapes as ever."""
 
 MOST_ROWS = 16
-"""Face rows of one run: on an H100 inswapper_128's architecture (fp16) does 764 faces/s at batch 8
-and 792 at 16; beyond that only memory and the wait grow."""
+"""Face rows of one run: on an H100 inswapper_128's architecture (fp16, channels last) does 895
+faces a second at batch 8 and 1,102 at 16; larger ones were not tried."""
 
 ELEMENT_TYPES = {"TYPE_UINT8": "uint8", "TYPE_FP32": "float32", "TYPE_FP16": "float16"}
 

@@ -36,20 +36,30 @@ FATAL_TEXTS: Final = (
     "unspecified launch failure",
     "uncorrectable ECC error encountered",
     "uncorrectable NVLink error detected during the execution",
+    "MPS client failed to connect to the MPS control daemon or the MPS server",
+    "MPS server failed to communicate with the MPS control daemon",
+    "MPS server is not ready to accept new MPS client requests",
+    "the client termination was requested by MPS",
+    "the MPS client has been terminated",
 )
 """`cudaGetErrorString` of the errors after which "the process must be terminated and relaunched".
 
-Source: CUDA Runtime API reference, cudaError_t, 700, 702, 710 and 714 to 719; 214 and 220 are
-memory and links that are broken until the driver has taken them out of use.
+Source: CUDA Runtime API reference, cudaError_t, 700, 702, 710, 714 to 719 and 721; 214 and 220 are
+memory and links that are broken until the driver has taken them out of use; 805, 806, 807 and 810
+come from NVIDIA's Multi-Process Service, when it or a process that shares it has failed.
 """
 
-_FATAL_NUMBER: Final = re.compile(r"\bCUDA failure (?:214|220|700|702|710|71[4-9])\b")
+_FATAL_NUMBER: Final = re.compile(
+    r"\bCUDA failure (?:214|220|700|702|710|71[4-9]|721|80[567]|810)\b"
+)
 _FATAL_NAME: Final = re.compile(
     r"\b(?:cudaError(?:IllegalAddress|LaunchTimeout|Assert|HardwareStackError|IllegalInstruction"
-    r"|MisalignedAddress|InvalidAddressSpace|InvalidPc|LaunchFailure|ECCUncorrectable)"
+    r"|MisalignedAddress|InvalidAddressSpace|InvalidPc|LaunchFailure|ECCUncorrectable|Contained"
+    r"|MpsConnectionFailed|MpsRpcFailure|MpsServerNotReady|MpsClientTerminated)"
     r"|CUDA_ERROR_(?:ILLEGAL_ADDRESS|LAUNCH_TIMEOUT|ASSERT|HARDWARE_STACK_ERROR"
     r"|ILLEGAL_INSTRUCTION|MISALIGNED_ADDRESS|INVALID_ADDRESS_SPACE|INVALID_PC|LAUNCH_FAILED"
-    r"|ECC_UNCORRECTABLE))\b"
+    r"|ECC_UNCORRECTABLE|CONTAINED|MPS_CONNECTION_FAILED|MPS_RPC_FAILURE|MPS_SERVER_NOT_READY"
+    r"|MPS_CLIENT_TERMINATED))\b"
 )
 
 _LIMITED: Final = re.compile(

@@ -19,23 +19,38 @@ SCORE_COLUMN = 4
 """Column of `faces` that is 0 in an empty row (the serving contract's)."""
 
 
-def group_by_shape(requests: Sequence[Mapping[str, Any]], most_rows: int) -> list[list[int]]:
+def group_by_shape(
+    requests: Sequence[Mapping[str, Any]], most_rows: int, *, most_bytes: int | None = None
+) -> list[list[int]]:
     """Return groups of request positions that can be joined on the batch axis.
 
     Requests of a group agree in every axis but the first, and together they have at most
     `most_rows` rows (or are one request).
+
+    Args:
+        most_bytes: of the largest joined input, padded to a power of two of rows.
     """
     groups: dict[tuple[Any, ...], list[list[int]]] = {}
     rows: dict[tuple[Any, ...], int] = {}
     for position, arrays in enumerate(requests):
         key = tuple(tuple(arrays[name].shape[1:]) for name in arrays)
         count = batch_rows(arrays)
-        if key not in groups or rows[key] + count > most_rows:
+        limit = most_rows
+        if most_bytes is not None:
+            limit = min(limit, _padded_rows_within(most_bytes, arrays))
+        if key not in groups or rows[key] + count > limit:
             groups.setdefault(key, []).append([])
             rows[key] = 0
         groups[key][-1].append(position)
         rows[key] += count
     return [group for parts in groups.values() for group in parts]
+
+
+def _padded_rows_within(most_bytes: int, arrays: Mapping[str, Any]) -> int:
+    """The largest power of two of a request's rows that stays within a number of bytes."""
+    row = max(int(array.nbytes) // max(1, int(array.shape[0])) for array in arrays.values())
+    fitting = max(1, most_bytes // max(1, row))
+    return 1 << (fitting.bit_length() - 1)
 
 
 def batch_rows(arrays: Mapping[str, Any]) -> int:

@@ -78,16 +78,22 @@ class PipelineNetwork:
     def run(self, inputs: Mapping[str, Any], outputs: Sequence[str], rows: int) -> dict[str, Any]:
         """Run arrays [N, ...] through every step whose outputs something reads."""
         values = dict(inputs)
-        for position, wired in enumerate(self._steps):
-            read = {
-                name for later in self._steps[position + 1 :] for name in later.inputs.values()
-            }.union(outputs)
+        for wired, wanted in self._needed(outputs):
+            arrays = {name: values[tensor] for name, tensor in wired.inputs.items()}
+            made = self._compute(wired.step, arrays, wanted, rows)
+            values.update((wired.outputs[name], array) for name, array in made.items())
+        return {name: values[name] for name in outputs}
+
+    def _needed(self, outputs: Sequence[str]) -> list[tuple[WiredStep, list[str]]]:
+        """The steps that the outputs depend on, in order, with what is read of each."""
+        needed: list[tuple[WiredStep, list[str]]] = []
+        read = set(outputs)
+        for wired in reversed(self._steps):
             wanted = [name for name, tensor in wired.outputs.items() if tensor in read]
             if wanted:
-                arrays = {name: values[tensor] for name, tensor in wired.inputs.items()}
-                made = self._compute(wired.step, arrays, wanted, rows)
-                values.update((wired.outputs[name], array) for name, array in made.items())
-        return {name: values[name] for name in outputs}
+                needed.append((wired, wanted))
+                read.update(wired.inputs.values())
+        return needed[::-1]
 
     def _compute(
         self, step: Step, arrays: dict[str, Any], wanted: Sequence[str], rows: int

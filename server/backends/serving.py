@@ -7,13 +7,17 @@ one bad request of a batch fails alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from .common import Memory, ModelSettings, RequestError, check_request
 from .failures import end_soon, explain, is_fatal
 from .joining import group_by_shape, run_joined, run_rows
+
+MOST_JOINED_BYTES = 2**31 - 1
+"""Of one input of a run on a GPU: ONNX Runtime's CUDA kernels of GatherElements and
+ScatterElements reckon a row's offset in 32 bits (providers/cuda/tensor/gather_elements_impl.cu)."""
 
 
 class Network(Protocol):
@@ -145,12 +149,17 @@ class RequestLoop:
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Return one response a request, in order."""
-        self._memory.begin()
         responses: list[Any] = [None] * len(requests)
+        try:
+            self._memory.begin()
+            looked = self._look_at(requests, responses)
+        except Exception as error:
+            # The device failed, perhaps for another process that shares it: nobody is served.
+            return [self._turn_down(error) for _ in requests]
         accepted: list[_Accepted] = []
-        for position, (request, tensors) in enumerate(self._look_at(requests)):
+        for position, seen in looked.items():
             try:
-                accepted.append(self._read(position, request, tensors))
+                accepted.append(self._read(position, requests[position], seen))
             except Exception as error:  # no memory for its copy on the device, for one
                 responses[position] = self._turn_down(error)
         for group in self._groups([request.arrays for request in accepted]):
@@ -164,36 +173,57 @@ class RequestLoop:
             return [self._turn_down(error) for _ in requests]
         return responses
 
-    def _look_at(self, requests: Sequence[Any]) -> Iterator[tuple[Any, _Looked]]:
-        """View every input; what the host reads of a whole batch is copied with one wait."""
-        every = []
-        for request in requests:
-            tensors = {tensor.name(): tensor for tensor in request.inputs()}
-            views = {name: self._memory.view(tensor) for name, tensor in tensors.items()}
-            every.append((request, tensors, views))
+    def _look_at(self, requests: Sequence[Any], responses: list[Any]) -> dict[int, _Looked]:
+        """View every input; what the host reads of a whole batch is copied with one wait.
+
+        Args:
+            responses: gets the refusal of a request that cannot be viewed.
+        """
+        tensors: dict[int, dict[str, Any]] = {}
+        views: dict[int, dict[str, Any]] = {}
+        for position, request in enumerate(requests):
+            try:
+                named = {tensor.name(): tensor for tensor in request.inputs()}
+                views[position] = {n: self._memory.view(tensor) for n, tensor in named.items()}
+                tensors[position] = named
+            except Exception as error:
+                responses[position] = self._turn_down(error)
         places = [
-            (index, name)
-            for index, (_, _, views) in enumerate(every)
+            (position, name)
+            for position, arrays in views.items()
             for name in self._settings.host_inputs
-            if name in views
+            if name in arrays
         ]
-        copies = self._memory.to_host([every[index][2][name] for index, name in places])
-        on_host: list[dict[str, Any]] = [{} for _ in every]
-        for (index, name), copy in zip(places, copies, strict=True):
-            on_host[index][name] = copy
-        for (request, tensors, views), seen in zip(every, on_host, strict=True):
-            yield request, _Looked(tensors, views, {**views, **seen})
+        copies = self._memory.to_host([views[position][name] for position, name in places])
+        checked = {position: dict(arrays) for position, arrays in views.items()}
+        for (position, name), copy in zip(places, copies, strict=True):
+            checked[position][name] = copy
+        return {
+            position: _Looked(tensors[position], views[position], checked[position])
+            for position in views
+        }
 
     def _read(self, position: int, request: Any, looked: _Looked) -> _Accepted:
         check_request(self._settings, looked.checked, self._memory)
+        if self._memory.device_id is not None:
+            self._check_size(looked.views)
         arrays = {name: self._memory.place(array) for name, array in looked.views.items()}
         wanted = frozenset(request.requested_output_names())
         return _Accepted(position, looked.tensors, arrays, wanted)
 
+    def _check_size(self, views: Mapping[str, Any]) -> None:
+        for name, array in views.items():
+            if array.nbytes > MOST_JOINED_BYTES:
+                raise RequestError(
+                    f"input {name!r} of {self._settings.name} may have {MOST_JOINED_BYTES} bytes "
+                    f"on a GPU, and has {array.nbytes}; send fewer frames in one request."
+                )
+
     def _groups(self, arrays: Sequence[Mapping[str, Any]]) -> list[list[int]]:
         if self._settings.rows is not None:
             return [list(range(len(arrays)))] if arrays else []
-        return group_by_shape(arrays, self._settings.most_joined)
+        most_bytes = None if self._memory.device_id is None else MOST_JOINED_BYTES
+        return group_by_shape(arrays, self._settings.most_joined, most_bytes=most_bytes)
 
     def _answer(self, requests: Sequence[_Accepted]) -> list[Any]:
         """Run a group and answer it; a failure is narrowed down to the request that causes it."""
@@ -212,7 +242,9 @@ class RequestLoop:
             # alone: the process must live on for the next batch.
             if len(requests) == 1 or is_fatal(error):
                 return [self._turn_down(error) for _ in requests]
-            return [self._answer([request])[0] for request in requests]
+        # Not inside the handler: the error's frames hold what was joined, which may be what there
+        # was no room for.
+        return [self._answer([request])[0] for request in requests]
 
     def _respond(self, request: _Accepted, computed: Mapping[str, Any]) -> Any:
         tensors = []

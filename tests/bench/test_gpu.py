@@ -207,7 +207,7 @@ def test_cells_are_named_once_and_the_promises_come_first() -> None:
 def test_tuning_starts_from_what_is_deployed_and_names_the_best(results: Results) -> None:
     every = choices()
     assert len(set(every)) == 3 * 2 * 3
-    assert every[0].name == "tune: 1 instances, batch 8, delay 0 us"
+    assert every[0].name == "tune: 3 instances, batch 16, delay 0 us"
     assert [cell.name for cell in tune_cells("three processes")] == [each.name for each in every]
     setups = [cell.setup for cell in tune_cells("one process, 2 instances")]
     assert {setup.mode for setup in setups if setup} == {"one process"}

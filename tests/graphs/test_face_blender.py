@@ -257,6 +257,16 @@ def test_warps_that_are_no_numbers_leave_the_frame(method: Method) -> None:
 
 
 @every_method
+def test_warps_onto_a_line_show_no_face_whoever_shares_the_batch(method: Method) -> None:
+    flat = np.array([[0.5, 0.25, 3.0], [1.0, 0.5, 6.0]], np.float32)
+    request = make_request("i420", 96, 128, [[(40.0, 40.0, 30.0, 0.0)], [(64.0, 48.0, 90.0, 0.1)]])
+    request["warps"][0, 0] = flat
+    swapped = run(request, method=method)
+    np.testing.assert_array_equal(swapped[0], request["frame"][0])
+    assert (swapped[1] != request["frame"][1]).any()
+
+
+@every_method
 def test_options_that_are_not_valid_leave_the_frame(method: Method) -> None:
     request = make_request("i420", 96, 128, [[(60.0, 50.0, 50.0, 0.4)]])
     for column, value in ((1, 9.0), (2, np.nan), (3, 0.5), (7, 1.0)):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from server.backends import failures
+from server.backends import failures, serving
 from server.backends.common import ModelSettings
 from server.backends.failures import explain, is_fatal, is_out_of_memory
 from server.backends.serving import RequestLoop
@@ -95,6 +96,12 @@ FATAL = {
     "TensorRT": RuntimeError(
         "[genericReformat.cuh] Error Code 1: Cuda Runtime (an illegal memory access was "
         "encountered)"
+    ),
+    "MPS, by number": RuntimeException(
+        CUDA_CALL.format(number=807, told="the MPS server is not ready")
+    ),
+    "MPS, by name": CUDARuntimeError(
+        "cudaErrorMpsClientTerminated: the MPS client has been terminated"
     ),
     "broken memory": RuntimeException(
         CUDA_CALL.format(number=214, told="uncorrectable ECC error encountered")
@@ -215,7 +222,11 @@ class Device(HostMemory):
         if call in self.fails and (array is None or array.flat[0] == 13):
             raise self.fails[call]
 
+    def begin(self) -> None:
+        self._fail("begin")
+
     def view(self, tensor: Any) -> Any:
+        self._fail("view", tensor.values)
         return tensor.values
 
     def place(self, array: Any) -> Any:
@@ -294,7 +305,7 @@ def _request(value: float) -> Any:
 FULL = "swapper could not run this request: GPU 0 is out of memory: "
 
 
-@pytest.mark.parametrize("where", ["place", "write"])
+@pytest.mark.parametrize("where", ["view", "place", "write"])
 def test_a_request_that_the_device_has_no_room_for_fails_alone(where: str) -> None:
     loop = Loop(**{where: CUPY_REFUSED})
     first, full, last = loop.answer(1, 13, 2)
@@ -320,6 +331,42 @@ def test_a_device_that_fails_for_good_is_tried_once_and_the_process_ends() -> No
     assert all("GPU 0 failed (" in str(answer) for answer in answers)
     assert loop.ended > 0
     assert "CUDA failure 700" in loop.logged[0]
+
+
+def test_what_was_joined_is_let_go_before_a_batch_is_tried_request_by_request() -> None:
+    class Watching(Plus):
+        def __init__(self) -> None:
+            super().__init__()
+            self.joined: list[weakref.ref[Any]] = []
+            self.kept: list[bool] = []
+
+        def run(self, inputs: Mapping[str, Any], outputs: Sequence[str], rows: int) -> Any:
+            self.kept.append(any(array() is not None for array in self.joined))
+            if len(inputs["x"]) > 1:
+                self.joined.append(weakref.ref(inputs["x"]))
+                raise RuntimeException(REFUSED)  # an error kept elsewhere would keep its frames
+            return super().run(inputs, outputs, rows)
+
+    network = Watching()
+    Loop(network=network).answer(1, 13)
+    assert network.kept == [False, False, False]
+
+
+def test_a_device_that_another_process_broke_is_noticed_at_the_next_batch() -> None:
+    loop = Loop(begin=FATAL["MPS, by name"])
+    answers = loop.answer(1, 2)
+    assert all("GPU 0 failed (" in str(answer) for answer in answers)
+    assert loop.ended > 0
+    assert loop.network.runs == 0
+
+
+def test_frames_that_a_gpu_cannot_count_together_run_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "MOST_JOINED_BYTES", 3 * 8)
+    loop = Loop()
+    assert loop.answer(1, 2, 3, 4) == [1, 2, 3, 4]
+    assert loop.network.runs == 2  # 8 bytes a row, three fit: batches are padded to powers of two
+    monkeypatch.setattr(serving, "MOST_JOINED_BYTES", 7)
+    assert "may have 7 bytes on a GPU, and has 8" in loop.answer(1)[0]
 
 
 def test_an_error_that_comes_to_light_at_the_end_leaves_no_answer_of_the_batch() -> None:

@@ -1,0 +1,82 @@
+"""Steps wired in one process, with steps that are nothing but arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from server.backends.common import ModelSettings
+from server.backends.pipelines import PipelineNetwork, WiredStep
+from server.backends.serving import Step
+from server.backends.triton_arrays import HostMemory
+
+
+class Adder:
+    """Every output is the sum of the inputs; keeps what it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[str]] = []
+
+    def run(self, inputs: Mapping[str, Any], outputs: Sequence[str], rows: int) -> dict[str, Any]:
+        self.asked.append(list(outputs))
+        return {name: np.sum(list(inputs.values()), axis=0) for name in outputs}
+
+
+def wired(
+    inputs: dict[str, str], outputs: dict[str, str], *, passthrough: str = ""
+) -> tuple[WiredStep, Adder]:
+    tensor = {"data_type": "TYPE_FP32", "dims": [2]}
+    config: dict[str, Any] = {
+        "name": "step",
+        "max_batch_size": 8,
+        "input": [{"name": name, **tensor} for name in inputs],
+        "output": [{"name": name, **tensor} for name in outputs],
+        "parameters": {"passthrough": {"string_value": passthrough}},
+    }
+    settings = ModelSettings.from_config(config, default_filename="model.onnx")
+    network = Adder()
+    step = Step(settings, network, HostMemory(None), lambda rows: rows)
+    return WiredStep(step, inputs, outputs), network
+
+
+@pytest.fixture
+def steps() -> tuple[list[WiredStep], list[Adder]]:
+    """x -> found = x, kept = x; found + found -> made; made + kept -> done."""
+    parts = [
+        wired({"a": "x"}, {"b": "found", "c": "kept"}, passthrough="c=a"),
+        wired({"a": "found", "b": "found"}, {"c": "made"}),
+        wired({"a": "made", "b": "kept"}, {"c": "done"}),
+    ]
+    return [step for step, _ in parts], [network for _, network in parts]
+
+
+def test_the_last_step_reads_what_the_others_made(
+    steps: tuple[list[WiredStep], list[Adder]],
+) -> None:
+    x = np.ones((3, 2), np.float32)
+    made = PipelineNetwork(steps[0]).run({"x": x}, ["done", "found"], 3)
+    np.testing.assert_array_equal(made["done"], 3 * x)
+    np.testing.assert_array_equal(made["found"], x)
+    assert list(made) == ["done", "found"]
+
+
+def test_only_the_steps_that_an_output_needs_are_run(
+    steps: tuple[list[WiredStep], list[Adder]],
+) -> None:
+    pipeline, networks = steps
+    x = np.ones((3, 2), np.float32)
+    PipelineNetwork(pipeline).run({"x": x}, ["found"], 3)
+    assert [network.asked for network in networks] == [[["b"]], [], []]
+
+
+def test_an_input_that_is_handed_through_is_not_computed(
+    steps: tuple[list[WiredStep], list[Adder]],
+) -> None:
+    pipeline, networks = steps
+    x = np.ones((3, 2), np.float32)
+    made = PipelineNetwork(pipeline).run({"x": x}, ["kept"], 3)
+    assert made["kept"] is x
+    assert [network.asked for network in networks] == [[], [], []]
