@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from queue import Empty
 from typing import Any, Final
 
 import numpy as np
@@ -109,6 +110,9 @@ def client_rate(url: str, load: ClientLoad) -> dict[str, float]:
         worker.start()
     try:
         answers = [queue.get(timeout=2 * START_LIMIT_S) for _ in workers]
+    except Empty as error:
+        told = ", ".join(str(worker.exitcode) for worker in workers)
+        raise RuntimeError(f"a client process gave no answer; exit statuses: {told}") from error
     finally:
         for worker in workers:
             worker.join(10)
