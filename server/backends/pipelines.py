@@ -106,4 +106,7 @@ class PipelineNetwork:
         if step.settings.rows is None:
             # joined and padded already
             return {**made, **step.network.run(arrays, computed, rows)}
-        return {**made, **step.compute([arrays], computed)[0]}
+        # Only the rows that count: what a padded one seems to show is nobody's face.
+        padded = int(next(iter(arrays.values())).shape[0])
+        (found,) = step.compute([{name: a[:rows] for name, a in arrays.items()}], computed)
+        return {**made, **{name: step.memory.join([a], padded) for name, a in found.items()}}

@@ -80,3 +80,40 @@ def test_an_input_that_is_handed_through_is_not_computed(
     made = PipelineNetwork(pipeline).run({"x": x}, ["kept"], 3)
     assert made["kept"] is x
     assert [network.asked for network in networks] == [[], [], []]
+
+
+def test_a_face_in_a_row_that_only_pads_the_batch_is_not_swapped() -> None:
+    tensor = {"data_type": "TYPE_FP32"}
+    config: dict[str, Any] = {
+        "name": "swapper",
+        "max_batch_size": 8,
+        "input": [
+            {"name": "crops", "dims": [-1, 2], **tensor},
+            {"name": "faces", "dims": [1, 15], **tensor},
+        ],
+        "output": [{"name": "swapped", "dims": [-1, 2], **tensor}],
+        "parameters": {
+            key: {"string_value": value}
+            for key, value in {
+                "row_inputs": "crops", "row_mask": "faces", "row_outputs": "swapped",
+                "max_rows": "8",
+            }.items()
+        },
+    }  # fmt: skip
+
+    class Counting:
+        seen = 0
+
+        def run(self, inputs: Mapping[str, Any], outputs: Sequence[str], rows: int) -> Any:
+            self.seen += rows
+            return {"swapped": inputs["crops"] + 1}
+
+    network = Counting()
+    settings = ModelSettings.from_config(config, default_filename="model.onnx")
+    step = Step(settings, network, HostMemory(None), lambda rows: rows)
+    wiring = WiredStep(step, {"crops": "crops", "faces": "faces"}, {"swapped": "swapped"})
+    inputs = {"crops": np.ones((4, 1, 2), np.float32), "faces": np.ones((4, 1, 15), np.float32)}
+    made = PipelineNetwork([wiring]).run(inputs, ["swapped"], 3)["swapped"]
+    assert network.seen == 3
+    np.testing.assert_array_equal(made[:3], 2.0)
+    np.testing.assert_array_equal(made[3], 0.0)
