@@ -33,7 +33,6 @@ from graphs.detectors import DETECTORS
 BATCHES: Final = (1, 8, 16)
 RUNS: Final = 30
 TOP: Final = 14
-ELEMENT_BYTES: Final = {"uint8": np.uint8, "float32": np.float32}
 
 
 class BoundSession:
@@ -81,11 +80,6 @@ class BoundSession:
 
     def run(self) -> None:
         self.session.run_with_iobinding(self._binding, self._run_options)
-
-    def outputs(self) -> dict[str, np.ndarray[Any, Any]]:
-        names = [e.name for e in self.session.get_outputs() if e.name != "detected_frame"]
-        self.session.run_with_iobinding(self._binding)
-        return dict(zip(names, self._binding.copy_outputs_to_cpu(), strict=True))
 
 
 def measure(
@@ -168,12 +162,12 @@ def detector_feeds(batch: int) -> dict[str, Any]:
     }
 
 
-def swapper_feeds(batch: int) -> dict[str, Any]:
+def swapper_feeds(batch: int, *, side: int = 128) -> dict[str, Any]:
     faces = np.zeros((batch, 16, 15), np.float32)
     faces[:, 0, 4] = 1
     generator = np.random.default_rng(0)
     return {
-        "crops": generator.random((batch, 1, 3, 128, 128), dtype=np.float32),
+        "crops": generator.random((batch, 1, 3, side, side), dtype=np.float32),
         "source": generator.random((batch, 1, 512), dtype=np.float32),
         "faces": faces,
     }

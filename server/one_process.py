@@ -7,17 +7,16 @@ process to process costs more than the steps' overlap gives (docs/gpu.md has the
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from google.protobuf import json_format, text_format
+from google.protobuf import json_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelEnsembling
 
 from server.backends.pipelines import STEP_PREFIX, StepText
 from server.errors import RepositoryError
-from server.repository import BUILD_COMMAND, Repository
+from server.repository import BUILD_COMMAND, Repository, write_model
 
 BACKEND: Final = "pipeline"
 
@@ -64,12 +63,7 @@ def write_pipelines(
             continue
         if name in ensembles:
             config = pipeline_config(config, repository, instance_counts.get(name))
-        model, original = target / name, (repository.folder / name).resolve()
-        (model / "configs").mkdir(parents=True)
-        text = str(text_format.MessageToString(config))
-        (model / "configs" / f"{repository.variant}.pbtxt").write_text(text, encoding="utf-8")
-        shutil.copyfile(original / "config.pbtxt", model / "config.pbtxt")
-        (model / "1").symlink_to(original / "1", target_is_directory=True)
+        write_model(repository, target, config)
         configs[name] = config
     asked = tuple(name for name in repository.asked if name in configs)
     return Repository(target, repository.variant, configs, asked)

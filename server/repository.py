@@ -144,17 +144,22 @@ def write_overlay(
         if name in instance_counts:
             for group in changed.instance_group or [changed.instance_group.add()]:
                 group.count = instance_counts[name]
-        model = target / name
-        (model / "configs").mkdir(parents=True)
-        (model / "configs" / f"{repository.variant}.pbtxt").write_text(
-            str(text_format.MessageToString(changed)), encoding="utf-8"
-        )
-        original = (repository.folder / name).resolve()
-        shutil.copyfile(original / "config.pbtxt", model / "config.pbtxt")
-        for version in _version_folders(original):
-            (model / version.name).symlink_to(version, target_is_directory=True)
+        write_model(repository, target, changed)
         configs[name] = changed
     return Repository(target, repository.variant, configs, repository.asked)
+
+
+def write_model(repository: Repository, target: Path, config: ModelConfig) -> None:
+    """Write a model's folder into `target`, with another config of the repository's variant."""
+    model = target / config.name
+    (model / "configs").mkdir(parents=True)
+    (model / "configs" / f"{repository.variant}.pbtxt").write_text(
+        str(text_format.MessageToString(config)), encoding="utf-8"
+    )
+    original = (repository.folder / config.name).resolve()
+    shutil.copyfile(original / "config.pbtxt", model / "config.pbtxt")
+    for version in _version_folders(original):
+        (model / version.name).symlink_to(version, target_is_directory=True)
 
 
 def _version_folders(model: Path) -> Iterator[Path]:

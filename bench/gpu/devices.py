@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from bench.gpu_models import swapper_feeds
 from engines.variants import CudaOptions
 
 SIDE: Final = 8192
@@ -93,13 +94,8 @@ def engine_rate(model: Path, batch: int, *, side: int = 128) -> float:
     )
     check_provider(session.get_providers())
     binding = session.io_binding()
-    faces = cupy.zeros((batch, 16, 15), cupy.float32)
-    faces[:, 0, 4] = 1
-    inputs = {
-        "crops": cupy.random.rand(batch, 1, 3, side, side, dtype=cupy.float32),
-        "source": cupy.random.rand(batch, 1, 512, dtype=cupy.float32),
-        "faces": faces,
-    }
+    feeds = swapper_feeds(batch, side=side)
+    inputs = {name: cupy.asarray(array) for name, array in feeds.items()}
     output = cupy.empty((batch, 1, 3, side, side), cupy.float32)
     for name, array in inputs.items():
         binding.bind_input(name, "cuda", 0, np.float32, array.shape, array.data.ptr)

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
+import numpy as np
+
 BOUNDS = (
     "min_height", "min_width", "max_height", "max_width", "max_faces", "max_joined_rows",
 )  # fmt: skip
@@ -41,9 +43,6 @@ class Memory(Protocol):
 
     def put(self, target: Any, source: Any) -> None:
         """Copy an array over a contiguous view of the same shape and dtype."""
-
-    def all_finite(self, array: Any) -> bool:
-        """Tell whether a floating-point array has neither NaN nor infinity."""
 
     def to_host(self, arrays: Sequence[Any]) -> list[Any]:
         """Return NumPy copies or views, with one wait for all of them."""
@@ -224,13 +223,12 @@ def _read_row_rule(parameters: Mapping[str, str]) -> RowRule | None:
     return RowRule(inputs, outputs, parameters["row_mask"], int(most))
 
 
-def check_request(settings: ModelSettings, arrays: Mapping[str, Any], memory: Memory) -> None:
+def check_request(settings: ModelSettings, arrays: Mapping[str, Any]) -> None:
     """Check one request against the bounds that the config's parameters set.
 
     Args:
         settings: the model's.
-        arrays: input name to array [B, ...], on host or device.
-        memory: reads `options` and looks for NaN, where the arrays are.
+        arrays: input name to array [B, ...]; those of `settings.host_inputs` are NumPy's.
 
     Raises:
         RequestError: the first bound that is broken, in one sentence.
@@ -239,13 +237,13 @@ def check_request(settings: ModelSettings, arrays: Mapping[str, Any], memory: Me
         _check_frame(settings, tuple(arrays["frame"].shape))
     _check_face_count(settings, arrays)
     for name in settings.finite_inputs:
-        if name in arrays and not memory.all_finite(arrays[name]):
+        if name in arrays and not np.isfinite(arrays[name]).all():
             raise RequestError(
                 f"input {name!r} of {settings.name} holds a NaN or an infinity; "
                 "send finite numbers only."
             )
     if settings.option_ranges and "options" in arrays:
-        _check_options(settings, memory.to_host([arrays["options"]])[0])
+        _check_options(settings, arrays["options"])
 
 
 def _check_frame(settings: ModelSettings, shape: tuple[int, ...]) -> None:

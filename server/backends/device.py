@@ -145,10 +145,6 @@ class DeviceMemory:
         """Return a device array of any contents, for an engine to write into."""
         return self._cupy.empty(tuple(shape), element_type)
 
-    def all_finite(self, array: Any) -> bool:
-        on_host = array if isinstance(array, np.ndarray) else self.to_host([array])[0]
-        return bool(np.isfinite(on_host).all())
-
     def to_host(self, arrays: Sequence[Any]) -> list[Any]:
         """Return NumPy arrays; device arrays are copied with one wait for all of them."""
         copies = [

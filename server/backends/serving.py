@@ -204,7 +204,7 @@ class RequestLoop:
         }
 
     def _read(self, position: int, request: Any, looked: _Looked) -> _Accepted:
-        check_request(self._settings, looked.checked, self._memory)
+        check_request(self._settings, looked.checked)
         if self._memory.device_id is not None:
             self._check_size(looked.views)
         arrays = {name: self._memory.place(array) for name, array in looked.views.items()}

@@ -83,9 +83,6 @@ class HostMemory:
     def put(self, target: NDArray[Any], source: NDArray[Any]) -> None:
         target[...] = source
 
-    def all_finite(self, array: NDArray[Any]) -> bool:
-        return bool(np.isfinite(array).all())
-
     def finish(self) -> None:
         """Host arrays are complete when they are returned."""
 

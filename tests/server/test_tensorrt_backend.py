@@ -75,9 +75,6 @@ class Memory:
     def join(self, parts: Sequence[Any], rows: int) -> Array:
         return np.concatenate(parts).view(Array)
 
-    def all_finite(self, values: Any) -> bool:
-        return bool(np.isfinite(values).all())
-
     def to_host(self, arrays: Sequence[Any]) -> list[Any]:
         return list(arrays)
 

@@ -12,18 +12,15 @@ one, and keeps its own settings.
 from __future__ import annotations
 
 import gc
-import importlib.util
 import json
-import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
 from frameswap_backend.common import ModelSettings
 from frameswap_backend.device import DeviceMemory, padded_sizes, row_padding
 from frameswap_backend.failures import explain
+from frameswap_backend.neighbours import load_backend
 from frameswap_backend.pipelines import PipelineNetwork, StepText, WiredStep, read_steps
 from frameswap_backend.serving import RequestLoop
 from frameswap_backend.triton_arrays import HostMemory
@@ -72,7 +69,7 @@ def load_step(text: StepText, args: Mapping[str, str], memory: Any) -> WiredStep
     Raises:
         ValueError, RuntimeError: it cannot be loaded.
     """
-    module = load_backend(text.backend)
+    module = load_backend(text.backend, __file__)
     told = {
         **args,
         "model_config": json.dumps(text.config),
@@ -80,22 +77,3 @@ def load_step(text: StepText, args: Mapping[str, str], memory: Any) -> WiredStep
         "model_version": "1",
     }
     return WiredStep(module.open_loop(told, memory).step, text.inputs, text.outputs)
-
-
-def load_backend(name: str) -> ModuleType:
-    """The module of another Python-based backend.
-
-    Raises:
-        ValueError: there is none of this name.
-    """
-    known = f"frameswap_{name}"
-    if known in sys.modules:
-        return sys.modules[known]
-    path = Path(__file__).resolve().parent.parent / name / "model.py"
-    spec = importlib.util.spec_from_file_location(known, path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise ValueError(f"no backend {name!r} can run in a pipeline.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[known] = module  # its dataclasses look their own module up
-    spec.loader.exec_module(module)
-    return module

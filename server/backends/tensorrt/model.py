@@ -21,9 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.util
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,6 +36,7 @@ from frameswap_backend.device import (
     warm_inputs,
 )
 from frameswap_backend.failures import explain
+from frameswap_backend.neighbours import load_backend
 from frameswap_backend.plans import (
     ONNX_FILENAME,
     PlanError,
@@ -209,13 +208,10 @@ class RtxLoader:
 
 def load_onnx(args: Mapping[str, str]) -> Any:
     """The `onnxruntime` backend's model for the same instance, on the file of the `cuda` target."""
-    path = Path(__file__).resolve().parent.parent / "onnxruntime" / "model.py"
-    spec = importlib.util.spec_from_file_location("frameswap_onnxruntime", path)
-    if spec is None or spec.loader is None:
-        raise pb_utils.TritonModelException(f"{path} is missing: install the server again.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclasses look their own module up
-    spec.loader.exec_module(module)
+    try:
+        module = load_backend("onnxruntime", __file__)
+    except ValueError as error:
+        raise pb_utils.TritonModelException(str(error)) from error
     config = {**json.loads(args["model_config"]), "default_model_filename": ONNX_FILENAME}
     model = module.TritonPythonModel()
     model.initialize({**args, "model_config": json.dumps(config)})
