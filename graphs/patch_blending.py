@@ -21,37 +21,12 @@ import onnx_ir as ir
 from graphs.authoring import GraphAuthor
 from graphs.contract import FrameFormat
 from graphs.crop_lookup import crop_taps, look_up, lookup_tables
-from graphs.geometry import apply_warps, invert_warps
-from graphs.shapes import Op, constant, dimension, split, to_float, to_int64
+from graphs.frame_layout import LAYERS, FrameLayout, Layer, crop_bounds, frame_layout
+from graphs.shapes import Op, constant, dimension, to_float, to_int64
 
 _LEAST_SIDE = 2.0
 """Pixels of a patch's side where no frame has a face: an operator on nothing is a special case in
 too many places, and a patch of weight 0 changes nothing."""
-
-
-@dataclass(frozen=True)
-class _Plane:
-    """One picture of a frame, as its bytes lie: Y, U, V, or one colour of interleaved BGR.
-
-    channel: the crop's colour that it holds.
-    start: int32 [1], its first byte.
-    step: luma pixels from one of its pixels to the next.
-    stride: bytes from one of its pixels to the next.
-    """
-
-    channel: int
-    start: ir.Value
-    step: int
-    stride: int
-
-
-@dataclass(frozen=True)
-class _Geometry:
-    """A batch's frames: height, width (int64 [1], luma pixels) and planes that share lookups."""
-
-    height: ir.Value
-    width: ir.Value
-    layers: tuple[tuple[_Plane, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -98,12 +73,13 @@ def blend_patches(
     """
     op: Op = author.op
     with author.scope("blend"):
-        geometry = _geometry(op, frame, "bgr" if offset is None else "i420")
+        frame_format: FrameFormat = "bgr" if offset is None else "i420"
+        layout = frame_layout(op, frame, frame_format)
         slots = warps
         # a hidden slot must not make a patch large, and its weight is 0 whatever its warp
         warps = op.Where(op.Unsqueeze(shown, [2, 3]), warps, 0.0)
         masks = op.Mul(masks, op.Unsqueeze(to_float(op, shown), [2, 3, 4]))
-        boxes = _bounds(op, warps, shown, crop_size, geometry)
+        boxes = _bounds(op, warps, shown, crop_size, layout)
         flat = op.Reshape(frame, op.Concat(dimension(op, frame, 0), [-1], axis=0))
 
         def one_slot(op: Op, index: ir.Value, go_on: ir.Value, before: ir.Value) -> list[ir.Value]:
@@ -115,7 +91,10 @@ def blend_patches(
 
             box = _Boxes(*(side(v) for v in (boxes.left, boxes.top, boxes.wide, boxes.tall)))
             slot = _Slot(take(crops), take(masks), take(warps), box)
-            return [op.Identity(go_on), _lay(op, before, slot, geometry, offset, crop_size)]
+            return [
+                op.Identity(go_on),
+                _lay(op, before, slot, layout, LAYERS[frame_format], offset, crop_size),
+            ]
 
         def value(name: str, dtype: ir.DataType, *dims: str) -> ir.Value:
             return ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(dims))
@@ -143,41 +122,14 @@ def blend_patches(
         return op.Reshape(swapped, op.Shape(frame))
 
 
-def _geometry(op: Op, frame: ir.Value, frame_format: FrameFormat) -> _Geometry:
-    height, width = dimension(op, frame, 1), dimension(op, frame, 2)
-
-    def start(value: ir.Value) -> ir.Value:
-        return op.Cast(value, to=ir.DataType.INT32)
-
-    if frame_format == "bgr":
-        colors = tuple(
-            _Plane(c, constant(op, np.array([c], np.int32)), step=1, stride=3) for c in range(3)
-        )
-        return _Geometry(height, width, (colors,))
-    height = op.Div(op.Mul(height, [2]), [3])
-    luma = op.Mul(height, width)
-    first = _Plane(0, constant(op, np.array([0], np.int32)), step=1, stride=1)
-    blue = _Plane(1, start(luma), step=2, stride=1)
-    red = _Plane(2, start(op.Add(luma, op.Div(luma, [4]))), step=2, stride=1)
-    return _Geometry(height, width, ((first,), (blue, red)))
-
-
-def _bounds(op: Op, warps: ir.Value, shown: ir.Value, side: int, geometry: _Geometry) -> _Boxes:
-    """The box of each crop's corners one pixel out, where the mask has faded to 0, widened to
-    whole 2x2 blocks so that luma and chroma cover the same pixels."""
-    corners = np.array([[-1, -1], [side, -1], [-1, side], [side, side]], np.float32)
-    x, y = (constant(op, corners[None, :, axis]) for axis in (0, 1))
-    positions = apply_warps(op, invert_warps(op, warps), x, y)
-    edges = []
-    for position, size in zip(positions, (geometry.width, geometry.height), strict=True):
-        limit = to_float(op, size)
-        four = split(op, op.Squeeze(position, [2]), 4, 2)
-        low = op.Floor(op.Div(op.Min(*four), 2.0))
-        high = op.Ceil(op.Div(op.Add(op.Max(*four), 1.0), 2.0))
-        low, high = (op.Min(op.Max(op.Mul(b, 2.0), 0.0), limit) for b in (low, high))
-        visible = op.Unsqueeze(shown, [2])
-        for edge in (low, op.Sub(high, low)):
-            edges.append(op.Squeeze(op.Where(visible, edge, 0.0), [2]))
+def _bounds(op: Op, warps: ir.Value, shown: ir.Value, side: int, layout: FrameLayout) -> _Boxes:
+    columns, rows = crop_bounds(op, warps, side, layout)
+    visible = op.Unsqueeze(shown, [2, 3])
+    edges = [
+        op.Squeeze(op.Where(visible, edge, 0.0), [2, 3])
+        for first, last in (columns, rows)
+        for edge in (first, op.Sub(last, first))
+    ]
     return _Boxes(left=edges[0], top=edges[2], wide=edges[1], tall=edges[3])
 
 
@@ -185,7 +137,8 @@ def _lay(
     op: Op,
     flat: ir.Value,
     slot: _Slot,
-    geometry: _Geometry,
+    layout: FrameLayout,
+    layers: Sequence[Layer],
     offset: ir.Value | None,
     crop_size: int,
 ) -> ir.Value:
@@ -197,13 +150,13 @@ def _lay(
         for extent in (slot.box.wide, slot.box.tall)
     )
     places, values = [], []
-    for planes in geometry.layers:
-        step = planes[0].step
+    for layer in layers:
+        step = layer.step
         columns, rows = (
             _clamped(op, first, extent, size, step, axis)
             for first, extent, size, axis in (
-                (slot.box.left, wide, geometry.width, 1),
-                (slot.box.top, tall, geometry.height, 2),
+                (slot.box.left, wide, layout.width, 1),
+                (slot.box.top, tall, layout.height, 2),
             )
         )
         x, y = (
@@ -212,11 +165,13 @@ def _lay(
         )
         taps = crop_taps(op, slot.warps, x, y, crop_size)
         weight = look_up(op, tables[-1], taps)
-        index = _flat_index(op, columns, rows, geometry.width, planes[0])
-        for plane in planes:
-            place = op.Add(index, plane.start)
+        index = _flat_index(op, columns, rows, layout.lines[layer.pictures[0]], layer.elements)
+        for position, channel in enumerate(layer.channels):
+            picture, element = divmod(position, layer.elements)
+            start = op.Add(layout.starts[layer.pictures[picture]], [element])
+            place = op.Add(index, op.Cast(start, to=ir.DataType.INT32))
             below = to_float(op, op.GatherElements(flat, place, axis=1))
-            color = look_up(op, tables[plane.channel], taps)
+            color = look_up(op, tables[channel], taps)
             mixed = op.Round(op.Add(below, op.Mul(op.Sub(color, below), weight)))
             places.append(place)
             values.append(op.Cast(mixed, to=ir.DataType.UINT8))
@@ -252,12 +207,15 @@ def _luma_position(
 
 
 def _flat_index(
-    op: Op, columns: ir.Value, rows: ir.Value, width: ir.Value, plane: _Plane
+    op: Op, columns: ir.Value, rows: ir.Value, line: ir.Value, elements: int
 ) -> ir.Value:
-    """Bytes from a plane's start to its patches' pixels: int32 [B, P]."""
-    line = op.Cast(op.Mul(op.Div(width, [plane.step]), [plane.stride]), to=ir.DataType.INT32)
-    columns, rows = (op.Cast(numbers, to=ir.DataType.INT32) for numbers in (columns, rows))
-    if plane.stride != 1:
-        columns = op.Mul(columns, constant(op, np.array(plane.stride, np.int32)))
+    """Bytes from a picture's start to its patches' pixels: int32 [B, P].
+
+    Args:
+        line: int64 [1], bytes of a row. elements: bytes of a pixel.
+    """
+    columns, rows, line = (op.Cast(v, to=ir.DataType.INT32) for v in (columns, rows, line))
+    if elements != 1:
+        columns = op.Mul(columns, constant(op, np.array(elements, np.int32)))
     index = op.Add(op.Mul(rows, line), columns)
     return op.Reshape(index, op.Concat(dimension(op, index, 0), [-1], axis=0))

@@ -22,7 +22,7 @@ import onnx_ir as ir
 from graphs.authoring import GraphAuthor
 from graphs.contract import FrameFormat
 from graphs.crop_lookup import CropTaps, LookupTable, crop_taps, look_up, lookup_tables
-from graphs.geometry import apply_warps, invert_warps
+from graphs.frame_layout import LAYERS, FrameLayout, Layer, crop_bounds, frame_layout
 from graphs.shapes import Op, constant, dimension, outputs, to_float, to_int64
 
 _END = np.iinfo(np.int64).max
@@ -39,46 +39,6 @@ class _Box:
     top: ir.Value
     right: ir.Value
     bottom: ir.Value
-
-
-@dataclass(frozen=True)
-class _Layer:
-    """Pictures of one size that share their lookups: BGR; or Y; or U and V.
-
-    pictures: positions among the frame's pictures.
-    channels: the crop's colours they hold, one a picture, or all three interleaved.
-    step: luma pixels from one of their pixels to the next.
-    """
-
-    pictures: tuple[int, ...]
-    channels: tuple[int, ...]
-    step: int
-
-    @property
-    def elements(self) -> int:
-        """Values of one pixel in a row."""
-        return len(self.channels) // len(self.pictures)
-
-
-_LAYERS: dict[FrameFormat, tuple[_Layer, ...]] = {
-    "i420": (_Layer((0,), (0,), 1), _Layer((1, 2), (1, 2), 2)),
-    "bgr": (_Layer((0,), (0, 1, 2), 1),),
-}
-
-
-@dataclass(frozen=True)
-class _FrameLayout:
-    """Where the pictures of a flat frame lie; every value int64 [1].
-
-    height, width: of the frame, pixels.
-    starts: first byte of each picture.
-    lines: bytes of one row of each picture.
-    """
-
-    height: ir.Value
-    width: ir.Value
-    starts: tuple[ir.Value, ...]
-    lines: tuple[ir.Value, ...]
 
 
 @dataclass(frozen=True)
@@ -121,7 +81,7 @@ def blend_regions(
         crop_size: S.
     """
     op: Op = author.op
-    layout = _layout(op, frame, "bgr" if offset is None else "i420")
+    layout = frame_layout(op, frame, "bgr" if offset is None else "i420")
     flat = op.Reshape(frame, op.Concat(dimension(op, frame, 0), [-1], axis=0))
 
     def one_frame(op: Op, row: ir.Value, go_on: ir.Value) -> list[ir.Value]:
@@ -157,18 +117,6 @@ def _bytes(name: str) -> ir.Value:
     return ir.Value(name=name, type=ir.TensorType(ir.DataType.UINT8), shape=shape)
 
 
-def _layout(op: Op, frame: ir.Value, frame_format: FrameFormat) -> _FrameLayout:
-    height, width = dimension(op, frame, 1), dimension(op, frame, 2)
-    start = constant(op, np.array([0], np.int64))
-    if frame_format == "bgr":
-        return _FrameLayout(height, width, (start,), (op.Mul(width, [3]),))
-    height = op.Div(op.Mul(height, [2]), [3])
-    luma = op.Mul(height, width)
-    half = op.Div(width, [2])
-    start_v = op.Add(luma, op.Div(luma, [4]))
-    return _FrameLayout(height, width, (start, luma, start_v), (width, half, half))
-
-
 @dataclass(frozen=True)
 class _Slots:
     """Of one frame: crops [K, 3, S, S], mask [K, 1, S, S], warps [K, 2, 3], shown [K], offset."""
@@ -185,7 +133,7 @@ def _loop_over_slots(
     op: Op,
     state: ir.Value,
     slots: _Slots,
-    layout: _FrameLayout,
+    layout: FrameLayout,
     crop_size: int,
 ) -> ir.Value:
     """Lay the shown slots of one flat frame onto it, in order."""
@@ -205,14 +153,14 @@ def _loop_over_slots(
 
             def blend(op: Op, strip: _Box) -> list[ir.Value]:
                 values: list[ir.Value] = []
-                for layer in _LAYERS[frame_format]:
+                for layer in LAYERS[frame_format]:
                     x, y = _luma_positions(op, strip, layer.step, slots.offset)
                     taps = crop_taps(op, op.Unsqueeze(warp, [0]), x, y, crop_size)
                     values += _blend_layer(op, before, layer, layout, strip, tables, taps)
                 return values
 
             edges = [
-                _edges(op, box, layer) for layer in _LAYERS[frame_format] for _ in layer.pictures
+                _edges(op, box, layer) for layer in LAYERS[frame_format] for _ in layer.pictures
             ]
             values = _blend_strips(author, op, box, edges, blend)
             patches = [_Patch(*both) for both in zip(values, edges, strict=True)]
@@ -242,24 +190,11 @@ def _loop_over_slots(
     return op.Loop(count, constant(op, np.array(True)), state, body=graph)
 
 
-def _bounds(op: Op, warp: ir.Value, side: int, layout: _FrameLayout) -> _Box:
-    """What a crop covers of a frame.
-
-    The box is that of the crop's corners one pixel out, where the mask has faded to 0, widened to
-    whole 2x2 blocks so that luma and chroma cover the same pixels.
-    """
-    corners = np.array([[-1, -1], [side, -1], [-1, side], [side, side]], np.float32)
-    x, y = (constant(op, corners[None, None, :, axis]) for axis in (0, 1))
-    frame_x, frame_y = apply_warps(op, op.Unsqueeze(invert_warps(op, warp), [0]), x, y)
-    edges = []
-    for position, size in ((frame_x, layout.width), (frame_y, layout.height)):
-        limit = to_float(op, size)
-        low = op.Floor(op.Div(op.ReduceMin(position, keepdims=0), 2.0))
-        high = op.Ceil(op.Div(op.Add(op.ReduceMax(position, keepdims=0), 1.0), 2.0))
-        for bound in (low, high):
-            kept = op.Min(op.Max(op.Mul(bound, 2.0), 0.0), limit)
-            edges.append(op.Reshape(to_int64(op, kept), [1]))
-    return _Box(left=edges[0], top=edges[2], right=edges[1], bottom=edges[3])
+def _bounds(op: Op, warp: ir.Value, side: int, layout: FrameLayout) -> _Box:
+    """What a crop covers of a frame."""
+    columns, rows = crop_bounds(op, warp, side, layout)
+    left, right, top, bottom = (op.Reshape(to_int64(op, edge), [1]) for edge in (*columns, *rows))
+    return _Box(left, top, right, bottom)
 
 
 def _luma_positions(
@@ -285,7 +220,7 @@ def _has_area(op: Op, box: _Box) -> ir.Value:
     return op.Squeeze(op.And(wide, high), [0])
 
 
-def _edges(op: Op, box: _Box, layer: _Layer) -> _Edges:
+def _edges(op: Op, box: _Box, layer: Layer) -> _Edges:
     left, top, right, bottom = (
         op.Div(edge, [layer.step]) for edge in (box.left, box.top, box.right, box.bottom)
     )
@@ -356,8 +291,8 @@ def _blend_strips(
 def _blend_layer(
     op: Op,
     flat: ir.Value,
-    layer: _Layer,
-    layout: _FrameLayout,
+    layer: Layer,
+    layout: FrameLayout,
     box: _Box,
     tables: Sequence[LookupTable],
     taps: CropTaps,
@@ -394,7 +329,7 @@ def _rows(op: Op, flat: ir.Value, start: ir.Value, line: ir.Value, edges: _Edges
 
 
 def _with_patches(
-    op: Op, flat: ir.Value, layout: _FrameLayout, patches: Sequence[_Patch]
+    op: Op, flat: ir.Value, layout: FrameLayout, patches: Sequence[_Patch]
 ) -> ir.Value:
     """A flat frame with one patch a picture, in the pictures' order."""
     pieces = []
