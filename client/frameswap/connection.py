@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,6 +19,7 @@ from frameswap.errors import (
     ServerUnreachable,
     from_rpc_error,
 )
+from frameswap.interrupts import signals_held_back
 from frameswap.wire import INFER_METHOD
 
 __all__ = ["Connection", "ModelDescription", "PendingCall"]
@@ -47,29 +50,56 @@ class ModelDescription:
 
 
 class PendingCall:
-    """One inference in flight."""
+    """One call in flight.
 
-    def __init__(self, future: Any, connection: Connection, doing: str) -> None:
-        self._future = future
+    Args:
+        start: starts it; returns gRPC's future.
+        doing: for error texts.
+    """
+
+    def __init__(self, start: Callable[[], Any], connection: Connection, doing: str) -> None:
         self._connection = connection
         self._doing = doing
+        self._is_over = False
+        # A bare lock, taken until the call is over: Ctrl-C may interrupt a wait for it and does it
+        # no harm. What gRPC, or threading.Event, waits with would be left taken.
+        self._under_way = threading.Lock()
+        self._under_way.acquire()
+        self._answer: Any = None
+        with signals_held_back:
+            self._future = start()
+            self._future.add_done_callback(self._end)
 
-    def result(self) -> bytes:
-        """Wait for the serialised ModelInferResponse.
+    def result(self) -> Any:
+        """Wait for the answer.
 
         Raises:
             FrameswapError: how the call failed (`errors.STATUS_ERRORS`).
         """
+        if not self._is_over:
+            with self._under_way:
+                pass
         try:
-            return bytes(self._future.result())
+            with signals_held_back:
+                if self._answer is None:
+                    self._answer = self._future.result()
+                    # Let go here, because its `__del__` takes a lock, and would swallow Ctrl-C.
+                    self._future = None
         except grpc.RpcError as error:
             raise self._connection.translate(error, self._doing) from error
         except grpc.FutureCancelledError as error:
             raise self._connection.translate(self._future, self._doing) from error
+        return self._answer
 
     def cancel(self) -> None:
         """Tell the server that the answer is not wanted any more."""
-        self._future.cancel()
+        with signals_held_back:
+            if self._future is not None:
+                self._future.cancel()
+
+    def _end(self, _: Any) -> None:
+        self._is_over = True
+        self._under_way.release()
 
 
 class Connection:
@@ -94,15 +124,16 @@ class Connection:
         self._infer = self._channel.unary_unary(INFER_METHOD)
 
     def close(self) -> None:
-        self._channel.close()
+        with signals_held_back:
+            self._channel.close()
 
     def translate(self, error: grpc.RpcError, doing: str) -> FrameswapError:
         """Turn an error of the gRPC library into ours."""
         return from_rpc_error(error, address=self.address, doing=doing, timeout_s=self.timeout_s)
 
     def submit(self, message: bytes, *, doing: str) -> PendingCall:
-        """Send a serialised ModelInferRequest; the answer is asked of the returned call."""
-        return PendingCall(self._infer.future(message, timeout=self.timeout_s), self, doing)
+        """Send a serialised ModelInferRequest; its answer is a serialised ModelInferResponse."""
+        return PendingCall(lambda: self._infer.future(message, timeout=self.timeout_s), self, doing)
 
     def call(self, method: str, request: Any, *, doing: str) -> Any:
         """Call one of the service's other methods and wait.
@@ -110,10 +141,8 @@ class Connection:
         Raises:
             FrameswapError: how the call failed.
         """
-        try:
-            return getattr(self._stub, method)(request, timeout=self.timeout_s)
-        except grpc.RpcError as error:
-            raise self.translate(error, doing) from error
+        start = getattr(self._stub, method).future
+        return PendingCall(lambda: start(request, timeout=self.timeout_s), self, doing).result()
 
     def check_ready(self) -> None:
         """Raise unless the server says that it, and all its models, are ready.

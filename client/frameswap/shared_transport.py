@@ -230,7 +230,7 @@ class _PendingShared:
 
     def _wait(self) -> bytes:
         try:
-            answer = self._call.result()
+            answer: bytes = self._call.result()
         except FrameswapError as error:
             # After these it may still come, into memory that another frame would be in by then.
             self._slot.in_doubt = isinstance(error, ServerTimeout | ServerUnreachable)

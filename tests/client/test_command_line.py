@@ -428,13 +428,16 @@ def test_a_stopped_job_leaves_nothing_behind(
     command = [sys.executable, "-m", "frameswap",
                *map(str, arguments(photo, clip, tmp_path / "out.mp4", server)),
                "--window", "2"]  # fmt: skip
-    job = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 30
-    while server.requests < 20 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert any(".part" in path.name for path in tmp_path.iterdir())
-    job.send_signal(number)
-    _, err = job.communicate(timeout=30)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as job:
+        try:
+            deadline = time.monotonic() + 30
+            while server.requests < 20 and time.monotonic() < deadline:
+                time.sleep(0.02)
+            assert any(".part" in path.name for path in tmp_path.iterdir())
+            job.send_signal(number)
+            _, err = job.communicate(timeout=30)
+        finally:
+            job.kill()
     assert job.returncode == 128 + number
     assert err == ("frameswap: stopped\n" if number == signal.SIGINT else "")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["face.png", "in.mp4"]
