@@ -53,6 +53,7 @@ from graphs.geometry import (
     invert_warps,
 )
 from graphs.letterbox import Letterbox, letterbox
+from graphs.passes import DETECTOR_PASSES, apply_passes
 from graphs.pixels import (
     chroma_offset,
     color_index,
@@ -256,7 +257,7 @@ def build(
             f"swapper {swapper.name} can be boosted by {list(swapper.pixel_boosts)},"
             f" not by {pixel_boost}"
         )
-    free = with_free_batch(network)
+    free = apply_passes(with_free_batch(network), DETECTOR_PASSES)
     check_outputs(detector, [_fixed_shape(value) for value in free.graph.output])
     role = "locator" if swapper is None else "detector"
     author = GraphAuthor(f"face_{role}_{frame_format}")

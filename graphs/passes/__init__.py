@@ -1,12 +1,13 @@
-"""Rewrites that make a swapper network fast, one pass a file, outputs equal to rounding.
+"""Rewrites that make a network fast, one pass a file, outputs equal to rounding.
 
 Exporters leave AdaIN networks (inswapper and its relatives) as dozens of small operators: an
 instance normalisation written out, a Linear per style, reflected pads that channels-last kernels
-handle badly. Two orders of passes:
+handle badly. Orders of passes:
 
-    PORTABLE_PASSES       for any runtime, TensorRT included
-    CHANNELS_LAST_PASSES  for ONNX Runtime's CUDA provider with `prefer_nhwc` and `fuse_conv_bias`:
-                          everything between the convolutions runs on [B, H, W, C]
+    PORTABLE_PASSES       swappers, for any runtime, TensorRT included
+    CHANNELS_LAST_PASSES  swappers, for ONNX Runtime's CUDA provider with `prefer_nhwc` and
+                          `fuse_conv_bias`: everything between the convolutions runs on [B, H, W, C]
+    DETECTOR_PASSES       detectors, for any runtime: heads that read one map together
 
 Measured by `bench/network_passes.py` on an H100, inswapper_128's architecture in float16, faces a
 second at batch 1 / 8 / 16 with a captured CUDA graph: as exported 386 / 745 / 753; portable
@@ -30,6 +31,7 @@ from graphs.passes.cancel_transposes import cancel_transposes
 from graphs.passes.drop_cancelled_biases import drop_cancelled_biases
 from graphs.passes.fold_output_activation import fold_output_activation
 from graphs.passes.fuse_instance_normalization import fuse_instance_normalization
+from graphs.passes.merge_sibling_convolutions import merge_sibling_convolutions
 from graphs.passes.merge_style_linears import merge_style_linears
 from graphs.passes.normalize_channels_last import normalize_channels_last
 from graphs.passes.pad_channels_last import pad_channels_last
@@ -50,6 +52,7 @@ PASSES: Final[Mapping[str, Pass]] = MappingProxyType(
             upsample_channels_last,
             widen_image_channels,
             cancel_transposes,
+            merge_sibling_convolutions,
         )
     }
 )
@@ -71,6 +74,7 @@ CHANNELS_LAST_PASSES: Final = (
     "upsample_channels_last",
     "cancel_transposes",
 )
+DETECTOR_PASSES: Final = ("merge_sibling_convolutions",)
 
 
 def apply_passes(

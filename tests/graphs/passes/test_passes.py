@@ -1,4 +1,4 @@
-"""The two orders of passes, whole."""
+"""The orders of passes, whole."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ from engines.compilers import choose_compiler
 from engines.precision import to_fp16
 from engines.profiles import AxisRange, ProfileLimits, make_profile
 from graphs import face_swapper
-from graphs.passes import CHANNELS_LAST_PASSES, PASSES, PORTABLE_PASSES, apply_passes
+from graphs.passes import (
+    CHANNELS_LAST_PASSES,
+    DETECTOR_PASSES,
+    PASSES,
+    PORTABLE_PASSES,
+    apply_passes,
+)
 from graphs.swappers import SWAPPERS
 from tests.graphs.passes.comparison import (
     assert_same_outputs,
@@ -77,5 +83,5 @@ def test_a_name_that_is_no_pass_is_refused() -> None:
         apply_passes(inswapper_network(), ["make_it_fast"])
 
 
-def test_both_orders_are_made_of_passes_and_use_them_all() -> None:
-    assert set(PORTABLE_PASSES) | set(CHANNELS_LAST_PASSES) == set(PASSES)
+def test_the_orders_are_made_of_passes_and_use_them_all() -> None:
+    assert {*PORTABLE_PASSES, *CHANNELS_LAST_PASSES, *DETECTOR_PASSES} == set(PASSES)

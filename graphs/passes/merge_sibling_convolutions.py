@@ -1,0 +1,112 @@
+"""One convolution for all that read the same feature map, instead of one a head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from graphs.passes.rewriting import Array, NodeInserter, constant_array, only_user, replace
+
+
+def merge_sibling_convolutions(model: ir.Model) -> int:
+    """Join convolutions of one value, and depthwise ones behind them, and split the result.
+
+    A detector's heads read each feature map several times for one to ten channels each: YuNet 12
+    times, with a pointwise and a depthwise convolution a head. Joined, the map is read once, and
+    there are enough channels for a vector of a CPU. Each output channel is the same sum.
+    """
+    merged = 0
+    values = [*model.graph.inputs, *(value for node in model.graph for value in node.outputs)]
+    # In the order of the graph, whatever the order in which uses are kept.
+    place = {node: index for index, node in enumerate(model.graph)}
+    for value in values:
+        kinds: dict[object, list[ir.Node]] = {}
+        for node in sorted({use.node for use in value.uses()}, key=place.__getitem__):
+            if _is_plain(node, value):
+                kinds.setdefault(_kind(node), []).append(node)
+        for siblings in kinds.values():
+            if len(siblings) > 1:
+                merged += _merge(value, siblings)
+    return merged
+
+
+def _is_plain(node: ir.Node, value: ir.Value) -> bool:
+    """Whether it is a dense convolution of `value` with constant weights."""
+    return _is_constant(node, value) and node.attributes.get_int("group", 1) == 1
+
+
+def _is_constant(node: ir.Node, value: ir.Value) -> bool:
+    if node.op_type != "Conv" or node.inputs[0] is not value:
+        return False
+    return all(constant_array(operand) is not None for operand in _operands(node))
+
+
+def _operands(node: ir.Node) -> Sequence[ir.Value | None]:
+    """Weight, and bias where there is one."""
+    weight, *bias = node.inputs[1:]
+    return [weight, *(operand for operand in bias if operand is not None)]
+
+
+def _kind(node: ir.Node) -> object:
+    """What siblings must have in common: all but the number of channels."""
+    attributes = {
+        name: tuple(value) if isinstance(value := attribute.value, Sequence) else value
+        for name, attribute in node.attributes.items()
+        # the weight's own shape says what `kernel_shape` may say too
+        if name not in ("group", "kernel_shape")
+    }
+    return tuple(sorted(attributes.items())), _weight(node).shape[1:]
+
+
+def _weight(node: ir.Node) -> Array:
+    weight = constant_array(node.inputs[1])
+    assert weight is not None
+    return weight
+
+
+def _bias(node: ir.Node) -> Array:
+    bias = constant_array(node.inputs[2]) if len(node.inputs) > 2 else None
+    return np.zeros(len(_weight(node)), _weight(node).dtype) if bias is None else bias
+
+
+def _depthwise_behind(siblings: Sequence[ir.Node]) -> list[ir.Node]:
+    """The depthwise convolutions that alone read each sibling, if that is so and they are alike."""
+    behind = [only_user(node.outputs[0]) for node in siblings]
+    found = [
+        user
+        for node, user in zip(siblings, behind, strict=True)
+        if user is not None
+        and _is_constant(user, node.outputs[0])
+        and user.attributes.get_int("group", 1) == len(_weight(node)) == len(_weight(user))
+    ]
+    alike = len({_kind(node) for node in found}) == 1
+    return found if alike and len(found) == len(siblings) else []
+
+
+def _merge(value: ir.Value, siblings: list[ir.Node]) -> int:
+    inserter = NodeInserter(siblings[0])
+    joined, merged = _join(inserter, value, siblings, depthwise=False), len(siblings)
+    while behind := _depthwise_behind(siblings):
+        siblings = behind
+        joined = _join(inserter, joined, siblings, depthwise=True)
+        merged += len(siblings)
+    sizes = np.array([len(_weight(node)) for node in siblings], np.int64)
+    parts = inserter.nodes(
+        "Split", [joined, inserter.constant(sizes, "channels")], len(siblings), axis=1
+    )
+    for node, part in zip(siblings, parts, strict=True):
+        replace(node.outputs[0], part)
+    return merged
+
+
+def _join(
+    inserter: NodeInserter, value: ir.Value, siblings: Sequence[ir.Node], *, depthwise: bool
+) -> ir.Value:
+    weight = np.concatenate([_weight(node) for node in siblings])
+    bias = np.concatenate([_bias(node) for node in siblings])
+    attributes = {name: attribute.value for name, attribute in siblings[0].attributes.items()}
+    attributes["group"] = len(weight) if depthwise else 1
+    operands = [inserter.constant(weight, "weight"), inserter.constant(bias, "bias")]
+    return inserter.node("Conv", [value, *operands], **attributes)
