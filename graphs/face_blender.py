@@ -45,6 +45,7 @@ from graphs.contract import (
     TensorSpec,
     frame_spec,
 )
+from graphs.crop_sampling import BORDER, sampling_grid, with_border
 from graphs.geometry import regular_warps
 from graphs.patch_blending import blend_patches
 from graphs.pixels import (
@@ -191,18 +192,14 @@ def _blend_whole(
     with author.scope("preprocess"):
         mask = constant(op, _box_mask(crop_size))
         gate = op.Unsqueeze(to_float(op, shown), [2, 3, 4])
-        # One more pixel all around, the edge repeated and the mask 0: whatever lies farther out
-        # reads this border, so that one lookup serves colours and mask alike.
-        colors = op.Pad(crops, [0, 0, 0, 1, 1, 0, 0, 0, 1, 1], mode="edge")
-        masks = op.Pad(op.Mul(op.Mul(solid, mask), gate), [0, 0, 0, 1, 1, 0, 0, 0, 1, 1], 0.0)
-        layers = op.Concat(colors, masks, axis=2)
+        layers = with_border(op, crops, op.Mul(op.Mul(solid, mask), gate))
         usable = op.Where(op.Unsqueeze(shown, [2, 3]), warps, 0.0)
         if offset is None:
             planes = [to_float(op, frame)]
         else:
             planes = list(split_i420(op, to_float(op, frame)))
     with author.scope("blend"):
-        planes = _loop_over_slots(author, planes, layers, usable, offset, crop_size + 2)
+        planes = _loop_over_slots(author, planes, layers, usable, offset, crop_size + 2 * BORDER)
     with author.scope("postprocess"):
         if offset is None:
             return op.Cast(planes[0], to=ir.DataType.UINT8)
@@ -237,7 +234,7 @@ def _loop_over_slots(
         for plane, (x, y), origin, (first, last) in zip(
             state, axes, origins, channels, strict=True
         ):
-            grid = _sampling_grid(op, warp, x, y, origin, side)
+            grid = sampling_grid(op, warp, x, y, origin, side)
             mask = op.Slice(layer, [3], [4], [1])
             chosen = op.Slice(layer, [first], [last], [1])
             looked = op.Concat(chosen, mask, axis=1)
@@ -286,31 +283,3 @@ def _axes(op: Op, plane: ir.Value, *, interleaved: bool) -> tuple[ir.Value, ir.V
         size = op.Squeeze(dimension(op, plane, axis), [0])
         found.append(op.Unsqueeze(to_float(op, op.Range(0, size, 1)), around))
     return found[0], found[1]
-
-
-def _sampling_grid(
-    op: Op, warp: ir.Value, x: ir.Value, y: ir.Value, origin: ir.Value | None, side: int
-) -> ir.Value:
-    """GridSample's grid [B, H, W, 2] for a plane, as one addition of a row and a column.
-
-    The warp, the shift by the extra border, GridSample's scale and, for chroma, the plane's own
-    scale and origin are folded into one 2x3 matrix a row first.
-
-    Args:
-        warp: [B, 2, 3], luma pixels to crop pixels.
-        origin: [B, 2], luma position of chroma sample (0, 0); None for full-size planes.
-    """
-    linear = op.Slice(warp, [0], [2], [2])
-    shift = op.Slice(warp, [2], [3], [2])
-    if origin is not None:
-        shift = op.Add(
-            shift, op.ReduceSum(op.Mul(linear, op.Unsqueeze(origin, [1])), [2], keepdims=1)
-        )
-        linear = op.Mul(linear, 2.0)
-    # pixel centres at integers; -1 and 1 are the outer edges of the outermost pixels
-    linear = op.Mul(linear, 2.0 / side)
-    shift = op.Sub(op.Mul(op.Add(shift, 1.5), 2.0 / side), 1.0)
-    by_column = op.Reshape(op.Slice(linear, [0], [1], [2]), [-1, 1, 1, 2])
-    by_row = op.Reshape(op.Slice(linear, [1], [2], [2]), [-1, 1, 1, 2])
-    rows = op.Add(op.Mul(y, by_row), op.Reshape(shift, [-1, 1, 1, 2]))
-    return op.Add(op.Mul(x, by_column), rows)

@@ -14,19 +14,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 import onnx_ir as ir
 
 from graphs.authoring import GraphAuthor
 from graphs.contract import FrameFormat
-from graphs.crop_lookup import crop_taps, look_up, lookup_tables
+from graphs.crop_sampling import BORDER, sampling_grid, with_border
 from graphs.frame_layout import LAYERS, FrameLayout, Layer, crop_bounds, frame_layout
 from graphs.shapes import Op, constant, dimension, to_float, to_int64
 
-_LEAST_SIDE = 2.0
+_LEAST_SIDE: Final = 2.0
 """Pixels of a patch's side where no frame has a face: an operator on nothing is a special case in
 too many places, and a patch of weight 0 changes nothing."""
+
+
+_MASK: Final = 3
+"""Which of a crop's layers is its mask, behind three colours."""
+
+_MICROSOFT_DOMAIN: Final = "com.microsoft"
+"""Of a GridSample that ONNX Runtime 1.31 has on a GPU for [N, C, H, W]; ONNX's own it has there for
+channels-last tensors alone (onnxruntime/contrib_ops/cuda/grid_sample.cc)."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +50,10 @@ class _Boxes:
 
 @dataclass(frozen=True)
 class _Slot:
-    """One slot of every frame: crops [B, 3, S, S], masks [B, 1, S, S], warps [B, 2, 3], a box
-    (each side [B, 1, 1])."""
+    """One slot of every frame: layers [B, 4, S + 2, S + 2], colours and mask with their border;
+    warps [B, 2, 3]; a box (each side [B, 1, 1])."""
 
-    crops: ir.Value
-    masks: ir.Value
+    layers: ir.Value
     warps: ir.Value
     box: _Boxes
 
@@ -72,6 +80,7 @@ def blend_patches(
         crop_size: S.
     """
     op: Op = author.op
+    author.builder.graph.opset_imports[_MICROSOFT_DOMAIN] = 1
     with author.scope("blend"):
         frame_format: FrameFormat = "bgr" if offset is None else "i420"
         layout = frame_layout(op, frame, frame_format)
@@ -79,6 +88,7 @@ def blend_patches(
         # a hidden slot must not make a patch large, and its weight is 0 whatever its warp
         warps = op.Where(op.Unsqueeze(shown, [2, 3]), warps, 0.0)
         masks = op.Mul(masks, op.Unsqueeze(to_float(op, shown), [2, 3, 4]))
+        bordered = with_border(op, crops, masks)
         boxes = _bounds(op, warps, shown, crop_size, layout)
         flat = op.Reshape(frame, op.Concat(dimension(op, frame, 0), [-1], axis=0))
 
@@ -90,7 +100,7 @@ def blend_patches(
                 return op.Unsqueeze(take(value), [1, 2])
 
             box = _Boxes(*(side(v) for v in (boxes.left, boxes.top, boxes.wide, boxes.tall)))
-            slot = _Slot(take(crops), take(masks), take(warps), box)
+            slot = _Slot(take(bordered), take(warps), box)
             return [
                 op.Identity(go_on),
                 _lay(op, before, slot, layout, LAYERS[frame_format], offset, crop_size),
@@ -143,43 +153,76 @@ def _lay(
     crop_size: int,
 ) -> ir.Value:
     """Flat frames [B, bytes] with one slot laid on."""
-    tables = lookup_tables(op, slot.crops, slot.masks, crop_size)
     # The patch's size is the only number that the host has to know: it shapes what follows.
     wide, tall = (
         to_int64(op, op.Max(op.ReduceMax(extent, keepdims=0), _LEAST_SIDE))
         for extent in (slot.box.wide, slot.box.tall)
     )
-    places, values = [], []
+    all_places, all_values = [], []
     for layer in layers:
-        step = layer.step
         columns, rows = (
-            _clamped(op, first, extent, size, step, axis)
+            _clamped(op, first, extent, size, layer.step, axis)
             for first, extent, size, axis in (
                 (slot.box.left, wide, layout.width, 1),
                 (slot.box.top, tall, layout.height, 2),
             )
         )
-        x, y = (
-            _luma_position(op, numbers, step, offset, axis)
-            for axis, numbers in enumerate((columns, rows))
-        )
-        taps = crop_taps(op, slot.warps, x, y, crop_size)
-        weight = look_up(op, tables[-1], taps)
-        index = _flat_index(op, columns, rows, layout.lines[layer.pictures[0]], layer.elements)
-        for position, channel in enumerate(layer.channels):
-            picture, element = divmod(position, layer.elements)
-            start = op.Add(layout.starts[layer.pictures[picture]], [element])
-            place = op.Add(index, op.Cast(start, to=ir.DataType.INT32))
-            below = to_float(op, op.GatherElements(flat, place, axis=1))
-            color = look_up(op, tables[channel], taps)
-            mixed = op.Round(op.Add(below, op.Mul(op.Sub(color, below), weight)))
-            places.append(place)
-            values.append(op.Cast(mixed, to=ir.DataType.UINT8))
-    return op.ScatterElements(flat, _join(op, places), _join(op, values), axis=1)
+        places = _places(op, columns, rows, layout, layer)
+        colors, weight = _sample(op, slot, columns, rows, layer, offset, crop_size)
+        below = to_float(op, op.GatherElements(flat, places, axis=1))
+        below = op.Reshape(below, op.Shape(colors))
+        mixed = op.Round(op.Add(below, op.Mul(op.Sub(colors, below), weight)))
+        values = op.Reshape(op.Cast(mixed, to=ir.DataType.UINT8), op.Shape(places))
+        all_places.append(places)
+        all_values.append(values)
+    return op.ScatterElements(flat, _join(op, all_places), _join(op, all_values), axis=1)
 
 
 def _join(op: Op, parts: Sequence[ir.Value]) -> ir.Value:
-    return op.Concat(*parts, axis=1)
+    return parts[0] if len(parts) == 1 else op.Concat(*parts, axis=1)
+
+
+def _sample(
+    op: Op,
+    slot: _Slot,
+    columns: ir.Value,
+    rows: ir.Value,
+    layer: Layer,
+    offset: ir.Value | None,
+    crop_size: int,
+) -> tuple[ir.Value, ir.Value]:
+    """A layer's colours [B, C, h, w] at its patches' pixels, and their weight [B, 1, h, w]."""
+    origin = offset if layer.step != 1 else None
+    x, y = (op.Unsqueeze(numbers, [3]) for numbers in (columns, rows))
+    grid = sampling_grid(op, slot.warps, x, y, origin, crop_size + 2 * BORDER)
+    wanted = constant(op, np.array([*layer.channels, _MASK]))
+    sampler: Any = op
+    found = sampler.builder.opset(_MICROSOFT_DOMAIN, 1).GridSample(
+        op.Gather(slot.layers, wanted, axis=1),
+        grid,
+        mode="bilinear",
+        padding_mode="border",
+        align_corners=0,
+    )
+    count = len(layer.channels)
+    return op.Slice(found, [0], [count], [1]), op.Slice(found, [count], [count + 1], [1])
+
+
+def _places(
+    op: Op, columns: ir.Value, rows: ir.Value, layout: FrameLayout, layer: Layer
+) -> ir.Value:
+    """Bytes of the frames that a layer's patches are, channel by channel: int32 [B, C * h * w]."""
+    line = layout.lines[layer.pictures[0]]
+    columns, rows, line = (op.Cast(v, to=ir.DataType.INT32) for v in (columns, rows, line))
+    if layer.elements != 1:
+        columns = op.Mul(columns, constant(op, np.array(layer.elements, np.int32)))
+    index = op.Add(op.Mul(rows, line), columns)
+    index = op.Reshape(index, op.Concat(dimension(op, index, 0), [-1], axis=0))
+    starts = []
+    for position in range(len(layer.channels)):
+        picture, element = divmod(position, layer.elements)
+        starts.append(op.Add(layout.starts[layer.pictures[picture]], [element]))
+    return _join(op, [op.Add(index, op.Cast(s, to=ir.DataType.INT32)) for s in starts])
 
 
 def _clamped(
@@ -195,27 +238,3 @@ def _clamped(
     numbers = op.Unsqueeze(to_float(op, op.Range(0, count, 1)), [0, axis])
     last = op.Sub(op.Mul(to_float(op, size), 1.0 / step), 1.0)
     return op.Min(op.Add(op.Mul(first, 1.0 / step), numbers), last)
-
-
-def _luma_position(
-    op: Op, numbers: ir.Value, step: int, offset: ir.Value | None, axis: int
-) -> ir.Value:
-    if step == 1 or offset is None:
-        return numbers
-    shift = op.Unsqueeze(op.Slice(offset, [axis], [axis + 1], [1]), [2])
-    return op.Add(op.Mul(numbers, float(step)), shift)
-
-
-def _flat_index(
-    op: Op, columns: ir.Value, rows: ir.Value, line: ir.Value, elements: int
-) -> ir.Value:
-    """Bytes from a picture's start to its patches' pixels: int32 [B, P].
-
-    Args:
-        line: int64 [1], bytes of a row. elements: bytes of a pixel.
-    """
-    columns, rows, line = (op.Cast(v, to=ir.DataType.INT32) for v in (columns, rows, line))
-    if elements != 1:
-        columns = op.Mul(columns, constant(op, np.array(elements, np.int32)))
-    index = op.Add(op.Mul(rows, line), columns)
-    return op.Reshape(index, op.Concat(dimension(op, index, 0), [-1], axis=0))
