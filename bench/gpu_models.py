@@ -25,6 +25,7 @@ import onnx
 import onnxruntime
 
 from bench import gpu_repository
+from bench.detector_forms import in_half_until, with_fused_relus
 from bench.scenes import Scene
 from engines.variants import CudaOptions
 from graphs import face_blender, face_detector, weights
@@ -186,6 +187,7 @@ def cases(repository: Path) -> list[Case]:
     """The served graphs, and the forms that they could have instead."""
     plain = CudaOptions().parameters()
     nhwc = CudaOptions().parameters(channels_last=True)
+    other = {"cudnn_conv_algo_search": "HEURISTIC"}
 
     def served(model: str) -> Callable[[], bytes]:
         return lambda: (repository / model / "1" / "model.cuda.onnx").read_bytes()
@@ -197,6 +199,12 @@ def cases(repository: Path) -> list[Case]:
         )  # fmt: skip
         return _bytes(built)
 
+    def detector_form(change: Callable[[onnx.ModelProto], onnx.ModelProto]) -> Callable[[], bytes]:
+        return lambda: _bytes(change(onnx.load_from_string(served("face_detector_i420")())))
+
+    def in_half(pooling: int) -> Callable[[], bytes]:
+        return detector_form(lambda model: in_half_until(model, pooling))
+
     def blender() -> bytes:
         return _bytes(face_blender.build("i420", 128, method="whole"))
 
@@ -205,6 +213,12 @@ def cases(repository: Path) -> list[Case]:
         ("detector, rounds written out", detector, detector_feeds, plain),
         ("blender", served("face_blender_i420"), blender_feeds, plain),
         ("swapper", served("face_swapper"), swapper_feeds, nhwc),
+        ("swapper, heuristic search", served("face_swapper"), swapper_feeds, nhwc | other),
+        ("detector, heuristic search", served("face_detector_i420"), detector_feeds, plain | other),
+        ("detector, fused Relus", detector_form(with_fused_relus), detector_feeds, plain),
+        ("detector, two stages in half", in_half(2), detector_feeds, plain),
+        ("detector, two stages in half, channels last", in_half(2), detector_feeds, nhwc),
+        ("detector, three stages in half", in_half(3), detector_feeds, plain),
         ("detector, channels last", served("face_detector_i420"), detector_feeds, nhwc),
         ("blender, whole frames", blender, blender_feeds, plain),
     ]

@@ -32,7 +32,7 @@ SCENES: Final = {
     )
 }
 CUDA: Final = "CUDA shared memory"
-SWEEP: Final = (64, 32, 16, 8, 4, 2, 1)
+SWEEP: Final = (64, 96, 32, 16, 8, 4, 2, 1)
 """Requests in flight, the most telling first."""
 SHARES: Final = (50, 75, 90, 25)
 """Of the best rate, percent."""
@@ -171,7 +171,7 @@ def _headline(main: Setup) -> list[Cell]:
         return streams_apart(asker(bench.url))
 
     return [
-        *(_scene("one face", main, sweep_name(n), concurrency=n) for n in SWEEP[:3]),
+        *(_scene("one face", main, sweep_name(n), concurrency=n) for n in SWEEP[:4]),
         _rate(SHARES[0], main),
         Cell("GPU against CPU", correct, main),
         Cell("streams apart", apart, main),
@@ -235,7 +235,7 @@ def _client(name: str, load: ClientLoad, setup: Setup) -> Cell:
 def _details(main: Setup) -> list[Cell]:
     """Where the time goes: sweeps, rates, each model alone, one client process."""
     return [
-        *(_scene("one face", main, sweep_name(n), concurrency=n) for n in SWEEP[3:]),
+        *(_scene("one face", main, sweep_name(n), concurrency=n) for n in SWEEP[4:]),
         *(_rate(share, main) for share in SHARES[1:]),
         *(_alone(model, main) for model in
           ("face_detector_i420", "face_swapper", "face_blender_i420")),

@@ -69,6 +69,7 @@ MODES: Final = {
         Mode("one process, MPS", _ONE | _MPS),
         Mode("one process, 2 instances, MPS", _ONE | _MPS, instances=2),
         Mode("one process, 3 instances, MPS", _ONE | _MPS, instances=3),
+        Mode("one process, 4 instances, MPS", _ONE | _MPS, instances=4),
         Mode("three processes, 2 instances", instances=2),
     )
 }

@@ -143,15 +143,16 @@ class Sampler:
 
 
 def loaded_part(samples: Sequence[Sample]) -> list[Sample]:
-    """From the first busy sample to the last one, less a tenth at either end.
+    """From the first sample of at least half the largest to the last one, less a tenth at each end.
 
-    A load generator starts up and tells its figures while the GPU rests; a gap between two busy
-    samples counts.
+    A load generator starts up, sends a few requests to try the server, and tells its figures while
+    the GPU rests or nearly so; a gap between two loaded samples counts.
     """
-    busy = [index for index, sample in enumerate(samples) if sample.busy > 0]
-    if not busy:
+    half = max((sample.busy for sample in samples), default=0.0) / 2
+    loaded = [index for index, sample in enumerate(samples) if sample.busy >= half > 0]
+    if not loaded:
         return list(samples)
-    part = list(samples[busy[0] : busy[-1] + 1])
+    part = list(samples[loaded[0] : loaded[-1] + 1])
     cut = len(part) // 10
     return part[cut : len(part) - cut]
 

@@ -22,7 +22,7 @@ from server.repository import read_repository, write_overlay
 
 FORGET_S: Final = 10.0
 START_S: Final = 240.0
-REQUESTS_IN_FLIGHT: Final = 64
+REQUESTS_IN_FLIGHT: Final = 96
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def test_each_pass_of_each_order_is_taken_out_once() -> None:
     for order, passes in (("portable", PORTABLE_PASSES), ("channels last", CHANNELS_LAST_PASSES)):
         for name in passes:
             assert f"{order} without {name}" in names
-    assert len(names) == len(set(names)) == 4 + len(PORTABLE_PASSES) + len(CHANNELS_LAST_PASSES)
+    assert len(names) == len(set(names)) == 5 + len(PORTABLE_PASSES) + len(CHANNELS_LAST_PASSES)
 
 
 def test_what_there_was_no_time_for_is_listed(

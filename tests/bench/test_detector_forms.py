@@ -1,0 +1,52 @@
+"""The forms that the GPU's bench times are the served detector still."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import onnx
+import pytest
+
+from bench.detector_forms import in_half_until, with_fused_relus
+from bench.gpu_models import detector_feeds
+from graphs import face_detector, weights
+from graphs.contract import LANDMARK_COLUMN, SCORE_COLUMN
+from graphs.detectors import DETECTORS
+from graphs.swappers import SWAPPERS
+from tests.graphs.evaluation import open_session
+
+
+@pytest.fixture(scope="module")
+def served() -> onnx.ModelProto:
+    detector = DETECTORS["yunet"]
+    weights.fetch(detector.weight)
+    return face_detector.build(
+        "i420", detector, weights.load_network(detector.weight),
+        swapper=SWAPPERS["inswapper_128"], runtime="onnxruntime",
+    )  # fmt: skip
+
+
+def faces(model: onnx.ModelProto) -> np.ndarray:
+    (found,) = open_session(model).run(["faces"], detector_feeds(1))
+    assert (found[0, :, SCORE_COLUMN] > 0).sum() == 1
+    return np.asarray(found[0, 0])
+
+
+def test_fused_relus_are_the_same_network(served: onnx.ModelProto) -> None:
+    fused = with_fused_relus(served)
+    before, after = (Counter(n.op_type for n in m.graph.node) for m in (served, fused))
+    relus = sum(n.op_type == "Relu" and n.name.startswith("network/") for n in served.graph.node)
+    assert after["FusedConv"] == before["Relu"] - after["Relu"] == relus == 15
+    # Float32 sums of order one hundred in another order.
+    np.testing.assert_allclose(faces(fused), faces(served), rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("pooling", [1, 2, 3])
+def test_stages_in_half_move_landmarks_less_than_the_gate_allows(
+    served: onnx.ModelProto, pooling: int
+) -> None:
+    half = in_half_until(served, pooling)
+    shift = np.abs(faces(half) - faces(served))[LANDMARK_COLUMN:]
+    assert 0 < shift.max() < 0.1
+    onnx.checker.check_model(half)
