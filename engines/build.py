@@ -265,7 +265,8 @@ def network_passes(target: Variant) -> tuple[str, ...]:
 
 def detector_runtime(target: Variant) -> Runtime:
     """Whom the detector is written for."""
-    return "onnxruntime" if target in ("cpu", "cuda") else "tensorrt"
+    runtimes: dict[Variant, Runtime] = {"cpu": "onnxruntime", "cuda": "onnxruntime_gpu"}
+    return runtimes.get(target, "tensorrt")
 
 
 def blending_method(target: Variant) -> Method:

@@ -42,6 +42,7 @@ from graphs.detectors import (
     decode_candidates,
     decode_landmarks,
 )
+from graphs.frame_sampling import sample_i420
 from graphs.geometry import (
     TEMPLATES,
     Array,
@@ -63,11 +64,11 @@ from graphs.pixels import (
     valid_options,
     yuv_to_rgb,
 )
-from graphs.shapes import Op, constant, dimension, split, to_float
+from graphs.shapes import MICROSOFT_DOMAIN, Op, constant, dimension, split, to_float
 from graphs.suppression import order_faces, suppress
 from graphs.swappers import Swapper
 
-Runtime = Literal["tensorrt", "onnxruntime"]
+Runtime = Literal["tensorrt", "onnxruntime", "onnxruntime_gpu"]
 
 _FARTHEST_PX = 1e6
 """No face is farther out than this; NaN and infinity are not nearer either."""
@@ -80,17 +81,26 @@ class Frames:
     pixels: float32 in 0..255, or uint8, shaped as sent.
     options: [B, 8] float32, every row valid.
     valid: bool [B, 1], whether the row was valid as sent.
+    sampled: read them by GridSample (`graphs.frame_sampling`); float32 and I420 then.
     """
 
     pixels: ir.Value
     frame_format: FrameFormat
     options: ir.Value
     valid: ir.Value
+    sampled: bool = False
 
 
 def preprocess(op: Op, detector: Detector, frames: Frames) -> tuple[ir.Value, Letterbox]:
     """The network's input [B, 3, 640, 640] float32, and the letterbox it came from."""
-    box = letterbox(op, frames.pixels, frames.frame_format, frames.options, detector.channel_order)
+    box = letterbox(
+        op,
+        frames.pixels,
+        frames.frame_format,
+        frames.options,
+        detector.channel_order,
+        sampled=frames.sampled,
+    )
     pixels = box.pixels
     if detector.mean != 0.0:
         pixels = op.Sub(pixels, detector.mean)
@@ -176,40 +186,54 @@ def crop_faces(op: Op, frames: Frames, warps: ir.Value, side: int) -> ir.Value:
     )
     batch = dimension(op, warps, 0)
     flat = op.Concat(batch, [-1], axis=0)
-    x, y, elements = (op.Reshape(value, flat) for value in (x, y, frames.pixels))
     height, width = frame_size(op, frames.pixels, frames.frame_format)
-    taps = bilinear_taps(op, x, y, height, width)
+    x, y = (op.Reshape(value, flat) for value in (x, y))
     slots = dimension(op, warps, 1)
 
     def as_channel(values: ir.Value) -> ir.Value:
         return op.Reshape(values, op.Concat(batch, slots, [1, side, side], axis=0))
 
     if frames.frame_format == "bgr":
+        elements = op.Reshape(frames.pixels, flat)
+        taps = bilinear_taps(op, x, y, height, width)
         channels = [
             as_channel(gather_bilinear(op, elements, taps, stride=3, start=start))
             for start in (2, 1, 0)
         ]
         crops = op.Mul(op.Concat(*channels, axis=2), 1.0 / 255.0)
     else:
-        luma = as_channel(gather_bilinear(op, elements, taps))
-        blue, red = (
-            as_channel(values)
-            for values in _read_chroma(op, frames, elements, (x, y), (height, width))
-        )
+        read = _sample_planes if frames.sampled else _gather_planes
+        planes = read(op, frames, (x, y), (height, width))
+        luma, blue, red = (as_channel(plane) for plane in planes)
         crops = yuv_to_rgb(op, luma, blue, red, color_index(op, frames.options, height))
     there = op.Greater(op.ReduceMax(op.Abs(warps), [2, 3], keepdims=1), 0.0)
     return op.Where(op.Unsqueeze(there, [2]), crops, 0.0)
 
 
-def _read_chroma(
+def _sample_planes(
     op: Op,
     frames: Frames,
-    elements: ir.Value,
     points: tuple[ir.Value, ir.Value],
     size: tuple[ir.Value, ir.Value],
-) -> tuple[ir.Value, ir.Value]:
-    """U and V [B, P] at luma positions `points`, where each row's chroma location puts them."""
+) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """As `_gather_planes`, but for one axis more of size 1."""
+    x, y = (op.Unsqueeze(position, [1]) for position in points)
+    offset = chroma_offset(op, frames.options)
+    luma, chroma = sample_i420(op, frames.pixels, *size, x, y, offset)
+    blue, red = split(op, chroma, 2, 1)
+    return luma, blue, red
+
+
+def _gather_planes(
+    op: Op,
+    frames: Frames,
+    points: tuple[ir.Value, ir.Value],
+    size: tuple[ir.Value, ir.Value],
+) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """Y, U and V [B, P] at luma positions [B, P], chroma where each row's location puts it."""
     height, width = size
+    elements = op.Reshape(frames.pixels, op.Concat(dimension(op, points[0], 0), [-1], axis=0))
+    luma = gather_bilinear(op, elements, bilinear_taps(op, *points, height, width))
     offsets = split(op, chroma_offset(op, frames.options), 2, 1)
     x, y = (
         op.Mul(op.Sub(position, offset), 0.5)
@@ -219,10 +243,8 @@ def _read_chroma(
     taps: BilinearTaps = bilinear_taps(op, x, y, half_height, half_width)
     start_u = op.Mul(height, width)
     start_v = op.Add(start_u, op.Mul(half_height, half_width))
-    return (
-        gather_bilinear(op, elements, taps, start=start_u),
-        gather_bilinear(op, elements, taps, start=start_v),
-    )
+    blue, red = (gather_bilinear(op, elements, taps, start=start) for start in (start_u, start_v))
+    return luma, blue, red
 
 
 def build(
@@ -244,10 +266,11 @@ def build(
         network: the detector's, batch 1 or free.
         swapper: whose template and crop size to align to; None gives the locator.
         pixel_boost: crops are `pixel_boost` times the swapper's size.
-        runtime: whom the graph is written for; the numbers are the same. "tensorrt" (ONNX Runtime
+        runtime: whom the graph is written for; the faces are the same. "tensorrt" (ONNX Runtime
             runs it too): the whole frame is cast first, because TensorRT's parser takes nothing
             else on uint8, and all rounds of suppression are written out, because it fuses them.
             "onnxruntime": only the bytes that are read are cast, and rounds end with the last face.
+            "onnxruntime_gpu": that, and I420 frames are resized by ONNX Runtime's GridSample.
 
     Raises:
         ValueError: the network is not this detector's, or the swapper has no such boost.
@@ -261,6 +284,9 @@ def build(
     check_outputs(detector, [_fixed_shape(value) for value in free.graph.output])
     role = "locator" if swapper is None else "detector"
     author = GraphAuthor(f"face_{role}_{frame_format}")
+    sampled = runtime == "onnxruntime_gpu" and frame_format == "i420"
+    if sampled:
+        author.builder.graph.opset_imports[MICROSOFT_DOMAIN] = 1
     op: Op = author.op
     frame = author.input(frame_spec(FRAME, frame_format))
     source = None if swapper is None else author.input(_source_spec(swapper))
@@ -268,17 +294,18 @@ def build(
     with author.scope("preprocess"):
         valid = valid_options(op, options)
         frames = Frames(
-            frame if runtime == "onnxruntime" else to_float(op, frame),
+            to_float(op, frame) if runtime == "tensorrt" or sampled else frame,
             frame_format,
             safe_options(op, options, valid),
             valid,
+            sampled,
         )
         pixels, box = preprocess(op, detector, frames)
     (input_name,) = (value.name for value in free.graph.input)
     outputs = author.embed(free, {input_name: pixels})
     with author.scope("postprocess"):
         candidates = decode_candidates(op, detector, outputs)
-        loop = runtime == "onnxruntime"
+        loop = runtime != "tensorrt"
         rows = postprocess(op, detector, frames, candidates, box.scale, loop=loop)
         refused = op.Not(op.Unsqueeze(valid, [2]))
         faces = op.Where(refused, float("nan"), rows)

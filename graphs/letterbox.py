@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from graphs.contract import DETECTOR_SIZE, FrameFormat
+from graphs.frame_sampling import sample_i420
 from graphs.pixels import ChannelOrder, chroma_offset, color_index, frame_size, yuv_to_rgb
 from graphs.shapes import Op, dimension, split, to_float
 
@@ -60,6 +61,12 @@ def _positions(op: Op, size: ir.Value, new_size: ir.Value) -> tuple[ir.Value, ir
     index = op.Range(0, op.Squeeze(new_size, [0]), 1)
     numerator = op.Sub(op.Mul(op.Add(op.Mul(index, [2]), [1]), size), new_size)
     return numerator, op.Mul(new_size, [2])
+
+
+def _points(op: Op, size: ir.Value, new_size: ir.Value) -> ir.Value:
+    """Source position of every new pixel centre, float32 [n], pixels."""
+    numerator, denominator = _positions(op, size, new_size)
+    return op.Div(to_float(op, numerator), to_float(op, denominator))
 
 
 def resize_taps(op: Op, size: ir.Value, new_size: ir.Value) -> ResizeTaps:
@@ -190,6 +197,8 @@ def letterbox(
     frame_format: FrameFormat,
     options: ir.Value,
     channel_order: ChannelOrder,
+    *,
+    sampled: bool = False,
 ) -> Letterbox:
     """A batch of frames as the detector sees it.
 
@@ -197,26 +206,35 @@ def letterbox(
         frame: [B, H*3/2, W] (i420) or [B, H, W, 3] (bgr), float32 in 0..255 or uint8.
         options: [B, 8] float32, valid: the colour space of I420 frames.
         channel_order: of the result.
+        sampled: I420 frames by GridSample (`graphs.frame_sampling`): the operator is ONNX
+            Runtime's, and the model must import its domain.
 
     Source: insightface 2.1, model_zoo/scrfd.py; OpenCV, imgproc/resize (INTER_LINEAR).
     """
     height, width = frame_size(op, frame, frame_format)
     new_height, new_width = letterbox_size(op, height, width)
-    rows, columns = resize_taps(op, height, new_height), resize_taps(op, width, new_width)
     if frame_format == "bgr":
+        rows, columns = resize_taps(op, height, new_height), resize_taps(op, width, new_width)
         picture = _resize_bgr(op, frame, rows, columns)
         if channel_order == "rgb":
             picture = op.Gather(picture, [2, 1, 0], axis=1)
     else:
-        luma = _resize_luma(op, frame, rows, columns)
-        offset_x, offset_y = split(op, chroma_offset(op, options), 2, 1)
-        chroma = _resize_chroma(
-            op,
-            frame,
-            height,
-            chroma_taps(op, height, new_height, offset_y),
-            chroma_taps(op, width, new_width, offset_x),
-        )
+        offset = chroma_offset(op, options)
+        if sampled:
+            x = op.Unsqueeze(_points(op, width, new_width), [0, 1])
+            y = op.Unsqueeze(_points(op, height, new_height), [0, 2])
+            luma, chroma = sample_i420(op, to_float(op, frame), height, width, x, y, offset)
+        else:
+            rows, columns = resize_taps(op, height, new_height), resize_taps(op, width, new_width)
+            luma = _resize_luma(op, frame, rows, columns)
+            offset_x, offset_y = split(op, offset, 2, 1)
+            chroma = _resize_chroma(
+                op,
+                frame,
+                height,
+                chroma_taps(op, height, new_height, offset_y),
+                chroma_taps(op, width, new_width, offset_x),
+            )
         blue, red = (op.Unsqueeze(plane, [1]) for plane in split(op, chroma, 2, 1))
         color = color_index(op, options, height)
         planes = (op.Unsqueeze(luma, [1, 2]), blue, red)

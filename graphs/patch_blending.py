@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import onnx_ir as ir
@@ -23,7 +23,15 @@ from graphs.authoring import GraphAuthor
 from graphs.contract import FrameFormat
 from graphs.crop_sampling import BORDER, sampling_grid, with_border
 from graphs.frame_layout import LAYERS, FrameLayout, Layer, crop_bounds, frame_layout
-from graphs.shapes import Op, constant, dimension, to_float, to_int64
+from graphs.shapes import (
+    MICROSOFT_DOMAIN,
+    Op,
+    constant,
+    dimension,
+    sample_on_gpu,
+    to_float,
+    to_int64,
+)
 
 _LEAST_SIDE: Final = 2.0
 """Pixels of a patch's side where no frame has a face: an operator on nothing is a special case in
@@ -32,10 +40,6 @@ too many places, and a patch of weight 0 changes nothing."""
 
 _MASK: Final = 3
 """Which of a crop's layers is its mask, behind three colours."""
-
-_MICROSOFT_DOMAIN: Final = "com.microsoft"
-"""Of a GridSample that ONNX Runtime 1.31 has on a GPU for [N, C, H, W]; ONNX's own it has there for
-channels-last tensors alone (onnxruntime/contrib_ops/cuda/grid_sample.cc)."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ def blend_patches(
         crop_size: S.
     """
     op: Op = author.op
-    author.builder.graph.opset_imports[_MICROSOFT_DOMAIN] = 1
+    author.builder.graph.opset_imports[MICROSOFT_DOMAIN] = 1
     with author.scope("blend"):
         frame_format: FrameFormat = "bgr" if offset is None else "i420"
         layout = frame_layout(op, frame, frame_format)
@@ -196,14 +200,7 @@ def _sample(
     x, y = (op.Unsqueeze(numbers, [3]) for numbers in (columns, rows))
     grid = sampling_grid(op, slot.warps, x, y, origin, crop_size + 2 * BORDER)
     wanted = constant(op, np.array([*layer.channels, _MASK]))
-    sampler: Any = op
-    found = sampler.builder.opset(_MICROSOFT_DOMAIN, 1).GridSample(
-        op.Gather(slot.layers, wanted, axis=1),
-        grid,
-        mode="bilinear",
-        padding_mode="border",
-        align_corners=0,
-    )
+    found = sample_on_gpu(op, op.Gather(slot.layers, wanted, axis=1), grid)
     count = len(layer.channels)
     return op.Slice(found, [0], [count], [1]), op.Slice(found, [count], [count + 1], [1])
 

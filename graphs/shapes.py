@@ -7,6 +7,9 @@ from typing import Any, Protocol, cast
 
 import onnx_ir as ir
 
+MICROSOFT_DOMAIN = "com.microsoft"
+"""ONNX Runtime's own operators; a model that has one must import version 1 of it."""
+
 
 class Op(Protocol):
     """onnxscript's operator builder: `op.Add(x, y)` appends a node and gives its output."""
@@ -45,3 +48,21 @@ def split(op: Op, value: ir.Value, parts: int, axis: int) -> list[ir.Value]:
     """`value` cut into `parts` equal parts along `axis`."""
     outputs: Any = op.Split(value, num_outputs=parts, axis=axis, _outputs=parts)
     return list(cast("list[ir.Value]", outputs))
+
+
+def sample_on_gpu(op: Op, image: ir.Value, grid: ir.Value) -> ir.Value:
+    """Bilinear GridSample with repeated edges, of ONNX Runtime's own domain.
+
+    ONNX's own operator ONNX Runtime 1.31 has on a GPU for channels-last tensors alone; this one it
+    has there for [N, C, H, W] (onnxruntime/contrib_ops/cuda/grid_sample.cc).
+
+    Args:
+        image: [B, C, H, W] float32.
+        grid: [B, h, w, 2] float32, x y; -1 and 1 are the outer edges of the outermost pixels.
+    """
+    builder: Any = op
+    own: Op = builder.builder.opset(MICROSOFT_DOMAIN, 1)
+    found = own.GridSample(image, grid, mode="bilinear", padding_mode="border", align_corners=0)
+    # shapes and types are inferred for ONNX's own operators alone
+    found.dtype = ir.DataType.FLOAT
+    return found

@@ -10,7 +10,7 @@ import onnx_ir as ir
 import onnxruntime
 
 from graphs.authoring import GraphAuthor
-from graphs.shapes import Op
+from graphs.shapes import MICROSOFT_DOMAIN, Op
 
 _ELEMENT_TYPES = {
     np.dtype(np.float32): ir.DataType.FLOAT,
@@ -35,6 +35,7 @@ def evaluate(
 ) -> list[np.ndarray]:
     """Outputs of `piece(op, *values)` for the given inputs; every axis of them is dynamic."""
     author = GraphAuthor("piece")
+    author.builder.graph.opset_imports[MICROSOFT_DOMAIN] = 1
     values = [
         author.builder.input(
             f"input_{index}",
