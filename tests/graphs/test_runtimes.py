@@ -14,8 +14,12 @@ from graphs import face_blender
 from graphs.authoring import GraphAuthor
 from graphs.contract import SCORE_COLUMN
 from graphs.geometry import ir
+from graphs.letterbox import letterbox
+from graphs.shapes import MICROSOFT_DOMAIN
 from graphs.suppression import suppress
 from tests.graphs.test_face_blender import ROUNDED_SHARE, ROUNDING, SIZE, expected, make_request
+from tests.graphs.test_letterbox import SAMPLED_TOLERANCE
+from tests.reference import detection
 
 CANDIDATES = 8400
 every_runtime = pytest.mark.parametrize(
@@ -63,6 +67,38 @@ def test_of_equal_scores_suppression_in_a_loop_takes_the_first(provider: str) ->
     }  # fmt: skip
     (index,) = session(author.finish(), provider).run(None, feeds)
     np.testing.assert_array_equal(index, np.stack([chosen[:16] for chosen in places]))
+
+
+@every_runtime
+@pytest.mark.parametrize(("height", "width"), [(90, 122), (1080, 1920)])
+def test_frames_are_sampled_where_the_rest_runs(
+    provider: str, height: int, width: int, tmp_path: Path
+) -> None:
+    """On a GPU ONNX's own GridSample was run by the CPU; the one that is used must not be."""
+    author = GraphAuthor("letterbox")
+    author.builder.graph.opset_imports[MICROSOFT_DOMAIN] = 1
+    frame = author.builder.input("frame", ir.DataType.UINT8, ["B", "H", "W"])
+    options = author.builder.input("options", ir.DataType.FLOAT, ["B", 8])
+    box = letterbox(author.op, frame, "i420", options, "rgb", sampled=True)
+    author.builder.add_output(box.pixels, "pixels")
+    running = session(author.finish(), provider, tmp_path)
+    shape = (2, height * 3 // 2, width)
+    feeds = {
+        "frame": np.random.default_rng(4).integers(0, 256, shape, dtype=np.uint8),
+        "options": np.zeros((2, 8), np.float32),
+    }
+    feeds["options"][1, 1:4] = (2, 1, 1)
+    (pixels,) = running.run(None, feeds)
+    events = json.loads(Path(running.end_profiling()).read_text())
+    placed = {
+        event["args"]["provider"] for event in events
+        if event["name"].endswith("_kernel_time")
+        and event["args"]["op_name"] == "GridSample"
+    }  # fmt: skip
+    assert placed == {provider}
+    for row in range(2):
+        expected = detection.letterbox(feeds["frame"][row], "i420", feeds["options"][row])
+        np.testing.assert_allclose(pixels[row], expected, atol=SAMPLED_TOLERANCE)
 
 
 @every_runtime
