@@ -37,7 +37,6 @@ _LEAST_SIDE: Final = 2.0
 """Pixels of a patch's side where no frame has a face: an operator on nothing is a special case in
 too many places, and a patch of weight 0 changes nothing."""
 
-
 _MASK: Final = 3
 """Which of a crop's layers is its mask, behind three colours."""
 
