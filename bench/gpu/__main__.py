@@ -21,6 +21,7 @@ from bench.gpu.repositories import Repositories
 from bench.gpu.results import NotRun, Results, load_results
 from bench.gpu.serving import ServerKeeper
 from bench.gpu.tuning import tune_cells, tuning_report
+from server.mps import CONTROL_NAME, find_control
 from server.perf_analyzer import prepare_perf_analyzer
 
 
@@ -60,6 +61,23 @@ def _instances(text: str) -> tuple[str, int]:
     return model, int(count)
 
 
+def check_mode(name: str) -> None:
+    """Refuse a headline that no server here can serve; other modes' cells fail by themselves.
+
+    Raises:
+        NotRun: says what is missing, and which mode does without.
+    """
+    if MODES[name].arguments.get("mps") and find_control() is None:
+        plain = next(
+            mode.name for mode in MODES.values()
+            if {**mode.arguments, "mps": True} == MODES[name].arguments
+        )  # fmt: skip
+        raise NotRun(
+            f"mode {name!r} needs {CONTROL_NAME}, which is not on this machine: "
+            f"give --mode {plain!r}"
+        )
+
+
 def measure(options: argparse.Namespace, cells: Sequence[Cell], results: Results) -> None:
     """Run the cells that have no value yet."""
     if options.perf_analyzer is None:
@@ -96,6 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             host = describe_host() | {
                 "mode": options.mode, "instances": dict(options.instances)
             }  # fmt: skip
+            check_mode(options.mode)
             results = load_results(path, deadline, host)
     except (NotRun, ValueError) as error:
         print(f"bench: {error}", file=sys.stderr)

@@ -167,4 +167,6 @@ class LoadTest:
             raise RuntimeError(f"perf_analyzer was stopped after {limit_s:.0f} s") from error
         if not table.exists():
             raise RuntimeError(f"perf_analyzer failed: {last_words(done.stdout, done.stderr)}")
-        return read_table(table.read_text())
+        figures = read_table(table.read_text())
+        # Its table may be of a run that it gave up: whoever reads the figures should know.
+        return figures | ({"exit code": done.returncode} if done.returncode else {})

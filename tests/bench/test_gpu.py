@@ -15,6 +15,7 @@ from bench.gpu import __main__ as command
 from bench.gpu import plots
 from bench.gpu.cells import SCENES, Bench, Cell, all_cells, choose, run_cells, sweep_name
 from bench.gpu.devices import bytes_a_face, check_provider, roofline
+from bench.gpu.modes import MODES
 from bench.gpu.report import make_report
 from bench.gpu.results import NotRun, Results, load_results
 from bench.gpu.serving import Setup
@@ -278,6 +279,22 @@ def test_without_a_gpu_nothing_is_measured(
     monkeypatch.setattr("bench.gpu.host.visible_gpus", list)
     assert command.main(["--output", str(tmp_path)]) == 1
     assert "no NVIDIA GPU is visible here" in capsys.readouterr().err
+
+
+def test_a_headline_that_needs_mps_is_refused_where_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "describe_host", dict)
+    monkeypatch.setattr(command, "find_control", lambda: None)
+    assert command.main(["--output", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == (
+        "bench: mode 'one process, 3 instances, MPS' needs nvidia-cuda-mps-control, which is not "
+        "on this machine: give --mode 'one process'\n"
+    )
+    assert not list(tmp_path.iterdir())
+    for mode in MODES.values():
+        if "mps" not in mode.arguments:
+            command.check_mode(mode.name)
 
 
 def test_a_session_that_fell_back_to_the_cpu_is_refused() -> None:

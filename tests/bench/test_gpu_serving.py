@@ -280,6 +280,20 @@ def test_a_load_that_does_not_end_is_stopped(
     assert time.monotonic() - started < 10
 
 
+def test_a_table_of_a_run_that_was_given_up_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "table").write_text(TABLE)
+    script = 'while [ "$1" != -f ]; do shift; done; cp "${0%/*}/table" "$2"; exit 99'
+    giving_up = Path(program(tmp_path, "perf_analyzer", script))
+    server = SimpleNamespace(grpc_url="127.0.0.1:1", metrics_url="127.0.0.1:1")
+    keeper = SimpleNamespace(clear_regions=lambda: None, server=server, environment={})
+    monkeypatch.setattr("bench.gpu.load.statistics", lambda url: {})
+    load = LoadTest(giving_up, dict(os.environ), tmp_path / "load", keeper, 0.1)  # type: ignore[arg-type]
+    facts = load.run(scene_request(TINY))
+    assert (facts["per second"], facts["exit code"]) == (812.35, 99)
+
+
 @pytest.mark.parametrize("model", ["face_detector_i420", "face_swapper", "face_blender_i420"])
 def test_each_model_alone_is_sent_what_its_config_asks_for(model: str, tmp_path: Path) -> None:
     request = model_request(model)
