@@ -22,7 +22,10 @@ from frameswap.errors import (
 from frameswap.interrupts import signals_held_back
 from frameswap.wire import INFER_METHOD
 
-__all__ = ["Connection", "ModelDescription", "PendingCall"]
+__all__ = ["CLOSING_S", "Connection", "ModelDescription", "PendingCall"]
+
+CLOSING_S: Final = 5.0
+"""How long a server that does not answer may hold up somebody who is leaving, in seconds."""
 
 _CHANNEL_OPTIONS: Final = (
     # gRPC's default of 4 MB is less than one 1080p BGR frame.
@@ -91,6 +94,12 @@ class PendingCall:
             raise self._connection.translate(self._future, self._doing) from error
         return self._answer
 
+    def wait(self, patience_s: float) -> bool:
+        """Wait at most so many seconds; whether the call is over."""
+        if not self._is_over and self._under_way.acquire(timeout=patience_s):
+            self._under_way.release()
+        return self._is_over
+
     def cancel(self) -> None:
         """Tell the server that the answer is not wanted any more."""
         with signals_held_back:
@@ -122,6 +131,10 @@ class Connection:
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         # No serialisers: requests and responses are bytes here (see frameswap.wire).
         self._infer = self._channel.unary_unary(INFER_METHOD)
+
+    def hurry(self) -> None:
+        """Give the calls that are still to come little time: nobody waits for their answers."""
+        self.timeout_s = min(self.timeout_s, CLOSING_S)
 
     def close(self) -> None:
         with signals_held_back:

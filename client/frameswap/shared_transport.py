@@ -95,8 +95,9 @@ class SharedTransport:
         """Unregister and remove every region, whatever the server answers."""
         with self._lock:
             slots, self._slots, self._free = self._slots, [], []
+        answers = True
         for slot in slots:
-            self._remove(slot)
+            answers = self._remove(slot, ask=answers)
 
     def send(self, slot: _Slot, message: bytes) -> PendingCall:
         slot.in_doubt = True
@@ -137,14 +138,18 @@ class SharedTransport:
             raise
         return slot
 
-    def _remove(self, slot: _Slot) -> None:
+    def _remove(self, slot: _Slot, *, ask: bool = True) -> bool:
+        """Remove a slot's region; whether the server, if it was asked to forget it, answered."""
         try:
-            # A server that is gone, or never mapped it, has nothing to give back.
-            with suppress(FrameswapError):
-                if not slot.in_doubt or self._unregisters_safely():
-                    unregister_when_idle(slot.region, self._connection)
+            if ask and (not slot.in_doubt or self._unregisters_safely()):
+                unregister_when_idle(slot.region, self._connection)
+        except (ServerTimeout, ServerUnreachable):
+            return False
+        except FrameswapError:
+            pass  # One that never mapped it, or was started again since, has nothing to give back.
         finally:
             slot.region.close()
+        return ask
 
     def _unregisters_safely(self) -> bool:
         version = self._connection.call(
@@ -241,13 +246,13 @@ class _PendingShared:
     def cancel(self) -> None:
         """Nothing: a server that is told so may still write, and would not say when it is done."""
 
-    def release(self) -> None:
+    def release(self, *, patience_s: float | None = None) -> None:
         """Wait until the server is done with the slot, then let another frame use it."""
         if self._released:
             return
         self._released = True
         try:
-            if self._slot.in_doubt:
+            if self._slot.in_doubt and (patience_s is None or self._call.wait(patience_s)):
                 with suppress(FrameswapError):
                     self._wait()
         finally:

@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from frameswap.connection import Connection
+from frameswap.connection import CLOSING_S, Connection
 from frameswap.contract import (
     ENCODE_MODEL,
     FACE_COLUMNS,
@@ -132,6 +132,7 @@ class FaceSwapper:
 
     def close(self) -> None:
         """Give shared memory back and close the connection; more than once does no harm."""
+        self._connection.hurry()
         try:
             self._transport.close()
         finally:
@@ -244,7 +245,7 @@ class FaceSwapper:
 
         Frames are taken as there is room, so memory does not grow with their number. An error of
         one frame is raised in its place, after the frames before it. Closing the generator early
-        cancels what is under way.
+        cancels what is under way, and waits a few seconds for what cannot be called back.
 
         Args:
             reuse_buffers: leave out one copy: each result is a read-only view that is good only
@@ -281,8 +282,9 @@ class FaceSwapper:
         finally:
             for waiting in window:
                 waiting.cancel()
+            deadline_s = time.monotonic() + CLOSING_S
             for waiting in window:
-                waiting.release()
+                waiting.release(patience_s=max(0.0, deadline_s - time.monotonic()))
 
     def _await_server(self, deadline_s: float) -> None:
         """Wait for a lost server; what it has then is looked up again."""
@@ -393,6 +395,6 @@ class _InFlight:
         if self._pending is not None:
             self._pending.cancel()
 
-    def release(self) -> None:
+    def release(self, *, patience_s: float | None = None) -> None:
         if self._pending is not None:
-            self._pending.release()
+            self._pending.release(patience_s=patience_s)

@@ -68,8 +68,13 @@ class PendingSwap(Protocol):
     def cancel(self) -> None:
         """Give the answer up. `release` is still to be called."""
 
-    def release(self) -> None:
-        """Give the buffers back: what `result` returned must not be read any more."""
+    def release(self, *, patience_s: float | None = None) -> None:
+        """Give the buffers back: what `result` returned must not be read any more.
+
+        Args:
+            patience_s: how long to wait for an answer that is still to come and would be written
+                into them; None is as long as it takes. After that they are not used again.
+        """
 
 
 class Transport(Protocol):
@@ -122,7 +127,7 @@ class _PendingBytes:
     def cancel(self) -> None:
         self._call.cancel()
 
-    def release(self) -> None:
+    def release(self, *, patience_s: float | None = None) -> None:
         """The response's bytes belong to the arrays that view them."""
 
 

@@ -26,6 +26,11 @@ SOURCE_LENGTH = 4
 TYPES = {"UINT8": np.uint8, "FP32": np.float32}
 
 
+def _set(event: threading.Event) -> threading.Event:
+    event.set()
+    return event
+
+
 @dataclass
 class Behavior:
     """What the server does; a test changes it while the server runs."""
@@ -46,6 +51,8 @@ class Behavior:
     version: str = "2.51.0"
     fail: Callable[[int, grpc.ServicerContext], None] | None = None
     """Called with the first byte of a request's frame; may sleep, or abort the call."""
+    goes_on: threading.Event = field(default_factory=lambda: _set(threading.Event()))
+    """Cleared, the server answers nothing any more of what a client asks while it works."""
 
 
 class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
@@ -76,6 +83,7 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
 
     def stop(self) -> None:
         """Drop the connections at once, as a killed server would."""
+        self.behavior.goes_on.set()
         if self._server is not None:
             self._server.stop(grace=None).wait()
             self._pool.shutdown(wait=True)
@@ -94,6 +102,7 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         return service_pb2.ServerReadyResponse(ready=self.behavior.ready)
 
     def ServerMetadata(self, request: Any, context: Any) -> Any:
+        self.behavior.goes_on.wait()
         return service_pb2.ServerMetadataResponse(name="triton", version=self.behavior.version)
 
     def ModelReady(self, request: Any, context: Any) -> Any:
@@ -139,6 +148,7 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         return service_pb2.SystemSharedMemoryRegisterResponse()
 
     def SystemSharedMemoryUnregister(self, request: Any, context: Any) -> Any:
+        self.behavior.goes_on.wait()
         with self._lock:
             self.regions.pop(request.name, None)
         return service_pb2.SystemSharedMemoryUnregisterResponse()
@@ -148,6 +158,7 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
             self.requests += 1
             self.running += 1
             self.most_running = max(self.most_running, self.running)
+        self.behavior.goes_on.wait()
         try:
             return self._infer(request, context)
         finally:

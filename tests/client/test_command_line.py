@@ -22,6 +22,7 @@ from frameswap import __main__ as command_line
 from frameswap import embedded
 from frameswap.photo import PHOTO_SUFFIXES, write_photo
 from frameswap.progress import Progress, format_duration
+from frameswap.shared_memory import FOLDER, PREFIX
 from frameswap.transport import TRANSPORT_NAMES
 from frameswap.video_writer import VIDEO_SUFFIXES
 
@@ -441,6 +442,34 @@ def test_a_stopped_job_leaves_nothing_behind(
     assert job.returncode == 128 + number
     assert err == ("frameswap: stopped\n" if number == signal.SIGINT else "")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["face.png", "in.mp4"]
+
+
+def test_a_job_can_be_stopped_while_its_server_hangs(
+    server: FakeServer, photo: Path, tmp_path: Path
+) -> None:
+    regions = set(FOLDER.glob(PREFIX + "*"))
+    clip = write_clip(tmp_path / "in.mp4", Clip(frames=200, audio=None))
+    command = [sys.executable, "-m", "frameswap",
+               *map(str, arguments(photo, clip, tmp_path / "out.mp4", server)),
+               "--transport", "system", "--window", "8"]  # fmt: skip
+    server.behavior.fail = lambda value, context: time.sleep(0.05)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as job:
+        try:
+            deadline = time.monotonic() + 30
+            while server.requests < 20 and time.monotonic() < deadline:
+                time.sleep(0.02)
+            assert set(FOLDER.glob(PREFIX + "*")) - regions
+            server.behavior.goes_on.clear()
+            job.send_signal(signal.SIGINT)
+            # Five seconds for what is under way, five for the first goodbye: not sixty, and not
+            # eight times that.
+            _, err = job.communicate(timeout=30)
+        finally:
+            job.kill()
+    assert (job.returncode, err) == (130, "frameswap: stopped\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["face.png", "in.mp4"]
+    # What other clients had left may be gone too: a new one tidies up after them.
+    assert set(FOLDER.glob(PREFIX + "*")) <= regions
 
 
 def test_commands_of_the_deployment_side_are_explained_without_it(
