@@ -143,12 +143,14 @@ class Sampler:
 
 
 def loaded_part(samples: Sequence[Sample]) -> list[Sample]:
-    """From the first sample of at least half the largest to the last one, less a tenth at each end.
+    """From the first sample of at least half the median to the last, less a tenth at each end.
 
-    A load generator starts up, sends a few requests to try the server, and tells its figures while
-    the GPU rests or nearly so; a gap between two loaded samples counts.
+    The median is that of the samples that are not 0. A load generator starts up, sends a few
+    requests to try the server, and tells its figures while the GPU rests or nearly so; a gap
+    between two loaded samples counts.
     """
-    half = max((sample.busy for sample in samples), default=0.0) / 2
+    busy = sorted(sample.busy for sample in samples if sample.busy > 0)
+    half = busy[len(busy) // 2] / 2 if busy else 0.0
     loaded = [index for index, sample in enumerate(samples) if sample.busy >= half > 0]
     if not loaded:
         return list(samples)

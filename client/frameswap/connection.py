@@ -133,8 +133,8 @@ class Connection:
         self._infer = self._channel.unary_unary(INFER_METHOD)
 
     def hurry(self) -> None:
-        """Give the calls that are still to come little time: nobody waits for their answers."""
-        self.timeout_s = min(self.timeout_s, CLOSING_S)
+        """Give the calls that are still to come their own time: nobody waits for their answers."""
+        self.timeout_s = CLOSING_S
 
     def close(self) -> None:
         with signals_held_back:

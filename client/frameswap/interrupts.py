@@ -49,6 +49,8 @@ class _HoldBack:
                 if callable(handler) and handler != self._note:
                     self._handlers[number] = handler
                     set_handler(number, self._note)
+        except ValueError:
+            pass  # The interpreter's main thread is another than the one `threading` knows.
         except BaseException:
             # A signal came first. Where ours is in place already it passes signals on.
             self._depth -= 1
@@ -62,15 +64,26 @@ class _HoldBack:
     ) -> None:
         if threading.current_thread() is not threading.main_thread():
             return
-        self._depth -= 1
-        if self._depth:
+        if self._depth > 1:
+            self._depth -= 1
             return
-        for number, handler in self._handlers.items():
-            if get_handler(number) == self._note:
-                set_handler(number, handler)
-        arrived, self._arrived = self._arrived, []
-        for number, frame in arrived:
+        try:
+            for number, handler in self._handlers.items():
+                if get_handler(number) == self._note:
+                    set_handler(number, handler)
+        finally:
+            # Not before: what comes while handlers are put back is noted, too.
+            self._depth = 0
+            self._deliver()
+
+    def _deliver(self) -> None:
+        if not self._arrived:
+            return
+        number, frame = self._arrived.pop(0)
+        try:
             self._handlers[number](number, frame)
+        finally:
+            self._deliver()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self._depth:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
-from frameswap.connection import Connection, PendingCall
+from frameswap.connection import CLOSING_S, Connection, PendingCall
 from frameswap.contract import FACES, FRAME, OPTIONS, SOURCE, SWAPPED_FRAME
 from frameswap.errors import (
     FrameswapError,
@@ -71,6 +72,7 @@ class SharedTransport:
         self._lock = threading.Lock()
         self._free: list[_Slot] = []
         self._slots: list[_Slot] = []
+        self._given_up: list[_PendingShared] = []
 
     def submit(self, request: SwapRequest) -> PendingSwap:
         """Send one frame; one copy is made of it, into the slot."""
@@ -94,10 +96,15 @@ class SharedTransport:
     def close(self) -> None:
         """Unregister and remove every region, whatever the server answers."""
         with self._lock:
-            slots, self._slots, self._free = self._slots, [], []
-        answers = True
-        for slot in slots:
-            answers = self._remove(slot, ask=answers)
+            self._free, self._given_up = [], []
+        answers, deadline_s = True, time.monotonic() + CLOSING_S
+        # One by one: whoever was interrupted here can go on by closing again.
+        while True:
+            with self._lock:
+                if not self._slots:
+                    return
+                slot = self._slots.pop()
+            answers = self._remove(slot, ask=answers and time.monotonic() < deadline_s)
 
     def send(self, slot: _Slot, message: bytes) -> PendingCall:
         slot.in_doubt = True
@@ -117,7 +124,20 @@ class SharedTransport:
             if slot in self._slots and not slot.in_doubt:
                 self._free.append(slot)
 
+    def give_up(self, pending: _PendingShared) -> None:
+        """Let its slot be used again when its answer has come after all."""
+        with self._lock:
+            if pending.slot in self._slots:
+                self._given_up.append(pending)
+
+    def _collect(self) -> None:
+        with self._lock:
+            given_up, self._given_up = self._given_up, []
+        for pending in given_up:
+            pending.release(patience_s=0.0)
+
     def _acquire(self, size: int) -> _Slot:
+        self._collect()
         with self._lock:
             slot = self._free.pop() if self._free else None
         if slot is not None:
@@ -143,7 +163,7 @@ class SharedTransport:
         try:
             if ask and (not slot.in_doubt or self._unregisters_safely()):
                 unregister_when_idle(slot.region, self._connection)
-        except (ServerTimeout, ServerUnreachable):
+        except ServerTimeout:
             return False
         except FrameswapError:
             pass  # One that never mapped it, or was started again since, has nothing to give back.
@@ -195,12 +215,12 @@ class _PendingShared:
         self, transport: SharedTransport, slot: _Slot, request: SwapRequest, layout: _Layout
     ) -> None:
         self._transport = transport
-        self._slot = slot
+        self.slot = slot
         self._layout = layout
         self._request = request
         self._released = False
         _fill(slot, request, layout)
-        self._call = transport.send(slot, slot.message)
+        self._call: PendingCall | None = transport.send(slot, slot.message)
 
     def result(self) -> Mapping[str, NDArray[Any]]:
         outputs = dict(self._transport.read(self._answer()))
@@ -213,8 +233,8 @@ class _PendingShared:
                     f"UINT8 {expected}"
                 )
             start, stop = self._layout.swapped, self._layout.swapped + self._layout.frame_size
-            self._slot.region.pull(start, stop)
-            swapped = self._slot.region.host[start:stop].reshape(expected)
+            self.slot.region.pull(start, stop)
+            swapped = self.slot.region.host[start:stop].reshape(expected)
             # As a view of a message is: what is written here would be lost, or worse.
             swapped.flags.writeable = False
             outputs[SWAPPED_FRAME] = swapped
@@ -229,18 +249,21 @@ class _PendingShared:
             # What Triton says after a restart: it knows none of our regions.
             if "unable to find shared memory region" not in str(error).lower():
                 raise
-        self._transport.register_again(self._slot)
-        self._call = self._transport.send(self._slot, self._slot.message)
+        self._transport.register_again(self.slot)
+        # Should sending be interrupted, no earlier answer may be taken for this one's.
+        self._call = None
+        self._call = self._transport.send(self.slot, self.slot.message)
         return self._wait()
 
     def _wait(self) -> bytes:
+        assert self._call is not None, "nothing was sent"
         try:
             answer: bytes = self._call.result()
         except FrameswapError as error:
             # After these it may still come, into memory that another frame would be in by then.
-            self._slot.in_doubt = isinstance(error, ServerTimeout | ServerUnreachable)
+            self.slot.in_doubt = isinstance(error, ServerTimeout | ServerUnreachable)
             raise
-        self._slot.in_doubt = False
+        self.slot.in_doubt = False
         return answer
 
     def cancel(self) -> None:
@@ -252,11 +275,15 @@ class _PendingShared:
             return
         self._released = True
         try:
-            if self._slot.in_doubt and (patience_s is None or self._call.wait(patience_s)):
+            if self.slot.in_doubt and self._call is not None:
+                if patience_s is not None and not self._call.wait(patience_s):
+                    self._released = False
+                    self._transport.give_up(self)
+                    return
                 with suppress(FrameswapError):
                     self._wait()
         finally:
-            self._transport.give_back(self._slot)
+            self._transport.give_back(self.slot)
 
 
 def _fill(slot: _Slot, request: SwapRequest, layout: _Layout) -> None:

@@ -23,7 +23,9 @@ def merge_sibling_convolutions(model: ir.Model) -> int:
     place = {node: index for index, node in enumerate(model.graph)}
     for value in values:
         kinds: dict[object, list[ir.Node]] = {}
-        for node in sorted({use.node for use in value.uses()}, key=place.__getitem__):
+        # What a loop's or a branch's body reads stays as it is.
+        readers = {use.node for use in value.uses()} & place.keys()
+        for node in sorted(readers, key=place.__getitem__):
             if _is_plain(node, value):
                 kinds.setdefault(_kind(node), []).append(node)
         for siblings in kinds.values():

@@ -90,7 +90,8 @@ class NodeInserter:
 
     def _name(self, label: str) -> str:
         self._count += 1
-        return f"{self._anchor.name}/{label}_{self._count}"
+        # Nodes need no name; their outputs have one.
+        return f"{self._anchor.name or self._anchor.outputs[0].name}/{label}_{self._count}"
 
 
 def replace(old: ir.Value, new: ir.Value) -> None:

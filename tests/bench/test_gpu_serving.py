@@ -109,6 +109,12 @@ def test_rest_before_and_after_a_load_does_not_count_but_a_gap_does() -> None:
     assert sampling.loaded_part(samples[:8]) == samples[:8]
 
 
+def test_one_high_sample_does_not_decide_which_part_was_loaded() -> None:
+    busy = [0, 0, 100, 0, 0] + [40] * 50 + [0] * 5
+    part = sampling.loaded_part([Sample(0.1 * i, value, 0.0) for i, value in enumerate(busy)])
+    assert {sample.busy for sample in part} == {40}
+
+
 def test_a_sampler_that_fails_or_is_missing_is_one_sentence() -> None:
     def fail() -> tuple[float, float]:
         raise OSError("driver not loaded")

@@ -126,6 +126,49 @@ def test_signals_are_handled_in_their_order(handled: list[int]) -> None:
     assert handled == [signal.SIGINT, signal.SIGTERM]
 
 
+def test_every_signal_is_handled_though_the_first_one_raises(handled: list[int]) -> None:
+    def work() -> None:
+        with signals_held_back:
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(Stopped):
+        work()
+    assert handled == [signal.SIGTERM, signal.SIGINT]
+
+
+def test_a_signal_that_comes_as_the_block_ends_is_handled(
+    handled: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler, real = signal.getsignal(signal.SIGTERM), interrupts.set_handler
+
+    def set_late(number: int, handler: object) -> object:
+        if number == signal.SIGINT:
+            signal.raise_signal(signal.SIGTERM)
+        return real(number, handler)
+
+    def work() -> None:
+        with signals_held_back:
+            monkeypatch.setattr(interrupts, "set_handler", set_late)
+
+    with pytest.raises(Stopped):
+        work()
+    assert handled == [signal.SIGTERM]
+    assert signal.getsignal(signal.SIGTERM) is handler
+
+
+def test_where_handlers_cannot_be_set_the_block_runs_as_it_is(
+    handled: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(number: int, handler: object) -> object:
+        raise ValueError("signal only works in main thread of the main interpreter")
+
+    monkeypatch.setattr(interrupts, "set_handler", refuse)
+    with signals_held_back:
+        signal.raise_signal(signal.SIGINT)
+        assert handled == [signal.SIGINT]
+
+
 def test_a_signal_that_is_ignored_stays_ignored(handled: list[int]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with signals_held_back:

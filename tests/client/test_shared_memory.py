@@ -10,6 +10,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -281,6 +282,67 @@ def test_a_slot_whose_answer_never_came_is_not_used_again(server: FakeServer) ->
         assert len(server.regions) == 2
     # Triton before 24.12 would unmap it under the request, so it is left to the server.
     assert list(server.regions) == [doubtful]
+
+
+def test_slots_that_were_given_up_are_used_again_when_their_answers_have_come(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("frameswap.swapper.CLOSING_S", 0.1)
+    with connect(server, in_flight=4) as swapper:
+        for _ in range(3):
+            server.behavior.fail = lambda value, _: time.sleep(0.5 if value else 0)
+            stream = swapper.stream(frames(5), SOURCE)
+            assert next(stream).frame[0, 0] == 255
+            stream.close()
+            assert len(swapper._transport._given_up) == 3
+            server.behavior.fail = None
+            for pending in swapper._transport._given_up:
+                assert pending._call.wait(10.0)
+        assert [int(s.frame[0, 0]) for s in swapper.stream(frames(8), SOURCE)] == [
+            255 - value for value in range(8)
+        ]
+        assert len(swapper._transport._slots) == 4
+    assert server.regions == {}
+
+
+def test_a_frame_whose_second_sending_was_interrupted_keeps_its_slot(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the server may still write to is no other frame's, whichever answer came before."""
+    with connect(server, in_flight=1) as swapper:
+        assert swapper.swap(np.full((72, 64), 1, np.uint8), SOURCE).frame[0, 0] == 254
+        server.regions.clear()  # as after a restart
+        send = swapper._connection.submit
+
+        def interrupted(message: bytes, *, doing: str) -> object:
+            call = send(message, doing=doing)
+            if server.registrations > registered:
+                server.behavior.fail = lambda value, _: time.sleep(0.5 if value == 2 else 0)
+                raise KeyboardInterrupt
+            return call
+
+        registered = server.registrations
+        with monkeypatch.context() as patch:
+            patch.setattr(swapper._connection, "submit", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                swapper.swap(np.full((72, 64), 2, np.uint8), SOURCE)
+        assert [slot.in_doubt for slot in swapper._transport._slots] == [True]
+        stream = swapper.stream([np.full((72, 64), 9, np.uint8)], SOURCE, reuse_buffers=True)
+        swapped = next(stream)
+        deadline = time.monotonic() + 10
+        while server.running and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert swapped.frame[0, 0] == 246
+        stream.close()
+
+
+def test_every_region_is_given_back_whatever_the_time_limit_of_frames(server: FakeServer) -> None:
+    with connect(server, in_flight=8, timeout_s=0.5) as swapper:
+        list(swapper.stream(frames(8), SOURCE))
+        assert len(server.regions) == 8
+        server.behavior.goes_on.clear()
+        threading.Timer(0.8, server.behavior.goes_on.set).start()
+    assert server.regions == {}
 
 
 def test_a_newer_server_gets_even_that_slot_back() -> None:

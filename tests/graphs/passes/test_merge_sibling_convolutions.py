@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import numpy as np
+from onnx import TensorProto, helper
+
 from tests.graphs.passes.comparison import assert_same_outputs, assert_untouched, count, map_network
 from tests.networks import NetworkWriter
 
@@ -53,6 +56,35 @@ def test_a_head_that_is_read_twice_keeps_its_own_depthwise_part() -> None:
         return net.node("Add", join(net, *deep), pooled)
 
     assert count(assert_same_outputs(map_network(layers), PASS))["Conv"] == 3
+
+
+def test_nodes_without_a_name_are_joined_map_by_map() -> None:
+    def layers(net: NetworkWriter, image: str) -> str:
+        heads = [net.conv(value, 4, n, 1) for value in (image, net.node("Tanh", image))
+                 for n in (2, 3)]  # fmt: skip
+        for node in net.nodes:
+            node.name = ""
+        return join(net, *heads)
+
+    assert count(assert_same_outputs(map_network(layers), PASS))["Conv"] == 2
+
+
+def test_what_a_branch_reads_stays() -> None:
+    def layers(net: NetworkWriter, image: str) -> str:
+        first, second = net.conv(image, 4, 2, 1), net.conv(image, 4, 2, 1)
+        weight = net.weight(2, 4, 1, 1)
+        branches = [
+            helper.make_graph(
+                [helper.make_node("Conv", [image, weight], [name])], name, [],
+                [helper.make_tensor_value_info(name, TensorProto.FLOAT, None)],
+            )
+            for name in ("shown", "hidden")
+        ]  # fmt: skip
+        condition = net.constant(np.array(True))
+        chosen = net.node("If", condition, then_branch=branches[0], else_branch=branches[1])
+        return join(net, first, second, chosen)
+
+    assert count(assert_same_outputs(map_network(layers), PASS))["Conv"] == 1
 
 
 def test_convolutions_of_other_shapes_and_of_other_maps_stay() -> None:
