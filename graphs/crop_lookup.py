@@ -10,13 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from graphs.crop_sampling import BORDER, with_border
 from graphs.shapes import Op, constant, dimension, split, to_float
 
 _END = np.iinfo(np.int64).max
-
-_BORDER = 1
-"""Pixels that a crop is widened by: its edge repeated, the mask 0. What lies farther out reads
-this border."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +30,8 @@ class LookupTable:
 
 def lookup_tables(op: Op, crops: ir.Value, masks: ir.Value, side: int) -> list[LookupTable]:
     """Tables of the crops' three colours [N, 3, S, S] and of their masks [N, 1, S, S]."""
-    pads = [0, 0, _BORDER, _BORDER] * 2
-    planes = op.Concat(op.Pad(crops, pads, mode="edge"), op.Pad(masks, pads, 0.0), axis=1)
-    flat = op.Reshape(planes, [0, 4, (side + 2 * _BORDER) ** 2])
+    planes = with_border(op, crops, masks, leading=2)
+    flat = op.Reshape(planes, [0, 4, (side + 2 * BORDER) ** 2])
     # the last pixel has no right neighbour, and no index reaches it
     value = op.Slice(flat, [0], [-1], [2])
     rise = op.Sub(op.Slice(flat, [1], [_END], [2]), value)
@@ -71,12 +67,12 @@ def crop_taps(op: Op, warps: ir.Value, x: ir.Value, y: ir.Value, side: int) -> C
     for line in split(op, warps, 2, 1):
         by_x, by_y, shift = split(op, line, 3, 2)
         # everything but the last sum is of one row's or one column's size
-        rows = op.Add(op.Mul(y, by_y), op.Add(shift, float(_BORDER)))
+        rows = op.Add(op.Mul(y, by_y), op.Add(shift, float(BORDER)))
         position = op.Clip(op.Add(op.Mul(x, by_x), rows), 0.0, most)
         whole = op.Cast(position, to=ir.DataType.INT32)
         wholes.append(whole)
         rests.append(op.Sub(position, to_float(op, whole)))
-    width = constant(op, np.array(side + 2 * _BORDER, np.int32))
+    width = constant(op, np.array(side + 2 * BORDER, np.int32))
     above = op.Add(op.Mul(wholes[1], width), wholes[0])
     taps = (above, op.Add(above, width), *rests)
     rows_and_rest = op.Concat(dimension(op, warps, 0), [-1], axis=0)

@@ -1,4 +1,4 @@
-"""Reading crops with GridSample: one lookup for colours and mask alike.
+"""Crops made ready for lookups, and looked up with GridSample: colours and mask alike.
 
 Crops get one more pixel all around, their edge repeated and the mask 0: whatever lies farther out
 reads this border.
@@ -13,10 +13,15 @@ from graphs.shapes import Op
 BORDER = 1
 
 
-def with_border(op: Op, colors: ir.Value, masks: ir.Value) -> ir.Value:
-    """Colours [B, K, 3, S, S] and masks [B, K, 1, S, S] as layers [B, K, 4, S + 2, S + 2]."""
-    pads = [0, 0, 0, BORDER, BORDER] * 2
-    return op.Concat(op.Pad(colors, pads, mode="edge"), op.Pad(masks, pads, 0.0), axis=2)
+def with_border(op: Op, colors: ir.Value, masks: ir.Value, *, leading: int) -> ir.Value:
+    """Colours [..., 3, S, S] and masks [..., 1, S, S] as layers [..., 4, S + 2, S + 2].
+
+    Args:
+        leading: number of axes in front of the last two.
+    """
+    pads = [*[0] * leading, BORDER, BORDER] * 2
+    bordered = op.Pad(colors, pads, mode="edge"), op.Pad(masks, pads, 0.0)
+    return op.Concat(*bordered, axis=leading - 1)
 
 
 def sampling_grid(

@@ -192,7 +192,7 @@ def _blend_whole(
     with author.scope("preprocess"):
         mask = constant(op, _box_mask(crop_size))
         gate = op.Unsqueeze(to_float(op, shown), [2, 3, 4])
-        layers = with_border(op, crops, op.Mul(op.Mul(solid, mask), gate))
+        layers = with_border(op, crops, op.Mul(op.Mul(solid, mask), gate), leading=3)
         usable = op.Where(op.Unsqueeze(shown, [2, 3]), warps, 0.0)
         if offset is None:
             planes = [to_float(op, frame)]

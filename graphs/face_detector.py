@@ -270,7 +270,7 @@ def build(
             runs it too): the whole frame is cast first, because TensorRT's parser takes nothing
             else on uint8, and all rounds of suppression are written out, because it fuses them.
             "onnxruntime": only the bytes that are read are cast, and rounds end with the last face.
-            "onnxruntime_gpu": that, and I420 frames are resized by ONNX Runtime's GridSample.
+            "onnxruntime_gpu": that, and I420 frames are read by ONNX Runtime's GridSample.
 
     Raises:
         ValueError: the network is not this detector's, or the swapper has no such boost.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from graphs.shapes import Op, constant, dimension, sample_on_gpu, to_float
+from graphs.shapes import Op, constant, dimension, sample_on_gpu, split, to_float
 
 
 def sample_i420(
@@ -40,9 +40,7 @@ def sample_i420(
 
     # Seen as rows of W/2, the frame has U in rows 2 H .. 2.5 H and V behind it, whatever H mod 4.
     half_height, half_width = op.Div(height, [2]), op.Div(width, [2])
-    offset_x, offset_y = (
-        op.Unsqueeze(op.Slice(offset, [axis], [axis + 1], [1]), [2]) for axis in (0, 1)
-    )
+    offset_x, offset_y = (op.Unsqueeze(part, [2]) for part in split(op, offset, 2, 1))
     columns = op.Mul(op.Sub(x, offset_x), 0.5)
     rows = _inside(op, op.Mul(op.Sub(y, offset_y), 0.5), half_height)
     start = op.Mul(height, [2])

@@ -91,7 +91,7 @@ def blend_patches(
         # a hidden slot must not make a patch large, and its weight is 0 whatever its warp
         warps = op.Where(op.Unsqueeze(shown, [2, 3]), warps, 0.0)
         masks = op.Mul(masks, op.Unsqueeze(to_float(op, shown), [2, 3, 4]))
-        bordered = with_border(op, crops, masks)
+        bordered = with_border(op, crops, masks, leading=3)
         boxes = _bounds(op, warps, shown, crop_size, layout)
         flat = op.Reshape(frame, op.Concat(dimension(op, frame, 0), [-1], axis=0))
 

@@ -73,7 +73,7 @@ class PendingSwap(Protocol):
 
         Args:
             patience_s: how long to wait for an answer that is still to come and would be written
-                into them; None is as long as it takes. After that they are not used again.
+                into them; None is as long as it takes. After that they rest until it has come.
         """
 
 
