@@ -177,8 +177,7 @@ def _add_onnxruntime(group: argparse._ArgumentGroup) -> None:
     )  # fmt: skip
     group.add_argument(
         "--cudnn-search", choices=("EXHAUSTIVE", "HEURISTIC", "DEFAULT"),
-        default=cuda.cudnn_conv_algo_search,
-        help="how convolution algorithms are chosen (default: %(default)s)",
+        help="how convolution algorithms are chosen (default: what was faster, network by network)",
     )  # fmt: skip
     group.add_argument(
         "--tensorrt-provider", action="store_true",

@@ -54,7 +54,7 @@ from graphs.geometry import (
     invert_warps,
 )
 from graphs.letterbox import Letterbox, letterbox
-from graphs.passes import DETECTOR_PASSES, apply_passes
+from graphs.passes import DETECTOR_PASSES, GPU_DETECTOR_PASSES, apply_passes
 from graphs.pixels import (
     chroma_offset,
     color_index,
@@ -270,7 +270,8 @@ def build(
             runs it too): the whole frame is cast first, because TensorRT's parser takes nothing
             else on uint8, and all rounds of suppression are written out, because it fuses them.
             "onnxruntime": only the bytes that are read are cast, and rounds end with the last face.
-            "onnxruntime_gpu": that, and I420 frames are read by ONNX Runtime's GridSample.
+            "onnxruntime_gpu": that, I420 frames are read by ONNX Runtime's GridSample, and the
+            network is rewritten by `GPU_DETECTOR_PASSES`.
 
     Raises:
         ValueError: the network is not this detector's, or the swapper has no such boost.
@@ -280,7 +281,8 @@ def build(
             f"swapper {swapper.name} can be boosted by {list(swapper.pixel_boosts)},"
             f" not by {pixel_boost}"
         )
-    free = apply_passes(with_free_batch(network), DETECTOR_PASSES)
+    passes = GPU_DETECTOR_PASSES if runtime == "onnxruntime_gpu" else DETECTOR_PASSES
+    free = apply_passes(with_free_batch(network), passes)
     check_outputs(detector, [_fixed_shape(value) for value in free.graph.output])
     role = "locator" if swapper is None else "detector"
     author = GraphAuthor(f"face_{role}_{frame_format}")

@@ -44,6 +44,11 @@ def register(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         help="number of instances of one model; may be repeated",
     )  # fmt: skip
     add(
+        "--queue-delay-us", type=_microseconds, metavar="N",
+        help="microseconds that a request may wait for others to share its batch; without it, "
+        "what the configs say",
+    )  # fmt: skip
+    add(
         "--one-process", action="store_true",
         help="run all steps of an ensemble in one process (on a GPU without NVIDIA's backends); "
         "--instances then names ensembles",
@@ -94,6 +99,7 @@ def _serve(arguments: argparse.Namespace, asked_to_stop: threading.Event) -> int
         http_port=arguments.http_port,
         metrics_port=arguments.metrics_port,
         instance_counts=dict(arguments.instances),
+        queue_delay_us=arguments.queue_delay_us,
         one_process=arguments.one_process,
         mps=arguments.mps,
         log_file=arguments.log,
@@ -144,6 +150,13 @@ def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"at least 1 is needed, and {number} was given")
+    return number
+
+
+def _microseconds(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"0 or more is needed, and {number} was given")
     return number
 
 

@@ -45,6 +45,7 @@ from server.repository import (
     check_loaded,
     read_repository,
     refuse_foreign_plans,
+    with_queue_delay,
     write_overlay,
 )
 from server.server_log import explain_failure, says_address_in_use
@@ -64,6 +65,8 @@ class EmbeddedServer:
         address: address to listen on.
         grpc_port, http_port, metrics_port: 0 lets the system choose.
         instance_counts: model name to number of instances, where another than the config's.
+        queue_delay_us: how long a request may wait for others to share its batch, microseconds;
+            None keeps what the configs say.
         one_process: run all steps of an ensemble in one process, an instance each; counts then
             name ensembles.
         mps: start NVIDIA's Multi-Process Service for it; see `client_environment`.
@@ -88,6 +91,7 @@ class EmbeddedServer:
         http_port: int = 0,
         metrics_port: int = 0,
         instance_counts: Mapping[str, int] | None = None,
+        queue_delay_us: int | None = None,
         one_process: bool = False,
         mps: bool = False,
         log_file: Path | None = None,
@@ -102,6 +106,7 @@ class EmbeddedServer:
         self._address = address
         self._asked_ports = (grpc_port, http_port, metrics_port)
         self._instance_counts = dict(instance_counts or {})
+        self._queue_delay_us = queue_delay_us
         self._one_process = one_process
         self._mps = mps
         self._mps_environment: dict[str, str] = {}
@@ -195,7 +200,10 @@ class EmbeddedServer:
         distribution = prepare()
         self._scratch = Path(tempfile.mkdtemp(prefix="frameswap-server-"))
         try:
-            if self._one_process or self._instance_counts:
+            delay_us = self._queue_delay_us
+            if delay_us is not None:
+                repository = with_queue_delay(repository, delay_us)
+            if self._one_process or self._instance_counts or delay_us is not None:
                 write = write_pipelines if self._one_process else write_overlay
                 overlay = self._scratch / "model_repository"
                 repository = write(repository, overlay, self._instance_counts)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tritonclient.grpc as triton_grpc
@@ -116,6 +116,41 @@ def refuse_foreign_plans(repository: Repository) -> None:
     if any(config.backend == "tensorrt" for config in repository.configs.values()):
         for reason in refused_plans(repository.folder, repository.configs, server_versions()):
             raise RepositoryError(f"{reason}.")
+
+
+def with_queue_delay(repository: Repository, delay_us: int) -> Repository:
+    """The repository with another queue delay, of the models that clients' requests meet.
+
+    Those are what was asked for, and the first step of each ensemble: what it joined comes to the
+    later steps at once, and would only wait again there.
+
+    Args:
+        delay_us: how long a request may wait for others to share its batch, microseconds.
+
+    Raises:
+        RepositoryError: it is negative, or no such model joins requests.
+    """
+    if delay_us < 0:
+        raise RepositoryError(f"a queue delay is 0 or more microseconds, and {delay_us} was given.")
+    met = {
+        config.ensemble_scheduling.step[0].model_name if config.ensemble_scheduling.step else name
+        for name, config in repository.configs.items()
+        if name in repository.asked
+    }
+    met = {name for name in met if repository.configs[name].HasField("dynamic_batching")}
+    if not met:
+        raise RepositoryError(
+            f"a queue delay was given, and no model that {repository.folder} serves joins requests "
+            "(its config has no dynamic_batching)."
+        )
+    configs: dict[str, ModelConfig] = {}
+    for name, config in repository.configs.items():
+        changed = ModelConfig()
+        changed.CopyFrom(config)
+        if name in met:
+            changed.dynamic_batching.max_queue_delay_microseconds = delay_us
+        configs[name] = changed
+    return replace(repository, configs=configs)
 
 
 def write_overlay(

@@ -320,7 +320,7 @@ def test_the_cuda_variant_lists_its_providers_in_order() -> None:
     assert listed[0].parameters["trt_engine_cache_path"] == "/cache/trt"
     assert dict(listed[1].parameters) == {
         "arena_extend_strategy": "kSameAsRequested",
-        "cudnn_conv_algo_search": "EXHAUSTIVE",
+        "cudnn_conv_algo_search": "HEURISTIC",
         "do_copy_in_default_stream": "1",
         "gpu_mem_limit": str(4 << 30),
         "prefer_nhwc": "1",

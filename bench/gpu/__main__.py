@@ -19,7 +19,7 @@ from bench.gpu.plots import draw_plots
 from bench.gpu.report import make_report
 from bench.gpu.repositories import Repositories
 from bench.gpu.results import NotRun, Results, load_results
-from bench.gpu.serving import ServerKeeper
+from bench.gpu.serving import ServerKeeper, Setup
 from bench.gpu.tuning import tune_cells, tuning_report
 from server.mps import CONTROL_NAME, find_control
 from server.perf_analyzer import prepare_perf_analyzer
@@ -41,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
         "--instances", nargs="*", default=[], metavar="MODEL=N", type=_instances,
         help="of the headline's server",
     )  # fmt: skip
+    parser.add_argument("--queue-delay-us", type=int, default=0, help="of the headline's server")
     parser.add_argument("--mode", choices=list(MODES), default=DEFAULT_MODE,
                         help="of the headline's server")  # fmt: skip
     parser.add_argument("--only", nargs="+", metavar="PATTERN", help="cells whose name has it")
@@ -104,7 +105,10 @@ def write_report(options: argparse.Namespace, results: Results, planned: Sequenc
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; 0, or 1 when a cell failed or nothing could be measured."""
     options = _parser().parse_args(arguments)
-    every = all_cells(options.mode, tuple(options.instances), fp16_only=options.fp16_only)
+    main_setup = Setup(
+        mode=options.mode, instances=tuple(options.instances), delay_us=options.queue_delay_us
+    )
+    every = all_cells(main_setup, fp16_only=options.fp16_only)
     try:
         cells = choose(tune_cells(options.mode) if options.tune else every, options.only)
         path, deadline = options.output / "results.json", time.monotonic() + 60 * options.minutes
@@ -112,7 +116,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             results = load_results(path, deadline)
         else:
             host = describe_host() | {
-                "mode": options.mode, "instances": dict(options.instances)
+                "mode": options.mode, "instances": dict(options.instances),
+                "queue delay us": options.queue_delay_us,
             }  # fmt: skip
             check_mode(options.mode)
             results = load_results(path, deadline, host)

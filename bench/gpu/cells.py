@@ -120,9 +120,8 @@ def choose(cells: Sequence[Cell], patterns: Sequence[str] | None) -> list[Cell]:
     ]
 
 
-def all_cells(mode: str, instances: tuple[tuple[str, int], ...], *, fp16_only: bool) -> list[Cell]:
-    """Every cell of the bench but those of tuning."""
-    main = Setup(mode=mode, instances=instances)
+def all_cells(main: Setup, *, fp16_only: bool) -> list[Cell]:
+    """Every cell of the bench but those of tuning. main: the headline's server."""
     cells = [
         Cell("matrix rate, TFLOP/s", lambda bench: matrix_rate()),
         *(_engine(batch) for batch in BATCHES[:2]),

@@ -25,7 +25,7 @@ from bench.scenes import Scene
 from graphs.contract import OPTION_COUNT
 
 IN_FLIGHT: Final = 64
-"""Three instances work on batches of 16 while a fourth waits: they are always full."""
+"""A batch of 16 for each of four instances."""
 PROBE_REQUESTS: Final = 64
 SECONDS: Final = 6.0
 PROBE_LIMIT_S: Final = 45.0

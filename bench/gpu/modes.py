@@ -73,7 +73,7 @@ MODES: Final = {
         Mode("three processes, 2 instances", instances=2),
     )
 }
-DEFAULT_MODE: Final = "one process, 3 instances, MPS"
+DEFAULT_MODE: Final = "one process, 4 instances, MPS"
 
 
 @contextmanager

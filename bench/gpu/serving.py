@@ -30,8 +30,8 @@ class Setup:
     """What a server is started with.
 
     repository: which one, for the bench's `repositories`. mode: a name of `MODES`.
-    instances: (model, count) pairs beside the mode's. max_batch_size, delay_us: of every step,
-    where another than the configs' is wanted. frame_size: that memory is planned for.
+    instances: (model, count) pairs beside the mode's. max_batch_size: of every step, delay_us: of
+    the first, where another than the configs' is wanted. frame_size: that memory is planned for.
     """
 
     repository: str = "fp16"
@@ -69,41 +69,20 @@ def forget_regions(client: Any, *, patience_s: float = FORGET_S) -> None:
             return
 
 
-def write_tuned(
-    repository: Path,
-    target: Path,
-    *,
-    variant: str,
-    max_batch_size: int | None = None,
-    delay_us: int | None = None,
-) -> Path:
-    """A copy of the ensemble's configs with another batch size and queue delay.
+def write_tuned(repository: Path, target: Path, *, variant: str, max_batch_size: int) -> Path:
+    """A copy of the ensemble's configs with another batch size.
 
     Network files are links, as in `server.repository.write_overlay`.
     """
     overlay = write_overlay(read_repository(repository, variant, [ENSEMBLE]), target, {})
     for name, config in overlay.configs.items():
-        is_step = not config.ensemble_scheduling.step
-        if max_batch_size is not None:
-            rows = config.parameters.get("max_rows")
-            if rows is not None:
-                slots = int(rows.string_value) // config.max_batch_size
-                config.parameters["max_rows"].string_value = str(slots * max_batch_size)
-            config.max_batch_size = max_batch_size
-        if is_step and delay_us is not None:
-            config.dynamic_batching.max_queue_delay_microseconds = delay_us
+        rows = config.parameters.get("max_rows")
+        if rows is not None:
+            slots = int(rows.string_value) // config.max_batch_size
+            config.parameters["max_rows"].string_value = str(slots * max_batch_size)
+        config.max_batch_size = max_batch_size
         (target / name / "configs" / f"{variant}.pbtxt").write_text(config_text(config))
     return target
-
-
-def config_lines(*, counts: Mapping[str, int], max_batch_size: int, delay_us: int) -> list[str]:
-    """What a user writes into the configs to get a setup that was found to be best."""
-    return [
-        f"max_batch_size: {max_batch_size}    # every model and the ensemble",
-        f"dynamic_batching {{ max_queue_delay_microseconds: {delay_us} }}    # every model",
-        *(f"instance_group [ {{ count: {count} }} ]    # {model}"
-          for model, count in counts.items()),
-    ]  # fmt: skip
 
 
 class ServerKeeper:
@@ -154,6 +133,7 @@ class ServerKeeper:
                 variant=setup.variant,
                 models=[ENSEMBLE],
                 instance_counts={**mode.instance_counts(), **dict(setup.instances)},
+                queue_delay_us=setup.delay_us,
                 requests_in_flight=setup.in_flight,
                 frame_size=setup.frame_size,
                 start_timeout_s=START_S,
@@ -180,14 +160,13 @@ class ServerKeeper:
     def _folder(self, setup: Setup) -> Path:
         repository = self._repositories(setup.repository)
         self._starts += 1
-        if setup.max_batch_size is None and setup.delay_us is None:
+        if setup.max_batch_size is None:
             return repository
         target = self._work / "tuned"
         shutil.rmtree(target, ignore_errors=True)
         return write_tuned(
-            repository, target, variant=setup.variant,
-            max_batch_size=setup.max_batch_size, delay_us=setup.delay_us,
-        )  # fmt: skip
+            repository, target, variant=setup.variant, max_batch_size=setup.max_batch_size
+        )
 
     def clear_regions(self) -> None:
         """Make the server forget every shared memory region, by a fresh start if need be."""

@@ -8,6 +8,8 @@ handle badly. Orders of passes:
     CHANNELS_LAST_PASSES  swappers, for ONNX Runtime's CUDA provider with `prefer_nhwc` and
                           `fuse_conv_bias`: everything between the convolutions runs on [B, H, W, C]
     DETECTOR_PASSES       detectors, for any runtime: heads that read one map together
+    GPU_DETECTOR_PASSES   detectors, for ONNX Runtime's CUDA provider in float32, which runs biases
+                          and activations as kernels of their own
 
 Measured by `bench/network_passes.py` on an H100, inswapper_128's architecture in float16, faces a
 second at batch 1 / 8 / 16 with a captured CUDA graph: as exported 386 / 745 / 753; portable
@@ -31,10 +33,12 @@ from graphs.passes.cancel_transposes import cancel_transposes
 from graphs.passes.drop_cancelled_biases import drop_cancelled_biases
 from graphs.passes.fold_output_activation import fold_output_activation
 from graphs.passes.fuse_instance_normalization import fuse_instance_normalization
+from graphs.passes.join_separable_biases import join_separable_biases
 from graphs.passes.merge_sibling_convolutions import merge_sibling_convolutions
 from graphs.passes.merge_style_linears import merge_style_linears
 from graphs.passes.normalize_channels_last import normalize_channels_last
 from graphs.passes.pad_channels_last import pad_channels_last
+from graphs.passes.pool_before_relu import pool_before_relu
 from graphs.passes.rewriting import Pass, infer_shapes
 from graphs.passes.upsample_channels_last import upsample_channels_last
 from graphs.passes.widen_image_channels import widen_image_channels
@@ -53,6 +57,8 @@ PASSES: Final[Mapping[str, Pass]] = MappingProxyType(
             widen_image_channels,
             cancel_transposes,
             merge_sibling_convolutions,
+            join_separable_biases,
+            pool_before_relu,
         )
     }
 )
@@ -75,6 +81,7 @@ CHANNELS_LAST_PASSES: Final = (
     "cancel_transposes",
 )
 DETECTOR_PASSES: Final = ("merge_sibling_convolutions",)
+GPU_DETECTOR_PASSES: Final = (*DETECTOR_PASSES, "join_separable_biases", "pool_before_relu")
 
 
 def apply_passes(

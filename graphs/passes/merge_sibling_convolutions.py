@@ -7,7 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from graphs.passes.rewriting import Array, NodeInserter, constant_array, only_user, replace
+from graphs.passes.rewriting import (
+    NodeInserter,
+    attribute_values,
+    constant_array,
+    convolution_bias,
+    convolution_weight,
+    only_user,
+    replace,
+)
 
 
 def merge_sibling_convolutions(model: ir.Model) -> int:
@@ -59,18 +67,7 @@ def _kind(node: ir.Node) -> object:
         # the weight's own shape says what `kernel_shape` may say too
         if name not in ("group", "kernel_shape")
     }
-    return tuple(sorted(attributes.items())), _weight(node).shape[1:]
-
-
-def _weight(node: ir.Node) -> Array:
-    weight = constant_array(node.inputs[1])
-    assert weight is not None
-    return weight
-
-
-def _bias(node: ir.Node) -> Array:
-    bias = constant_array(node.inputs[2]) if len(node.inputs) > 2 else None
-    return np.zeros(len(_weight(node)), _weight(node).dtype) if bias is None else bias
+    return tuple(sorted(attributes.items())), convolution_weight(node).shape[1:]
 
 
 def _depthwise_behind(siblings: Sequence[ir.Node]) -> list[ir.Node]:
@@ -81,7 +78,8 @@ def _depthwise_behind(siblings: Sequence[ir.Node]) -> list[ir.Node]:
         for node, user in zip(siblings, behind, strict=True)
         if user is not None
         and _is_constant(user, node.outputs[0])
-        and user.attributes.get_int("group", 1) == len(_weight(node)) == len(_weight(user))
+        and user.attributes.get_int("group", 1) == len(convolution_weight(node))
+        and len(convolution_weight(user)) == len(convolution_weight(node))
     ]
     alike = len({_kind(node) for node in found}) == 1
     return found if alike and len(found) == len(siblings) else []
@@ -94,7 +92,7 @@ def _merge(value: ir.Value, siblings: list[ir.Node]) -> int:
         siblings = behind
         joined = _join(inserter, joined, siblings, depthwise=True)
         merged += len(siblings)
-    sizes = np.array([len(_weight(node)) for node in siblings], np.int64)
+    sizes = np.array([len(convolution_weight(node)) for node in siblings], np.int64)
     parts = inserter.nodes(
         "Split", [joined, inserter.constant(sizes, "channels")], len(siblings), axis=1
     )
@@ -106,9 +104,9 @@ def _merge(value: ir.Value, siblings: list[ir.Node]) -> int:
 def _join(
     inserter: NodeInserter, value: ir.Value, siblings: Sequence[ir.Node], *, depthwise: bool
 ) -> ir.Value:
-    weight = np.concatenate([_weight(node) for node in siblings])
-    bias = np.concatenate([_bias(node) for node in siblings])
-    attributes = {name: attribute.value for name, attribute in siblings[0].attributes.items()}
+    weight = np.concatenate([convolution_weight(node) for node in siblings])
+    bias = np.concatenate([convolution_bias(node) for node in siblings])
+    attributes = attribute_values(siblings[0])
     attributes["group"] = len(weight) if depthwise else 1
     operands = [inserter.constant(weight, "weight"), inserter.constant(bias, "bias")]
     return inserter.node("Conv", [value, *operands], **attributes)

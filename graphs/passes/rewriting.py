@@ -110,6 +110,25 @@ def constant_array(value: ir.Value | None) -> Array | None:
     return value.const_value.numpy()
 
 
+def attribute_values(node: ir.Node) -> dict[str, Any]:
+    """A node's attributes as `NodeInserter.node` takes them."""
+    return {name: attribute.value for name, attribute in node.attributes.items()}
+
+
+def convolution_weight(node: ir.Node) -> Array:
+    """Of a convolution whose weight is constant."""
+    weight = constant_array(node.inputs[1])
+    assert weight is not None
+    return weight
+
+
+def convolution_bias(node: ir.Node) -> Array:
+    """[O], zeros where there is none; of a convolution whose weight and bias are constant."""
+    bias = constant_array(node.inputs[2]) if len(node.inputs) > 2 else None
+    weight = convolution_weight(node)
+    return np.zeros(len(weight), weight.dtype) if bias is None else bias
+
+
 def scalar(value: ir.Value | None) -> float | None:
     """The number of a constant of one element; None for anything else."""
     array = constant_array(value)

@@ -1,14 +1,12 @@
-"""The forms that the GPU's bench times are the served detector still."""
+"""The form that the GPU's bench times is the served detector still."""
 
 from __future__ import annotations
-
-from collections import Counter
 
 import numpy as np
 import onnx
 import pytest
 
-from bench.detector_forms import in_half_until, with_fused_relus
+from bench.detector_forms import in_half_until
 from bench.gpu_models import detector_feeds
 from graphs import face_detector, weights
 from graphs.contract import LANDMARK_COLUMN, SCORE_COLUMN
@@ -23,7 +21,7 @@ def served() -> onnx.ModelProto:
     weights.fetch(detector.weight)
     return face_detector.build(
         "i420", detector, weights.load_network(detector.weight),
-        swapper=SWAPPERS["inswapper_128"], runtime="onnxruntime",
+        swapper=SWAPPERS["inswapper_128"], runtime="onnxruntime_gpu",
     )  # fmt: skip
 
 
@@ -31,15 +29,6 @@ def faces(model: onnx.ModelProto) -> np.ndarray:
     (found,) = open_session(model).run(["faces"], detector_feeds(1))
     assert (found[0, :, SCORE_COLUMN] > 0).sum() == 1
     return np.asarray(found[0, 0])
-
-
-def test_fused_relus_are_the_same_network(served: onnx.ModelProto) -> None:
-    fused = with_fused_relus(served)
-    before, after = (Counter(n.op_type for n in m.graph.node) for m in (served, fused))
-    relus = sum(n.op_type == "Relu" and n.name.startswith("network/") for n in served.graph.node)
-    assert after["FusedConv"] == before["Relu"] - after["Relu"] == relus == 15
-    # Float32 sums of order one hundred in another order.
-    np.testing.assert_allclose(faces(fused), faces(served), rtol=0, atol=2e-3)
 
 
 @pytest.mark.parametrize("pooling", [1, 2, 3])

@@ -26,7 +26,7 @@ from graphs import weights
 from tests.networks import swapper_network
 
 HOST = {"GPU": "H100", "driver": "580", "mode": "three processes", "instances": {}}
-PLANNED = [cell.name for cell in all_cells("three processes", (), fp16_only=False)]
+PLANNED = [cell.name for cell in all_cells(Setup(), fp16_only=False)]
 
 
 @pytest.fixture(scope="module")
@@ -195,9 +195,9 @@ def test_cells_are_named_once_and_the_promises_come_first() -> None:
     assert len(set(PLANNED)) == len(PLANNED)
     assert PLANNED.index(sweep_name(32)) < PLANNED.index("peers' way, 8 threads")
     assert PLANNED.index("GPU against CPU") < PLANNED.index(sweep_name(1))
-    fp16 = [cell.name for cell in all_cells("three processes", (), fp16_only=True)]
+    fp16 = [cell.name for cell in all_cells(Setup(), fp16_only=True)]
     assert not [name for name in fp16 if "fp32" in name or "float32" in name or "CPU," in name]
-    cells = all_cells("one process", (), fp16_only=False)
+    cells = all_cells(Setup(mode="one process"), fp16_only=False)
     assert [cell.name for cell in choose(cells, ["peers", "copy*"])] == [
         "peers' way, 8 threads", "peers' way, 4 threads", "peers' way, 16 threads",
         "peers' way, 1 threads", "copy rate, GB/s",
@@ -207,25 +207,29 @@ def test_cells_are_named_once_and_the_promises_come_first() -> None:
 
 def test_tuning_starts_from_what_is_deployed_and_names_the_best(results: Results) -> None:
     every = choices()
-    assert len(set(every)) == 3 * 2 * 3
-    assert every[0].name == "tune: 3 instances, batch 16, delay 0 us"
+    assert len(set(every)) == 4 * 2 * 3
+    assert every[0].name == "tune: 4 instances, batch 16, delay 0 us"
     assert [cell.name for cell in tune_cells("three processes")] == [each.name for each in every]
     setups = [cell.setup for cell in tune_cells("one process, 2 instances")]
     assert {setup.mode for setup in setups if setup} == {"one process"}
     assert {setup.instances for setup in setups if setup} == {
-        (), (("swap_faces_i420", 2),), (("swap_faces_i420", 3),),
+        (), (("swap_faces_i420", 2),), (("swap_faces_i420", 3),), (("swap_faces_i420", 4),),
     }  # fmt: skip
+    assert {setup.max_batch_size for setup in setups if setup} == {None, 8}
     assert tuning_report(results) == []
     for choice, rate, p99 in ((every[0], 500.0, 9.0), (every[1], 700.0, 12.0)):
         results.cells[choice.name] = {
-            "value": {"per second": rate, "p99 ms": 70.0, "few: per second": 300.0,
-                      "few: p50 ms": 5.0, "few: p99 ms": p99}
+            "value": {"per second": rate, "p99 ms": 70.0, "at a rate: per second": 390.0,
+                      "at a rate: p50 ms": 5.0, "at a rate: p99 ms": p99, "alone: p50 ms": 3.0}
         }  # fmt: skip
     assert best_choices(results) == {"throughput": every[1], "latency": every[0]}
     text = "\n".join(tuning_report(results))
-    assert f"max_batch_size: {every[1].batch} " in text
-    assert f"max_queue_delay_microseconds: {every[1].delay_us} " in text
-    assert "| 3 instances, batch 16, delay 2000 us | not run |" in text
+    best = every[1]
+    assert (
+        f"frameswap serve --variant cuda --one-process --mps --instances swap_faces_i420="
+        f"{best.instances} --queue-delay-us {best.delay_us} --requests-in-flight 96"
+    ) in text
+    assert "| 3 instances, batch 16, delay 4000 us | not run |" in text
 
 
 def test_every_plot_is_drawn_from_a_results_file(results: Results, tmp_path: Path) -> None:
@@ -270,7 +274,7 @@ def test_cells_are_listed_without_a_gpu(tmp_path: Path, capsys: pytest.CaptureFi
         "not run   64 streams, 4 client processes", "not run   64 streams, 1 client processes",
     ]  # fmt: skip
     assert command.main(["--output", str(tmp_path), "--list", "--tune"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 18
+    assert len(capsys.readouterr().out.splitlines()) == 24
 
 
 def test_without_a_gpu_nothing_is_measured(
@@ -288,7 +292,7 @@ def test_a_headline_that_needs_mps_is_refused_where_there_is_none(
     monkeypatch.setattr(command, "find_control", lambda: None)
     assert command.main(["--output", str(tmp_path)]) == 1
     assert capsys.readouterr().err == (
-        "bench: mode 'one process, 3 instances, MPS' needs nvidia-cuda-mps-control, which is not "
+        "bench: mode 'one process, 4 instances, MPS' needs nvidia-cuda-mps-control, which is not "
         "on this machine: give --mode 'one process'\n"
     )
     assert not list(tmp_path.iterdir())

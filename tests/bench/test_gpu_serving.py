@@ -217,17 +217,15 @@ def test_a_server_that_does_not_start_is_not_waited_for_twice(
     assert len(starts) == 1
 
 
-def test_a_tuned_copy_changes_batches_and_delays_of_the_steps(tmp_path: Path) -> None:
+def test_a_tuned_copy_changes_batches_of_all(tmp_path: Path) -> None:
     write_copy_repository(tmp_path / "models", COMMITTED)
     (tmp_path / "tuned").mkdir()
     tuned = serving.write_tuned(
-        tmp_path / "models", tmp_path / "tuned", variant="cpu", max_batch_size=4, delay_us=500
+        tmp_path / "models", tmp_path / "tuned", variant="cpu", max_batch_size=4
     )
     for name in ("face_detector_i420", "face_swapper", "face_blender_i420", "swap_faces_i420"):
         config = read_config(tuned / name / "configs" / "cpu.pbtxt")
         assert config.max_batch_size == 4
-        wanted = 0 if name == "swap_faces_i420" else 500
-        assert config.dynamic_batching.max_queue_delay_microseconds == wanted
     rows = read_config(tuned / "face_swapper" / "configs" / "cpu.pbtxt").parameters["max_rows"]
     # 16 slots of each of 4 requests
     assert rows.string_value == "64"

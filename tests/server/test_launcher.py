@@ -177,6 +177,38 @@ def test_instance_counts_of_unknown_models_are_refused(tiny_repository: Path) ->
         EmbeddedServer(tiny_repository, instance_counts={"tint_faces": 0}).start()
 
 
+@pytest.mark.parametrize("one_process", [False, True])
+def test_a_request_that_is_alone_waits_for_the_queue_delay(
+    tiny_repository: Path, one_process: bool
+) -> None:
+    delay_us = 250_000
+    with EmbeddedServer(
+        tiny_repository,
+        models=["invert_twice"],
+        queue_delay_us=delay_us,
+        one_process=one_process,
+    ) as server:
+        met = "invert_twice" if one_process else "invert_frame"
+        asker = Asker(server.grpc_url)
+        loaded = asker.client.get_model_config(met).config
+        assert loaded.dynamic_batching.max_queue_delay_microseconds == delay_us
+        start = time.perf_counter()
+        answer = asker.ask("invert_twice", frame=FRAME, options=NO_OPTIONS)
+        assert time.perf_counter() - start >= delay_us / 1e6
+        np.testing.assert_array_equal(answer["twice"], FRAME)
+        asker.client.close()
+
+
+def test_a_queue_delay_that_cannot_be_is_refused(tiny_repository: Path, tmp_path: Path) -> None:
+    with pytest.raises(RepositoryError, match="0 or more microseconds, and -1 was given"):
+        EmbeddedServer(tiny_repository, queue_delay_us=-1).start()
+    write_model(tmp_path, "alone", 'backend: "onnxruntime"\n', None)
+    (tmp_path / "alone" / "1").mkdir(exist_ok=True)
+    (tmp_path / "alone" / "1" / "model.onnx").touch()
+    with pytest.raises(RepositoryError, match=r"no model that .* serves joins requests"):
+        EmbeddedServer(tmp_path, queue_delay_us=1000).start()
+
+
 DAMAGES = [
     ("KIND_CPU", "KIND_GPU", r"invert_frame.*KIND_GPU but no GPUs are available"),
     (

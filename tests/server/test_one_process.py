@@ -11,7 +11,7 @@ from server.backends.pipelines import read_steps
 from server.errors import RepositoryError, StartError
 from server.launcher import EmbeddedServer
 from server.one_process import write_pipelines
-from server.repository import read_repository
+from server.repository import read_repository, with_queue_delay
 from tests.server.asking import Asker
 from tests.server.test_ensembles import (  # noqa: F401
     sources,
@@ -107,3 +107,13 @@ def test_a_step_whose_network_is_broken_fails_the_load_with_its_name(
     server = EmbeddedServer(broken, models=["swap_faces_i420"], one_process=True)
     with pytest.raises(StartError, match=r"swap_faces_i420.*model\.onnx"):
         server.start()
+
+
+def test_a_queue_delay_is_that_of_an_ensembles_first_step_alone(real_repository: Path) -> None:
+    delayed = with_queue_delay(read_repository(real_repository, "cpu", ["swap_faces_i420"]), 4000)
+    delays = {
+        name: config.dynamic_batching.max_queue_delay_microseconds
+        for name, config in delayed.configs.items()
+        if config.HasField("dynamic_batching")
+    }
+    assert delays == {"face_detector_i420": 4000, "face_swapper": 0, "face_blender_i420": 0}

@@ -11,7 +11,7 @@ from engines.profiles import AxisRange, ProfileLimits, make_profile
 from graphs import face_swapper
 from graphs.passes import (
     CHANNELS_LAST_PASSES,
-    DETECTOR_PASSES,
+    GPU_DETECTOR_PASSES,
     PASSES,
     PORTABLE_PASSES,
     apply_passes,
@@ -84,4 +84,4 @@ def test_a_name_that_is_no_pass_is_refused() -> None:
 
 
 def test_the_orders_are_made_of_passes_and_use_them_all() -> None:
-    assert {*PORTABLE_PASSES, *CHANNELS_LAST_PASSES, *DETECTOR_PASSES} == set(PASSES)
+    assert {*PORTABLE_PASSES, *CHANNELS_LAST_PASSES, *GPU_DETECTOR_PASSES} == set(PASSES)
