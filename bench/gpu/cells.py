@@ -41,7 +41,12 @@ BYTES_IN_FLIGHT: Final = 16
 BATCHES: Final = (8, 16, 1, 2, 4)
 THREADS: Final = (8, 4, 16, 1)
 TABLE_BATCHES: Final = (8, 1, 2, 4)
-PRICES: Final = ("256 pixels", "pixel boost 2", "pixel boost 4")
+PRICES: Final = {"128 pixels": "fp16"} | {
+    form: form for form in ("256 pixels", "pixel boost 2", "pixel boost 4")
+}
+"""What more pixels cost, each with its repository."""
+PRICE_MODE: Final = "one process, 2 instances, MPS"
+"""All of them alike: four instances of the largest would not fit."""
 STREAMS: Final = ((4, 16), (1, 64))
 """Client processes, and requests in flight of each: once as one stream, once as a stream each."""
 
@@ -132,7 +137,7 @@ def all_cells(main: Setup, *, fp16_only: bool) -> list[Cell]:
         Cell("copy rate, GB/s", lambda bench: copy_rate()),
         Cell("bytes a face", lambda bench: bytes_a_face(random_inswapper.build())),
         *(_engine(batch) for batch in BATCHES[2:]),
-        *(cell for name in PRICES for cell in _price(name, main)),
+        *(cell for name in PRICES for cell in _price(name)),
     ]
     if not fp16_only:
         cells += [
@@ -253,7 +258,9 @@ def model_request(model: str) -> Request:
 
 
 def _alone(model: str, setup: Setup) -> Cell:
-    return Cell(f"{model} alone", lambda bench: bench.load.run(model_request(model)), setup)
+    """Of a server of Triton's own ensemble, whatever the headline's: its steps are models."""
+    plain = replace(setup, mode="three processes", instances=())
+    return Cell(f"{model} alone", lambda bench: bench.load.run(model_request(model)), plain)
 
 
 def mode_name(mode: str) -> str:
@@ -267,11 +274,14 @@ def _modes(main: Setup) -> list[Cell]:
     ]
 
 
-def _price(form: str, main: Setup) -> list[Cell]:
-    return [
-        _engine(8, form, f", {form}"),
-        _scene("one face", replace(main, repository=form), f"one face, {form}, {CUDA}"),
-    ]
+def price_name(name: str) -> str:
+    return f"one face, {name}, {CUDA}"
+
+
+def _price(name: str) -> list[Cell]:
+    form = PRICES[name]
+    engine = [] if form == "fp16" else [_engine(8, form, f", {name}")]
+    return [*engine, _scene("one face", Setup(form, PRICE_MODE), price_name(name))]
 
 
 def _table_rows(main: Setup) -> list[Cell]:

@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from bench.gpu.cells import (
-    CUDA,
     GFLOP_A_FACE,
+    PRICE_MODE,
     PRICES,
     SHARES,
     TABLE_BATCHES,
     mode_name,
+    price_name,
     rate_name,
     sweep_name,
     table_name,
@@ -162,10 +163,10 @@ def _modes(results: Results) -> list[str]:
 
 def _prices(results: Results) -> list[str]:
     rows = []
-    engine, served = results.rate("engine alone, batch 8"), results.rate(sweep_name(IN_FLIGHT))
+    engine, served = results.rate("engine alone, batch 8"), results.rate(price_name("128 pixels"))
     for name in PRICES:
-        alone = results.rate(f"engine alone, {name}, batch 8")
-        whole = results.rate(f"one face, {name}, {CUDA}")
+        alone = engine if name == "128 pixels" else results.rate(f"engine alone, {name}, batch 8")
+        whole = results.rate(price_name(name))
         if alone is None and whole is None:
             continue
         shares = (share(alone, engine), share(whole, served))
@@ -175,7 +176,8 @@ def _prices(results: Results) -> list[str]:
         return []
     head = ("", "engine, faces/s at batch 8", "ensemble, faces/s", "engine, % of 128",
             "ensemble, % of 128")  # fmt: skip
-    return table(head, [("128", engine, served, 100, 100), *rows])
+    note = f"Served as {PRICE_MODE}, {IN_FLIGHT} requests in flight."
+    return [*table(head, rows), "", note]
 
 
 def _models(models: Mapping[str, Any] | None) -> list[str]:
