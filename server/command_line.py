@@ -20,6 +20,11 @@ GRPC_RESTRICTED: Final = "model-repository,trace,logging"
 
 EXIT_TIMEOUT_S: Final = 5
 
+METRICS_INTERVAL_MS: Final = 10_000
+"""How often Triton asks the driver for the GPU's use. Requests under way wait meanwhile: sent one
+by one to an H100, p99 was 40 ms at Triton's default of two seconds, and 24 ms without GPU metrics.
+Counters of requests are always up to date."""
+
 MALLOC: Final[Mapping[str, str]] = {
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 31),
@@ -74,6 +79,7 @@ def server_command(
         f"--pinned-memory-pool-byte-size={plan.pinned_pool}",
         *([f"--cuda-memory-pool-byte-size=0:{plan.cuda_pool}"] if plan.cuda_pool else []),
         f"--allow-gpu-metrics={str(bool(plan.cuda_pool)).lower()}",
+        f"--metrics-interval-ms={METRICS_INTERVAL_MS}",
         "--allow-sagemaker=false", "--allow-vertex-ai=false",
         f"--log-info={str(verbose).lower()}", f"--log-verbose={int(verbose)}",
     ]  # fmt: skip

@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from google.protobuf import text_format
+from google.protobuf import json_format, text_format
 from google.protobuf.message import Message
 from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig, ModelInstanceGroup
 
 from engines import deployment, variants
 from graphs.contract import CONTRACT_VERSION, ENSEMBLE_SPECS, MODEL_SPECS, ModelSpec, TensorSpec
 from graphs.swappers import SWAPPERS
+from server.backends.common import ModelSettings
+from server.backends.device import padded_sizes
 
 REPOSITORY = Path(__file__).parent.parent / "model_repository"
 SPECS = {**MODEL_SPECS, **ENSEMBLE_SPECS}
@@ -241,6 +243,24 @@ def test_only_a_cpu_runs_frames_one_by_one_and_keeps_its_queue(variant: variants
         name for name, spec in MODEL_SPECS.items() if "frame" in {t.name for t in spec.inputs}
     }
     assert alone == (frames if variant == "cpu" else set())
+
+
+@pytest.mark.parametrize(("largest", "sizes"), [(16, [4, 8, 16]), (12, [4, 8, 12]), (4, [4]),
+                                               (3, []), (1, [])])  # fmt: skip
+def test_a_gpu_takes_batches_at_the_sizes_that_rows_are_padded_to(
+    largest: int, sizes: list[int]
+) -> None:
+    for model in MODEL_SPECS:
+        config = variants.make_variant(
+            BASES[model], "cuda", deployed("inswapper_128"),
+            limits=variants.Limits(max_batch_size=largest),
+        )  # fmt: skip
+        preferred = list(config.dynamic_batching.preferred_batch_size)
+        assert preferred == sizes
+        told = json_format.MessageToDict(config, preserving_proto_field_name=True)
+        settings = ModelSettings.from_config(told, default_filename="model.onnx")
+        if settings.rows is None:
+            assert set(preferred) <= set(padded_sizes(settings))
 
 
 def test_a_variant_fixes_the_sizes_that_the_swapper_decides() -> None:

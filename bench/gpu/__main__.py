@@ -14,7 +14,7 @@ import bench.gpu
 from bench.gpu.cells import Bench, Cell, all_cells, choose, run_cells
 from bench.gpu.host import describe_host
 from bench.gpu.load import SECONDS, LoadTest
-from bench.gpu.modes import DEFAULT_MODE, MODES
+from bench.gpu.modes import DEFAULT_DELAY_US, DEFAULT_MODE, MODES
 from bench.gpu.plots import draw_plots
 from bench.gpu.report import make_report
 from bench.gpu.repositories import Repositories
@@ -41,7 +41,8 @@ def _parser() -> argparse.ArgumentParser:
         "--instances", nargs="*", default=[], metavar="MODEL=N", type=_instances,
         help="of the headline's server",
     )  # fmt: skip
-    parser.add_argument("--queue-delay-us", type=int, default=0, help="of the headline's server")
+    parser.add_argument("--queue-delay-us", type=int, default=DEFAULT_DELAY_US, metavar="N",
+                        help="of the headline's server")  # fmt: skip
     parser.add_argument("--mode", choices=list(MODES), default=DEFAULT_MODE,
                         help="of the headline's server")  # fmt: skip
     parser.add_argument("--only", nargs="+", metavar="PATTERN", help="cells whose name has it")

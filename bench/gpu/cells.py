@@ -32,7 +32,7 @@ SCENES: Final = {
     )
 }
 CUDA: Final = "CUDA shared memory"
-SWEEP: Final = (64, 96, 32, 16, 8, 4, 2, 1)
+SWEEP: Final = (96, 64, 128, 32, 16, 8, 4, 2, 1)
 """Requests in flight, the most telling first."""
 SHARES: Final = (50, 75, 90, 25)
 """Of the best rate, percent."""
@@ -47,6 +47,9 @@ PRICES: Final = {"128 pixels": "fp16"} | {
 """What more pixels cost, each with its repository."""
 PRICE_MODE: Final = "one process, 2 instances, MPS"
 """All of them alike: four instances of the largest would not fit."""
+ENDPOINT: Final = "one face, GPU use by the server's metrics"
+ENDPOINT_SECONDS: Final = 24.0
+"""The server renews what it says of the GPU every ten."""
 STREAMS: Final = ((4, 16), (1, 64))
 """Client processes, and requests in flight of each: once as one stream, once as a stream each."""
 
@@ -241,6 +244,7 @@ def _details(main: Setup) -> list[Cell]:
     return [
         *(_scene("one face", main, sweep_name(n), concurrency=n) for n in SWEEP[4:]),
         *(_rate(share, main) for share in SHARES[1:]),
+        _scene("one face", main, ENDPOINT, seconds=ENDPOINT_SECONDS, endpoint=True),
         *(_alone(model, main) for model in
           ("face_detector_i420", "face_swapper", "face_blender_i420")),
         *(_own(transport, 1, main) for transport in ("system", "cuda")),

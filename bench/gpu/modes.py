@@ -70,10 +70,12 @@ MODES: Final = {
         Mode("one process, 2 instances, MPS", _ONE | _MPS, instances=2),
         Mode("one process, 3 instances, MPS", _ONE | _MPS, instances=3),
         Mode("one process, 4 instances, MPS", _ONE | _MPS, instances=4),
+        Mode("one process, 5 instances, MPS", _ONE | _MPS, instances=5),
         Mode("three processes, 2 instances", instances=2),
     )
 }
-DEFAULT_MODE: Final = "one process, 4 instances, MPS"
+DEFAULT_MODE: Final = "one process, 5 instances, MPS"
+DEFAULT_DELAY_US: Final = 8000
 
 
 @contextmanager

@@ -20,7 +20,6 @@ from typing import Any, Final
 
 PERIOD_S: Final = 0.1
 METRICS_PERIOD_S: Final = 1.0
-"""Triton itself asks the GPU every two seconds."""
 IDLE_BELOW: Final = 50.0
 NO_SAMPLER: Final = (
     "GPU use is not sampled: neither pynvml (nvidia-ml-py) nor nvidia-smi is on this machine"

@@ -22,7 +22,7 @@ from server.repository import read_repository, write_overlay
 
 FORGET_S: Final = 10.0
 START_S: Final = 240.0
-REQUESTS_IN_FLIGHT: Final = 96
+REQUESTS_IN_FLIGHT: Final = 128
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,9 @@ def write_tuned(repository: Path, target: Path, *, variant: str, max_batch_size:
             slots = int(rows.string_value) // config.max_batch_size
             config.parameters["max_rows"].string_value = str(slots * max_batch_size)
         config.max_batch_size = max_batch_size
+        sizes = config.dynamic_batching.preferred_batch_size
+        if len(sizes):
+            sizes[:] = [size for size in sizes if size <= max_batch_size]
         (target / name / "configs" / f"{variant}.pbtxt").write_text(config_text(config))
     return target
 

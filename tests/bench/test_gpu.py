@@ -99,7 +99,7 @@ def test_figures_of_another_machine_or_mode_are_put_aside(
 
 def test_the_report_relates_cells_of_one_run(results: Results) -> None:
     values: dict[str, Any] = {
-        sweep_name(64): load_value(800.0),
+        sweep_name(96): load_value(800.0),
         sweep_name(32): load_value(790.0, **{"gpu busy %": 99.0}),
         "engine alone, batch 16": 1000.0,
         "peers' way, 8 threads": 100.0,
@@ -207,14 +207,15 @@ def test_cells_are_named_once_and_the_promises_come_first() -> None:
 
 def test_tuning_starts_from_what_is_deployed_and_names_the_best(results: Results) -> None:
     every = choices()
-    assert len(set(every)) == 4 * 2 * 3
-    assert every[0].name == "tune: 4 instances, batch 16, delay 0 us"
+    assert len(set(every)) == 5 * 2 * 3
+    assert every[0].name == "tune: 5 instances, batch 16, delay 8000 us"
     assert [cell.name for cell in tune_cells("three processes")] == [each.name for each in every]
     setups = [cell.setup for cell in tune_cells("one process, 2 instances")]
     assert {setup.mode for setup in setups if setup} == {"one process"}
     assert {setup.instances for setup in setups if setup} == {
-        (), (("swap_faces_i420", 2),), (("swap_faces_i420", 3),), (("swap_faces_i420", 4),),
-    }  # fmt: skip
+        (),
+        *((("swap_faces_i420", count),) for count in (2, 3, 4, 5)),
+    }
     assert {setup.max_batch_size for setup in setups if setup} == {None, 8}
     assert tuning_report(results) == []
     for choice, rate, p99 in ((every[0], 500.0, 9.0), (every[1], 700.0, 12.0)):
@@ -227,7 +228,7 @@ def test_tuning_starts_from_what_is_deployed_and_names_the_best(results: Results
     best = every[1]
     assert (
         f"frameswap serve --variant cuda --one-process --mps --instances swap_faces_i420="
-        f"{best.instances} --queue-delay-us {best.delay_us} --requests-in-flight 96"
+        f"{best.instances} --queue-delay-us {best.delay_us} --requests-in-flight 128"
     ) in text
     assert "| 3 instances, batch 16, delay 4000 us | not run |" in text
 
@@ -274,7 +275,7 @@ def test_cells_are_listed_without_a_gpu(tmp_path: Path, capsys: pytest.CaptureFi
         "not run   64 streams, 4 client processes", "not run   64 streams, 1 client processes",
     ]  # fmt: skip
     assert command.main(["--output", str(tmp_path), "--list", "--tune"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 24
+    assert len(capsys.readouterr().out.splitlines()) == 30
 
 
 def test_without_a_gpu_nothing_is_measured(
@@ -292,7 +293,7 @@ def test_a_headline_that_needs_mps_is_refused_where_there_is_none(
     monkeypatch.setattr(command, "find_control", lambda: None)
     assert command.main(["--output", str(tmp_path)]) == 1
     assert capsys.readouterr().err == (
-        "bench: mode 'one process, 4 instances, MPS' needs nvidia-cuda-mps-control, which is not "
+        "bench: mode 'one process, 5 instances, MPS' needs nvidia-cuda-mps-control, which is not "
         "on this machine: give --mode 'one process'\n"
     )
     assert not list(tmp_path.iterdir())
