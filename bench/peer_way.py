@@ -1,16 +1,23 @@
 """The peers' way on a GPU: a thread a frame, every network at batch 1, OpenCV between the calls.
 
-Written from FaceFusion's loop (facefusion@33cc6b40: face_detector.py, face_helper.py,
-face_swapper/core.py, core.py's thread pool) with what costs it nothing done well: the mask is made
-once, only the region of a face is pasted, nothing is hashed, no network runs that a swap does not
-need. ONNX Runtime with NumPy arrays in and out, one session for all threads.
+Written from FaceFusion's loop (facefusion@33cc6b40: face_detector.py, face_store.py,
+face_helper.py, face_masker.py, face_swapper/core.py, core.py's thread pool): ONNX Runtime with
+NumPy arrays in and out, one session for all threads. Left out are the four networks that it runs
+for every face beside detector and swapper, decoding and encoding. Two forms:
+
+    as published    a semaphore lets one thread detect at a time, a frame with a face is hashed four
+                    times, the mask is made for each face, pixels are divided in float64
+    spared          the same pictures without any of that: what a careful author could have written
 """
 
 from __future__ import annotations
 
+import threading
 import time
+import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any, Final
 
 import cv2
@@ -21,12 +28,14 @@ import onnxruntime
 
 from graphs.contract import DETECTOR_SIZE
 from graphs.detectors import DETECTORS
-from graphs.face_blender import box_mask_profile
+from graphs.face_blender import MASK_BLUR
 from graphs.geometry import TEMPLATES
 
 Image = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
 SIZE: Final = 128
+FRAME_HASHES: Final = 4
+"""Of a frame with a face: its faces are kept by its content's hash, and looked up that often."""
 
 
 class PeerPipeline:
@@ -35,10 +44,16 @@ class PeerPipeline:
     Args:
         detector, swapper: the networks, batch 1 as published.
         providers: ONNX Runtime's, as `InferenceSession` takes them.
+        spared: without the work that the pictures do not need.
     """
 
     def __init__(
-        self, detector: onnx.ModelProto, swapper: onnx.ModelProto, providers: Sequence[Any]
+        self,
+        detector: onnx.ModelProto,
+        swapper: onnx.ModelProto,
+        providers: Sequence[Any],
+        *,
+        spared: bool = False,
     ) -> None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
@@ -52,8 +67,9 @@ class PeerPipeline:
         row = DETECTORS["yunet"]
         self._points, self._strides = row.anchor_points(), row.anchor_strides()
         self._template = (TEMPLATES["arcface_128"] * SIZE).astype(np.float32)
-        profile = box_mask_profile(SIZE)
-        self._mask = np.outer(profile, profile).astype(np.float32)
+        self._mask = box_mask() if spared else None
+        self._one_at_a_time: Any = nullcontext() if spared else threading.Semaphore(1)
+        self._spared = spared
 
     @property
     def providers(self) -> list[str]:
@@ -62,6 +78,8 @@ class PeerPipeline:
 
     def swap(self, frame: Image, latent: FloatArray) -> tuple[Image, bool]:
         """One frame (H, W, 3), and whether it had a face. latent: [1, 512], projected."""
+        for _ in range(0 if self._spared else FRAME_HASHES):
+            zlib.crc32(frame.tobytes())
         landmarks = self.detect(frame)
         if landmarks is None:
             return frame, False
@@ -71,7 +89,8 @@ class PeerPipeline:
         crop = cv2.warpAffine(
             frame, warp, (SIZE, SIZE), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
         )
-        target = crop[None, :, :, ::-1].transpose(0, 3, 1, 2).astype(np.float32) / 255.0
+        white = np.float32(255.0) if self._spared else np.float64(255.0)
+        target = (crop[None, :, :, ::-1].transpose(0, 3, 1, 2) / white).astype(np.float32)
         output = self._swapper.run(None, {"target": target, "source": latent})[0][0]
         swapped = np.clip(output, 0.0, 1.0).transpose(1, 2, 0)[:, :, ::-1].astype(np.float32)
         return self._paste(frame, np.ascontiguousarray(swapped * 255.0), warp), True
@@ -84,7 +103,8 @@ class PeerPipeline:
         canvas = np.zeros((DETECTOR_SIZE, DETECTOR_SIZE, 3), np.uint8)
         canvas[:new_height, :new_width] = cv2.resize(frame, (new_width, new_height))
         blob = canvas.transpose(2, 0, 1)[None].astype(np.float32)
-        outputs = self._detector.run(None, {self._input: blob})
+        with self._one_at_a_time:
+            outputs = self._detector.run(None, {self._input: blob})
         classes, objects, boxes, points = (
             np.concatenate([output[0] for output in outputs[start : start + 3]])
             for start in (0, 3, 6, 9)
@@ -110,12 +130,23 @@ class PeerPipeline:
         right, bottom = np.minimum(np.ceil(corners.max(axis=0)).astype(int), (width, height))
         inverse[:, 2] -= (left, top)
         area = (int(right - left), int(bottom - top))
-        mask = cv2.warpAffine(self._mask, inverse, area).clip(0, 1)[..., None]
+        made = box_mask() if self._mask is None else self._mask
+        mask = cv2.warpAffine(made, inverse, area).clip(0, 1)[..., None]
         face = cv2.warpAffine(swapped, inverse, area, borderMode=cv2.BORDER_REPLICATE)
         result = frame.copy()
         region = result[top:bottom, left:right]
         region[:] = region * (1 - mask) + face * mask
         return result
+
+
+def box_mask() -> FloatArray:
+    """(S, S) float32 in [0, 1]: ones within a zero border, blurred."""
+    amount = int(SIZE * 0.5 * MASK_BLUR)
+    border = max(amount // 2, 1)
+    mask = np.ones((SIZE, SIZE), np.float32)
+    mask[:border] = mask[-border:] = 0.0
+    mask[:, :border] = mask[:, -border:] = 0.0
+    return np.asarray(cv2.GaussianBlur(mask, (0, 0), amount * 0.25), np.float32)
 
 
 def frames_per_second(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -32,14 +31,14 @@ SCENES: Final = {
     )
 }
 CUDA: Final = "CUDA shared memory"
-SWEEP: Final = (96, 64, 128, 32, 16, 8, 4, 2, 1)
+SWEEP: Final = (96, 64, 128, 32, 16, 4)
 """Requests in flight, the most telling first."""
 SHARES: Final = (50, 75, 90, 25)
 """Of the best rate, percent."""
 BYTES_IN_FLIGHT: Final = 16
 """gRPC itself is the limit there: more only wait."""
 BATCHES: Final = (8, 16, 1, 2, 4)
-THREADS: Final = (8, 4, 16, 1)
+THREADS: Final = (8, 16, 4, 1)
 TABLE_BATCHES: Final = (8, 1, 2, 4)
 PRICES: Final = {"128 pixels": "fp16"} | {
     form: form for form in ("256 pixels", "pixel boost 2", "pixel boost 4")
@@ -134,7 +133,8 @@ def all_cells(main: Setup, *, fp16_only: bool) -> list[Cell]:
         Cell("matrix rate, TFLOP/s", lambda bench: matrix_rate()),
         *(_engine(batch) for batch in BATCHES[:2]),
         *_headline(main),
-        *(Cell(f"peers' way, {n} threads", functools.partial(_peers, n)) for n in THREADS),
+        *(_peers(threads, spared=False) for threads in THREADS),
+        *(_peers(threads, spared=True) for threads in THREADS[:3]),
         *_modes(main),
         *_details(main),
         Cell("copy rate, GB/s", lambda bench: copy_rate()),
@@ -142,16 +142,20 @@ def all_cells(main: Setup, *, fp16_only: bool) -> list[Cell]:
         *(_engine(batch) for batch in BATCHES[2:]),
         *(cell for name in PRICES for cell in _price(name)),
     ]
-    if not fp16_only:
-        cells += [
-            *(_engine(batch, "fp32", ", float32 (TF32)") for batch in (8, 1)),
-            *_table_rows(main),
-        ]
-    return cells
+    rows = _table_rows(main)
+    if fp16_only:
+        return cells + rows["CUDA fp16"]
+    cells += [_engine(batch, "fp32", ", float32 (TF32)") for batch in (8, 1)]
+    return [*cells, *(cell for row in rows.values() for cell in row)]
 
 
-def _peers(threads: int, bench: Bench) -> float:
-    return peer_rate(threads)
+def peers_name(threads: int, *, spared: bool) -> str:
+    return f"peers' way{' spared' if spared else ''}, {threads} threads"
+
+
+def _peers(threads: int, *, spared: bool) -> Cell:
+    name = peers_name(threads, spared=spared)
+    return Cell(name, lambda bench: peer_rate(threads, spared=spared))
 
 
 def _engine(batch: int, form: str = "fp16", label: str = "") -> Cell:
@@ -288,22 +292,20 @@ def _price(name: str) -> list[Cell]:
     return [*engine, _scene("one face", Setup(form, PRICE_MODE), price_name(name))]
 
 
-def _table_rows(main: Setup) -> list[Cell]:
-    """CPU, float32 and TensorRT at 1, 2, 4, 8 in flight: no batch is larger than that.
-
-    The row of CUDA fp16 is the sweep's.
-    """
-    rows: tuple[tuple[str, Setup, dict[str, Any]], ...] = (
-        ("CUDA fp32", replace(main, repository="fp32"), {}),
-        ("CPU", Setup(repository="reference", variant="cpu", in_flight=8),
-         {"memory": "system", "seconds": 4.0}),
-        ("TensorRT fp16", replace(main, repository=TENSORRT, variant="tensorrt"), {}),
-    )  # fmt: skip
-    return [
-        _scene(
-            "one face", setup, table_name(row, batch), concurrency=batch,
-            **({"probe": 4} if row == "CPU" else {}), **options,
-        )
-        for row, setup, options in rows
-        for batch in TABLE_BATCHES
-    ]  # fmt: skip
+def _table_rows(main: Setup) -> dict[str, list[Cell]]:
+    """1, 2, 4, 8 in flight: no batch is larger than that. Few requests wait for no others."""
+    at_once = replace(main, delay_us=0)
+    slow: dict[str, Any] = {"memory": "system", "seconds": 4.0, "probe": 4}
+    rows: dict[str, tuple[Setup, dict[str, Any]]] = {
+        "CUDA fp16": (at_once, {}),
+        "CUDA fp32": (replace(at_once, repository="fp32"), {}),
+        "CPU": (Setup(repository="reference", variant="cpu", in_flight=8), slow),
+        "TensorRT fp16": (replace(at_once, repository=TENSORRT, variant="tensorrt"), {}),
+    }
+    return {
+        row: [
+            _scene("one face", setup, table_name(row, batch), concurrency=batch, **options)
+            for batch in TABLE_BATCHES
+        ]
+        for row, (setup, options) in rows.items()
+    }

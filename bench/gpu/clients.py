@@ -13,6 +13,7 @@ from queue import Empty
 from typing import Any, Final
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from bench import random_inswapper
@@ -132,20 +133,25 @@ def client_rate(url: str, load: ClientLoad) -> dict[str, float]:
 
 
 @functools.cache
-def peer_pipeline() -> PeerPipeline:
-    """The peers' way with the float16 network as published; made once: that takes a while."""
+def peer_networks() -> tuple[onnx.ModelProto, onnx.ModelProto]:
+    """Detector and float16 swapper as published; made once: that takes a while."""
+    return weights.load_network("yunet"), to_fp16(random_inswapper.build(), prefix="")
+
+
+@functools.cache
+def peer_pipeline(*, spared: bool) -> PeerPipeline:
+    """The peers' way on the GPU; for `spared` see `PeerPipeline`."""
     load_cuda()
-    network = to_fp16(random_inswapper.build(), prefix="")
     provider = ("CUDAExecutionProvider", {"cudnn_conv_algo_search": "EXHAUSTIVE"})
-    pipeline = PeerPipeline(weights.load_network("yunet"), network, [provider])
+    pipeline = PeerPipeline(*peer_networks(), [provider], spared=spared)
     check_provider(pipeline.providers)
     return pipeline
 
 
-def peer_rate(threads: int) -> float:
-    """Frames a second of the peers' way."""
+def peer_rate(threads: int, *, spared: bool) -> float:
+    """Frames a second of the peers' way; for `spared` see `PeerPipeline`."""
     scene = Scene("one face")
     frame, latent = scene.bgr(), scene.source()
-    pipeline = peer_pipeline()
+    pipeline = peer_pipeline(spared=spared)
     frames_per_second(pipeline, frame, latent, threads=threads, seconds=1.0)
     return round(frames_per_second(pipeline, frame, latent, threads=threads, seconds=3.0), 1)

@@ -125,7 +125,7 @@ def _time(results: Results, figure: Any) -> bool:
 
 def _gpu_use(results: Results, figure: Any) -> bool:
     """NVML's utilisation over one load."""
-    names = [sweep_name(IN_FLIGHT), sweep_name(8), rate_name(50)]
+    names = [sweep_name(IN_FLIGHT), sweep_name(4), rate_name(50)]
     known = [(name, series) for name in names
              if (series := (results.value(name) or {}).get("gpu series"))]  # fmt: skip
     if not known:

@@ -85,8 +85,7 @@ def _reference_table(results: Results) -> list[str]:
     rows: list[Sequence[Any]] = []
     for name in ("CPU", "CUDA fp32", "CUDA fp16", "TensorRT fp16"):
         for batch in sorted(TABLE_BATCHES):
-            fp16 = name == "CUDA fp16"
-            cell = sweep_name(batch) if fp16 else table_name(name, batch)
+            cell = table_name(name, batch)
             value = results.value(cell)
             if value is None:
                 rows.append((name, batch, f"not run: {results.reason(cell)}", None, None, None))
@@ -138,7 +137,8 @@ def _loads(results: Results, planned: Sequence[str]) -> list[str]:
 
 def _parts(results: Results) -> list[str]:
     rows = []
-    for cell in (sweep_name(IN_FLIGHT), sweep_name(8), sweep_name(1), rate_name(SHARES[0])):
+    for cell in (sweep_name(IN_FLIGHT), sweep_name(4), table_name("CUDA fp16", 1),
+                 rate_name(SHARES[0])):  # fmt: skip
         for model, parts in (results.value(cell) or {}).get("models", {}).items():
             rows.append((cell, model, *(parts.get(key) for key in PART_COLUMNS)))
     return table(("load", "model", *PART_COLUMNS), rows) if rows else []
