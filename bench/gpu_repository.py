@@ -9,6 +9,7 @@ named for what it is. The models that see photos are left out: their weights can
 from __future__ import annotations
 
 import argparse
+import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,6 +20,7 @@ from typing import Final
 import onnx
 
 from bench import random_inswapper
+from engines import variants
 from engines.build import blending_method, detector_runtime, network_passes
 from engines.deployment import Deployment
 from engines.precision import to_fp16
@@ -32,7 +34,7 @@ from graphs.swappers import SWAPPERS
 
 NAME: Final = "random_inswapper_128"
 MADE_OF: Final = ".made_of"
-"""Holds the digest of the code that authored the graphs; written last."""
+"""Holds `made_of` as it was; written last."""
 MODELS: Final = ("face_detector_i420", "face_swapper", "face_blender_i420")
 
 
@@ -93,14 +95,20 @@ def build(
         repository.publish(model, MODEL_FILENAMES[variant], data, recipe={"bench": precision})
     limits = Limits(max_batch_size=max_batch_size, max_faces=4)
     repository.write_variant(variant, wanted, limits=limits, host=host or HostOptions())
-    (root / MADE_OF).write_text(sources_digest())
+    (root / MADE_OF).write_text(made_of())
     return wanted
 
 
+def made_of() -> str:
+    """Digest of the code that authors graphs and configs."""
+    configs = Path(variants.__file__).read_bytes()
+    return hashlib.sha256(sources_digest().encode() + configs).hexdigest()
+
+
 def is_current(root: Path) -> bool:
-    """Whether a repository is complete and of the graphs as they are now."""
-    made_of = root / MADE_OF
-    return made_of.exists() and made_of.read_text() == sources_digest()
+    """Whether a repository is complete, and its graphs and configs are made as they are now."""
+    kept = root / MADE_OF
+    return kept.exists() and kept.read_text() == made_of()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

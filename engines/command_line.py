@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -219,7 +220,7 @@ def make_request(options: argparse.Namespace) -> BuildRequest:
         precision=precision,
         models=models,
         repository=Repository(options.repository),
-        limits=_fixed_limits(target) if settings is None else axes.limits,
+        limits=axes.limits if settings is not None else _fixed_limits(target, options, axes),
         host=_host_options(options),
         frames=tuple(options.frames),
         accept_licence=options.accept_licence,
@@ -228,9 +229,18 @@ def make_request(options: argparse.Namespace) -> BuildRequest:
     )
 
 
-def _fixed_limits(target: Variant) -> Limits:
-    """Of a target without a plan's profile: any shape runs, up to these."""
-    return Limits(max_batch_size=CUDA_MAX_BATCH_SIZE) if target == "cuda" else Limits()
+def _fixed_limits(target: Variant, options: argparse.Namespace, axes: PlanAxes) -> Limits:
+    """Of a target without a plan's profile: any shape runs, up to what was given or these."""
+    limits = Limits(max_batch_size=CUDA_MAX_BATCH_SIZE) if target == "cuda" else Limits()
+    if options.batch is not None:
+        limits = replace(limits, max_batch_size=axes.batch.max)
+    if options.faces is not None:
+        limits = replace(limits, max_faces=axes.faces.max)
+    if options.frame is not None:
+        limits = replace(limits, max_height=axes.height.max, max_width=axes.width.max)
+    if options.photo is not None:
+        limits = replace(limits, max_photo_side=axes.photo.max)
+    return limits
 
 
 def _host_options(options: argparse.Namespace) -> HostOptions:

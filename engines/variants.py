@@ -115,7 +115,7 @@ class CudaOptions:
     cudnn_conv_algo_search: None chooses. EXHAUSTIVE; few shapes are seen, so that the search is
         paid once, by each instance as it is loaded. Channels last HEURISTIC: those convolutions run
         in cuDNN's frontend, where ONNX Runtime 1.31 searches for neither, and this one's choice
-        took 13.1 ms instead of 13.4 for the swapper's batch of 16 (H100).
+        took 12.9 ms instead of 13.2 for the swapper's batch of 16 (H100).
     do_copy_in_default_stream: 1; 0 is faster only where copies overlap and may race
         (onnxruntime issue 4829).
     """

@@ -45,8 +45,8 @@ def register(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     )  # fmt: skip
     add(
         "--queue-delay-us", type=_microseconds, metavar="N",
-        help="microseconds that a request may wait for others to share its batch; without it, "
-        "what the configs say",
+        help="microseconds that a request may wait for others to share its batch (GPU variants); "
+        "without it, what the configs say",
     )  # fmt: skip
     add(
         "--one-process", action="store_true",
@@ -154,10 +154,11 @@ def _positive(text: str) -> int:
 
 
 def _microseconds(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"0 or more is needed, and {number} was given")
-    return number
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(
+            f"a whole number of microseconds is needed, and {text!r} was given"
+        )
+    return int(text)
 
 
 def _instance_count(text: str) -> tuple[str, int]:

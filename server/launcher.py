@@ -431,5 +431,8 @@ class EmbeddedServer:
                 keeper.stdin.write(HANGS)
         # The keeper gives the server EXIT_TIMEOUT_S, then kills it: it always ends.
         keeper.stdin.close()
-        keeper.wait()
+        killed = keeper.wait() < 0
         keeper.stdout.close()
+        if killed and self._mps_environment:
+            # It could not end the daemon itself.
+            mps.end_daemon(self._mps_environment)

@@ -121,8 +121,8 @@ def refuse_foreign_plans(repository: Repository) -> None:
 def with_queue_delay(repository: Repository, delay_us: int) -> Repository:
     """The repository with another queue delay, of the models that clients' requests meet.
 
-    Those are what was asked for, and the first step of each ensemble: what it joined comes to the
-    later steps at once, and would only wait again there.
+    Those are the first step of each ensemble, and models that are asked for and are no step: what a
+    first step joined comes to the later ones at once, and would only wait again there.
 
     Args:
         delay_us: how long a request may wait for others to share its batch, microseconds.
@@ -132,25 +132,38 @@ def with_queue_delay(repository: Repository, delay_us: int) -> Repository:
     """
     if delay_us < 0:
         raise RepositoryError(f"a queue delay is 0 or more microseconds, and {delay_us} was given.")
-    met = {
-        config.ensemble_scheduling.step[0].model_name if config.ensemble_scheduling.step else name
-        for name, config in repository.configs.items()
-        if name in repository.asked
-    }
-    met = {name for name in met if repository.configs[name].HasField("dynamic_batching")}
-    if not met:
+    ensembles = [
+        [step.model_name for step in config.ensemble_scheduling.step]
+        for config in repository.configs.values()
+        if config.ensemble_scheduling.step
+    ]
+    steps = {name for ensemble in ensembles for name in ensemble}
+    alone = {
+        name for name in repository.asked
+        if name not in steps and not repository.configs[name].ensemble_scheduling.step
+    }  # fmt: skip
+    met = {ensemble[0] for ensemble in ensembles} | alone
+    joining = {name for name in met if _joins_requests(repository.configs[name])}
+    if not joining:
         raise RepositoryError(
-            f"a queue delay was given, and no model that {repository.folder} serves joins requests "
-            "(its config has no dynamic_batching)."
+            f"a queue delay was given, and {', '.join(sorted(met))} of the {repository.variant} "
+            "variant run each request by itself (no dynamic_batching, or preferred_batch_size 1, "
+            "as on a CPU): it would have no effect, leave it out."
         )
     configs: dict[str, ModelConfig] = {}
     for name, config in repository.configs.items():
         changed = ModelConfig()
         changed.CopyFrom(config)
-        if name in met:
+        if name in joining:
             changed.dynamic_batching.max_queue_delay_microseconds = delay_us
         configs[name] = changed
     return replace(repository, configs=configs)
+
+
+def _joins_requests(config: ModelConfig) -> bool:
+    """Whether requests ever wait for others; at a preferred size of 1 each is run at once."""
+    preferred = config.dynamic_batching.preferred_batch_size
+    return bool(config.HasField("dynamic_batching")) and 1 not in preferred
 
 
 def write_overlay(

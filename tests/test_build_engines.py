@@ -460,6 +460,20 @@ def test_onnx_runtime_options_reach_the_config(tmp_path: Path) -> None:
     assert config.instance_group[0].count == 2
 
 
+def test_limits_that_are_given_hold_for_onnx_runtime_too(tmp_path: Path) -> None:
+    arguments = ("--repository", tmp_path, "--models", "source_encoder", "--target", "cuda")
+    assert run(*arguments) == 0
+    folder = tmp_path / "face_detector_i420" / "configs"
+    assert read_config(folder / "cuda.pbtxt").max_batch_size == 16
+    limits = ("--batch", "8", "--frame", "1920x1080", "--faces", "3")
+    assert run(*arguments, *limits) == 0
+    config = read_config(folder / "cuda.pbtxt")
+    assert config.max_batch_size == 8
+    assert list(config.dynamic_batching.preferred_batch_size) == [4, 8]
+    told = {key: value.string_value for key, value in config.parameters.items()}
+    assert (told["max_width"], told["max_height"], told["max_faces"]) == ("1920", "1080", "3")
+
+
 class StandInTensorRT:
     """NVIDIA TensorRT's place in a build: it makes "plans" on any machine."""
 

@@ -62,7 +62,7 @@ def rate_name(share: int) -> str:
 
 
 def table_name(row: str, batch: int) -> str:
-    return f"{row}, {batch} in flight"
+    return f"{row}, batch {batch}"
 
 
 @dataclass
@@ -267,7 +267,7 @@ def model_request(model: str) -> Request:
 
 def _alone(model: str, setup: Setup) -> Cell:
     """Of a server of Triton's own ensemble, whatever the headline's: its steps are models."""
-    plain = replace(setup, mode="three processes", instances=())
+    plain = replace(setup, mode="three processes", instances=(), delay_us=None)
     return Cell(f"{model} alone", lambda bench: bench.load.run(model_request(model)), plain)
 
 
@@ -276,9 +276,11 @@ def mode_name(mode: str) -> str:
 
 
 def _modes(main: Setup) -> list[Cell]:
-    """Every other mode than the headline's, with as many requests in flight as its first cell."""
+    """Every other mode, with the headline's queue delay and requests in flight."""
     return [
-        _scene("one face", Setup(mode=name), mode_name(name)) for name in MODES if name != main.mode
+        _scene("one face", replace(main, mode=name, instances=()), mode_name(name))
+        for name in MODES
+        if name != main.mode
     ]
 
 
@@ -293,18 +295,19 @@ def _price(name: str) -> list[Cell]:
 
 
 def _table_rows(main: Setup) -> dict[str, list[Cell]]:
-    """1, 2, 4, 8 in flight: no batch is larger than that. Few requests wait for no others."""
+    """Requests of 1, 2, 4, 8 frames, one for each instance: none is joined with another."""
     at_once = replace(main, delay_us=0)
-    slow: dict[str, Any] = {"memory": "system", "seconds": 4.0, "probe": 4}
+    each = {"concurrency": MODES[main.mode].instances}
+    slow: dict[str, Any] = {"memory": "system", "seconds": 4.0, "probe": 4, "concurrency": 1}
     rows: dict[str, tuple[Setup, dict[str, Any]]] = {
-        "CUDA fp16": (at_once, {}),
-        "CUDA fp32": (replace(at_once, repository="fp32"), {}),
+        "CUDA fp16": (at_once, each),
+        "CUDA fp32": (replace(at_once, repository="fp32"), each),
         "CPU": (Setup(repository="reference", variant="cpu", in_flight=8), slow),
-        "TensorRT fp16": (replace(at_once, repository=TENSORRT, variant="tensorrt"), {}),
+        "TensorRT fp16": (replace(at_once, repository=TENSORRT, variant="tensorrt"), each),
     }
     return {
         row: [
-            _scene("one face", setup, table_name(row, batch), concurrency=batch, **options)
+            _scene("one face", setup, table_name(row, batch), batch=batch, **options)
             for batch in TABLE_BATCHES
         ]
         for row, (setup, options) in rows.items()

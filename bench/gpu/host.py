@@ -13,8 +13,8 @@ from typing import Any, Final
 import onnxruntime
 
 from bench.gpu.results import NotRun
+from bench.gpu_repository import made_of
 from engines.devices import visible_gpus
-from engines.recipe import sources_digest
 
 PACKAGES: Final = ("torch", "tritonclient", "numpy")
 DRIVER_FILE: Final = Path("/proc/driver/nvidia/version")
@@ -40,7 +40,7 @@ def describe_host() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "system": platform.platform(),
         "Python": platform.python_version(),
-        "graphs": sources_digest()[:12],
+        "graphs": made_of()[:12],
         # What is imported, whichever package brought it.
         "onnxruntime": onnxruntime.__version__,
         **{name: version for name in PACKAGES if (version := _version(name))},

@@ -99,6 +99,7 @@ class LoadTest:
         rate: float | None = None,
         seconds: float | None = None,
         probe: int = PROBE_REQUESTS,
+        batch: int = 1,
         endpoint: bool = False,
     ) -> dict[str, Any]:
         """A short run tells the rate (and warms up), a second one of about `seconds` counts.
@@ -110,10 +111,11 @@ class LoadTest:
             memory: "cuda", "system" or "none" (gRPC bytes).
             concurrency: requests in flight, where no rate is given.
             rate: requests a second, sent at random (Poisson) moments.
+            batch: frames that one request holds.
             endpoint: read the server's own metrics too; it renews them every ten seconds.
 
         Returns:
-            Requests a second, latencies in ms, each model's statistics, the GPU's facts.
+            Frames a second, latencies in ms, each model's statistics, the GPU's facts.
 
         Raises:
             RuntimeError: perf_analyzer failed or did not end; its own last words.
@@ -123,9 +125,10 @@ class LoadTest:
             load = ["--request-rate-range", f"{rate:.1f}", "--request-distribution", "poisson"]
             # Without it four threads wait for an answer each: 206 a second were sent of 385.
             load.append("--async")
-        words = [*request.write(self.folder / request.name.replace(" ", "_")), *load]
+        folder = self.folder / request.name.replace(" ", "_")
+        words = [*request.write(folder), "-b", str(batch), *load]
         if memory != "none":
-            size = str(request.output_bytes)
+            size = str(request.output_bytes * batch)
             words += ["--shared-memory", memory, "--output-shared-memory-size", size]
         found = rate or 0.0
         if rate is None:
@@ -144,6 +147,7 @@ class LoadTest:
         after = statistics(self.keeper.server.grpc_url)
         return {
             **facts,
+            **({"batch": batch} if batch > 1 else {}),
             **({"in flight": concurrency} if rate is None else {"asked per second": rate}),
             "seconds": round(WINDOWS * window, 1),
             "models": statistics_between(before, after),
@@ -158,7 +162,7 @@ class LoadTest:
         self.keeper.clear_regions()
         command = [
             str(self.binary), "-m", model, "-u", self.keeper.server.grpc_url, "-i", "grpc",
-            "-b", "1", *words, "-f", str(table),
+            *words, "-f", str(table),
         ]  # fmt: skip
         try:
             done = subprocess.run(

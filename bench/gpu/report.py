@@ -20,10 +20,10 @@ from bench.gpu.cells import (
 )
 from bench.gpu.devices import roofline
 from bench.gpu.load import IN_FLIGHT
-from bench.gpu.modes import MODES
+from bench.gpu.modes import DEFAULT_MODE, ENSEMBLE, MODES
 from bench.gpu.promises import best_rate, promise_table, share
 from bench.gpu.results import Results, without_series
-from bench.gpu.tuning import tuning_report
+from bench.gpu.tuning import TUNING_PREFIX, tuning_report
 
 MINUTE_FRAMES: Final = 1800
 """Frames of a minute of video at 30 a second."""
@@ -70,7 +70,7 @@ def make_report(
         ("Server modes", _modes(results)),
         ("The price of more pixels", _prices(results)),
         ("Each graph alone on the device", _models(models)),
-        ("Tuning", tuning_report(results)),
+        ("Tuning", tuning_report(results, results.host.get("mode", DEFAULT_MODE))),
         ("Plots", [f"![{name.removesuffix('.png')}]({name})\n" for name in plots]),
         ("Every cell", _cells(results)),
         ("Not run", _not_run(results, planned)),
@@ -81,24 +81,27 @@ def make_report(
 
 
 def _reference_table(results: Results) -> list[str]:
-    """GPU use, ms a frame, frames a second, minutes per minute of 1080p; by requests in flight."""
+    """GPU use, ms a frame, frames a second, minutes per minute of 1080p; by batch."""
     rows: list[Sequence[Any]] = []
     for name in ("CPU", "CUDA fp32", "CUDA fp16", "TensorRT fp16"):
         for batch in sorted(TABLE_BATCHES):
             cell = table_name(name, batch)
             value = results.value(cell)
             if value is None:
-                rows.append((name, batch, f"not run: {results.reason(cell)}", None, None, None))
+                rows.append((name, batch, None, f"not run: {results.reason(cell)}", *[None] * 3))
                 continue
             rate = value["per second"]
             used = 0 if name == "CPU" else value.get("gpu busy %", value.get("gpu"))
             minutes = MINUTE_FRAMES / rate / 60
-            rows.append((name, batch, used, f"{1e3 / rate:.2f}", f"{rate:.1f}", f"{minutes:.3f}"))
-    head = ("", "batch", "GPU use, %", "ms a frame", "frames a second",
+            run = value["models"].get(ENSEMBLE, {}).get("mean batch")
+            shown = (f"{1e3 / rate:.2f}", f"{rate:.1f}", f"{minutes:.3f}")
+            rows.append((name, batch, run, used, *shown))
+    head = ("", "batch", "as it was run", "GPU use, %", "ms a frame", "frames a second",
             "minutes per minute of 1080p")  # fmt: skip
     note = (
-        "One face a frame. Batch: requests in flight, which the server joins: no batch can be "
-        "larger. Milliseconds a frame are the inverse of frames a second. A minute: 1,800 frames."
+        "One face a frame. Batch: frames of one request; one request in flight for each instance, "
+        "so that none is joined with another. Milliseconds a frame are the inverse of frames a "
+        "second. A minute: 1,800 frames."
     )
     return [*table(head, rows), "", note]
 
@@ -117,7 +120,8 @@ def _loads(results: Results, planned: Sequence[str]) -> list[str]:
     rows = []
     for name in dict.fromkeys([*planned, *results.cells]):
         value = results.value(name)
-        if isinstance(value, Mapping) and "p99 ms" in value and "few: p99 ms" not in value:
+        of_a_load = isinstance(value, Mapping) and "p99 ms" in value
+        if of_a_load and not name.startswith(TUNING_PREFIX):
             rows.append((name, *(value.get(key) for key in LOAD_COLUMNS)))
     if not rows:
         return []

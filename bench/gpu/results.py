@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-SAME_RUN: Final = ("GPU", "driver", "mode", "instances", "onnxruntime", "graphs")
+SAME_RUN: Final = ("GPU", "driver", "mode", "instances", "queue delay us", "onnxruntime", "graphs")
 """What must agree before two runs' cells may stand in one table."""
 
 

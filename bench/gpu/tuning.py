@@ -7,13 +7,14 @@ from typing import Any, Final
 
 from bench.gpu.cells import Bench, Cell
 from bench.gpu.load import IN_FLIGHT
-from bench.gpu.modes import DEFAULT_DELAY_US, DEFAULT_MODE, MODES, Mode
+from bench.gpu.modes import DEFAULT_DELAY_US, DEFAULT_MODE, ENSEMBLE, MODES, Mode
 from bench.gpu.results import Results
 from bench.gpu.serving import REQUESTS_IN_FLIGHT, Setup
 from engines.variants import CUDA_MAX_BATCH_SIZE
 
 LATENCY_RATE: Final = 450.0
 """Requests a second at random moments: half of what an H100 serves at best."""
+TUNING_PREFIX: Final = "tune: "
 COLUMNS: Final = ("per second", "p99 ms", "at a rate: per second", "at a rate: p50 ms",
                   "at a rate: p99 ms", "alone: p50 ms")  # fmt: skip
 
@@ -28,7 +29,8 @@ class Tuning:
 
     @property
     def name(self) -> str:
-        return f"tune: {self.instances} instances, batch {self.batch}, delay {self.delay_us} us"
+        choice = f"{self.instances} instances, batch {self.batch}, delay {self.delay_us} us"
+        return TUNING_PREFIX + choice
 
     def counts(self, mode: Mode) -> dict[str, int]:
         return dict.fromkeys(mode.models, self.instances)
@@ -88,7 +90,7 @@ def measure(bench: Bench) -> dict[str, Any]:
 def best_choices(results: Results) -> dict[str, Tuning]:
     """For throughput (most frames a second) and for latency (least p99 at the rate)."""
     measured = [(choice, results.value(choice.name)) for choice in choices()]
-    known = [(choice, value) for choice, value in measured if value]
+    known = [(choice, value) for choice, value in measured if value and COLUMNS[-1] in value]
     if not known:
         return {}
     return {
@@ -98,13 +100,15 @@ def best_choices(results: Results) -> dict[str, Tuning]:
 
 
 def serve_command(choice: Tuning, mode: Mode) -> str:
-    """What serves a choice; another batch size than the configs' has to be written into them."""
-    words = ["frameswap serve --variant cuda"]
+    """What serves a choice."""
+    batch = "" if choice.batch == CUDA_MAX_BATCH_SIZE else f" --batch {choice.batch}"
+    words = [
+        f"python build_engines.py --target cuda --swapper inswapper_128{batch} &&",
+        f"frameswap serve --variant cuda --models {ENSEMBLE} encode_source_bgr",
+    ]
     words += [f"--{name.replace('_', '-')}" for name in mode.arguments]
     words += [f"--instances {model}={count}" for model, count in choice.counts(mode).items()]
     words += [f"--queue-delay-us {choice.delay_us}", f"--requests-in-flight {REQUESTS_IN_FLIGHT}"]
-    if choice.batch != CUDA_MAX_BATCH_SIZE:
-        words.append(f"   # max_batch_size: {choice.batch} in each configs/cuda.pbtxt")
     return " ".join(words)
 
 
@@ -120,7 +124,7 @@ def tuning_report(results: Results, mode: str = DEFAULT_MODE) -> list[str]:
     ]
     for choice in choices():
         value = results.value(choice.name)
-        shown = [str(value[key]) for key in COLUMNS] if value else ["not run"] * len(COLUMNS)
+        shown = [str((value or {}).get(key, "not run")) for key in COLUMNS]
         lines.append(f"| {choice.name.removeprefix('tune: ')} | {' | '.join(shown)} |")
     for purpose, choice in best.items():
         lines += ["", f"Best for {purpose}: {choice.name.removeprefix('tune: ')}", ""]

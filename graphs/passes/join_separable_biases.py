@@ -70,7 +70,6 @@ def _is_convolution(node: ir.Node, *, kernel: int, padding: int) -> bool:
     values = attribute_values(node)
     return (
         list(convolution_weight(node).shape[2:]) == [kernel, kernel]
-        and values.get("auto_pad", "NOTSET") == "NOTSET"
         and list(values.get("pads", [0] * 4)) == [padding] * 4
         and all(step == 1 for name in ("strides", "dilations") for step in values.get(name, ()))
     )

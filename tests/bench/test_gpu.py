@@ -14,12 +14,15 @@ import pytest
 from bench.gpu import __main__ as command
 from bench.gpu import plots
 from bench.gpu.cells import (
+    PRICE_MODE,
+    PRICES,
     SCENES,
     Bench,
     Cell,
     all_cells,
     choose,
     peers_name,
+    price_name,
     run_cells,
     sweep_name,
 )
@@ -121,7 +124,7 @@ def test_the_report_relates_cells_of_one_run(results: Results) -> None:
         "one face, CUDA shared memory, 50 % of the best rate": load_value(
             380.0, **{"asked per second": 400.0}
         ),
-        "CPU, 1 in flight": load_value(2.0),
+        "CPU, batch 1": load_value(2.0),
     }
     for name, value in values.items():
         results.measure(name, lambda value=value: value)
@@ -136,11 +139,28 @@ def test_the_report_relates_cells_of_one_run(results: Results) -> None:
         "| p99 at half of the best rate, ms | 60 | 30 | 20.0 | aim reached |",
         "| 4 faces a frame: faces a second, % of 1 face | 90 | 110 | 80.0 | MISSED |",
         "| 64 streams, % of one stream a process, 4 client processes | 95 | 100 | 90.0 | MISSED |",
-        "| CPU | 1 | 0 | 500.00 | 2.0 | 15.000 |",  # 1,800 frames at 2 a second: 15 minutes
-        "| TensorRT fp16 | 8 | not run: out of time, or not asked for; run again to go on |",
+        "| CPU | 1 | 7.5 | 0 | 500.00 | 2.0 | 15.000 |",  # 1,800 frames at 2 a second: 15 minutes
+        "| TensorRT fp16 | 8 |  | not run: out of time, or not asked for; run again to go on |",
     ):
         assert row in text
     assert "gpu series" not in text
+
+
+def test_more_pixels_are_priced_against_as_many_served_alike(results: Results) -> None:
+    for name, value in {
+        sweep_name(96): load_value(900.0),
+        "engine alone, batch 8": 950.0,
+        "engine alone, pixel boost 2, batch 8": 285.0,
+        price_name("128 pixels"): load_value(700.0),
+        price_name("pixel boost 2"): load_value(280.0),
+    }.items():
+        results.measure(name, lambda value=value: value)  # type: ignore[misc]
+    text = make_report(results, PLANNED)
+    assert "| 128 pixels | 950.0 | 700.0 | 100.0 | 100.0 |" in text
+    assert "| pixel boost 2 | 285.0 | 280.0 | 30.0 | 40.0 |" in text
+    setups = {cell.setup for cell in all_cells(Setup(mode="three processes"), fp16_only=True)
+              if cell.name in map(price_name, PRICES)}  # fmt: skip
+    assert {setup.mode for setup in setups if setup} == {PRICE_MODE}
 
 
 def test_a_rate_that_was_not_sent_keeps_no_promise(results: Results) -> None:
@@ -206,7 +226,7 @@ def test_neighbouring_cells_share_a_server_and_measured_ones_start_none(results:
 def test_cells_are_named_once_and_the_promises_come_first() -> None:
     assert len(set(PLANNED)) == len(PLANNED)
     assert PLANNED.index(sweep_name(32)) < PLANNED.index("peers' way, 8 threads")
-    assert PLANNED.index("GPU against CPU") < PLANNED.index("CUDA fp16, 1 in flight")
+    assert PLANNED.index("GPU against CPU") < PLANNED.index("CUDA fp16, batch 1")
     fp16 = [cell.name for cell in all_cells(Setup(), fp16_only=True)]
     assert not [name for name in fp16 if "fp32" in name or "float32" in name or "CPU," in name]
     cells = all_cells(Setup(mode="one process"), fp16_only=False)
@@ -239,7 +259,9 @@ def test_tuning_starts_from_what_is_deployed_and_names_the_best(results: Results
     text = "\n".join(tuning_report(results))
     best = every[1]
     assert (
-        f"frameswap serve --variant cuda --one-process --mps --instances swap_faces_i420="
+        "python build_engines.py --target cuda --swapper inswapper_128 && "
+        "frameswap serve --variant cuda --models swap_faces_i420 encode_source_bgr "
+        "--one-process --mps --instances swap_faces_i420="
         f"{best.instances} --queue-delay-us {best.delay_us} --requests-in-flight 128"
     ) in text
     assert "| 3 instances, batch 16, delay 4000 us | not run |" in text

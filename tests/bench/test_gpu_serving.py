@@ -30,7 +30,7 @@ from bench.gpu.serving import RegionsInUse, ServerKeeper, Setup, forget_regions,
 from bench.perf_windows import read_table, window_s
 from bench.scenes import Scene
 from bench.transport import COMMITTED
-from engines.variants import read_config
+from engines.variants import config_text, read_config
 from server.errors import StartError
 from server.perf_analyzer import prepare_perf_analyzer
 
@@ -219,14 +219,19 @@ def test_a_server_that_does_not_start_is_not_waited_for_twice(
 
 def test_a_tuned_copy_changes_batches_of_all(tmp_path: Path) -> None:
     write_copy_repository(tmp_path / "models", COMMITTED)
+    detector = tmp_path / "models" / "face_detector_i420" / "configs" / "cpu.pbtxt"
+    config = read_config(detector)
+    # As in a GPU's variant.
+    config.dynamic_batching.preferred_batch_size[:] = [2, 4, 8]
+    detector.write_text(config_text(config))
     (tmp_path / "tuned").mkdir()
     tuned = serving.write_tuned(
         tmp_path / "models", tmp_path / "tuned", variant="cpu", max_batch_size=4
     )
     for name in ("face_detector_i420", "face_swapper", "face_blender_i420", "swap_faces_i420"):
-        config = read_config(tuned / name / "configs" / "cpu.pbtxt")
-        assert config.max_batch_size == 4
-        assert max(config.dynamic_batching.preferred_batch_size, default=0) <= 4
+        assert read_config(tuned / name / "configs" / "cpu.pbtxt").max_batch_size == 4
+    config = read_config(tuned / "face_detector_i420" / "configs" / "cpu.pbtxt")
+    assert config.dynamic_batching.preferred_batch_size == [2, 4]
     rows = read_config(tuned / "face_swapper" / "configs" / "cpu.pbtxt").parameters["max_rows"]
     # 16 slots of each of 4 requests
     assert rows.string_value == "64"
@@ -372,7 +377,7 @@ def test_a_small_bench_runs_whole_on_a_real_server(tmp_path: Path, tool: Any) ->
     load = LoadTest(tool.binary, tool.environment, tmp_path / "load", keeper)
     results = Results(tmp_path / "out" / "results.json", time.monotonic() + 60, {"GPU": "none"})
     plain = Setup(variant="cpu", frame_size=(128, 96), in_flight=8)
-    tuned = Setup(variant="cpu", frame_size=(128, 96), in_flight=8, max_batch_size=2, delay_us=100)
+    tuned = Setup(variant="cpu", frame_size=(128, 96), in_flight=8, max_batch_size=2)
     client = ClientLoad("system", processes=2, streams=2, in_flight=2, seconds=0.5, scene=TINY)
 
     def loaded(**options: Any) -> Any:
@@ -385,6 +390,7 @@ def test_a_small_bench_runs_whole_on_a_real_server(tmp_path: Path, tool: Any) ->
     cells = [
         Cell("shared", loaded(memory="system", concurrency=4, endpoint=True), plain),
         Cell("bytes", loaded(memory="none", concurrency=4), plain),
+        Cell("batch", loaded(memory="system", concurrency=1, batch=3), plain),
         Cell("rate", loaded(memory="system", rate=100.0, seconds=3.0), plain),
         Cell("own client", lambda bench: client_rate(bench.url, client), plain),
         Cell("apart", lambda bench: streams_apart(asker(bench.url), sizes=((128, 96),)), plain),
@@ -404,6 +410,7 @@ def test_a_small_bench_runs_whole_on_a_real_server(tmp_path: Path, tool: Any) ->
         assert value["per second"] > 0, results.cells[name]
         assert value["models"]["face_detector_i420"]["mean batch"] >= 1
         assert value.get("endpoint") == (sampling.NO_GPU_METRICS if name == "shared" else None)
+    assert results.value("batch")["models"]["swap_faces_i420"]["mean batch"] == 3
     assert results.value("tuned")["models"]["face_swapper"]["mean batch"] <= 2
     # about 300 requests at random moments: 17 more or less would be one standard deviation
     assert 60 < results.value("rate")["per second"] < 140

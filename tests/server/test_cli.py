@@ -83,7 +83,7 @@ def test_serve_says_in_one_sentence_what_is_wrong(tmp_path: Path) -> None:
         (["--instances", "face_swapper"], "'face_swapper' does not read MODEL=COUNT"),
         (["--frame-size", "large"], "'large' does not read WIDTHxHEIGHT"),
         (["--requests-in-flight", "0"], "at least 1 is needed, and 0 was given"),
-        (["--queue-delay-us", "-1"], "0 or more is needed, and -1 was given"),
+        (["--queue-delay-us", "8ms"], "whole number of microseconds is needed, and '8ms' was"),
     ],
 )
 def test_serve_refuses_arguments_it_cannot_read(

@@ -199,13 +199,13 @@ def test_a_request_that_is_alone_waits_for_the_queue_delay(
         asker.client.close()
 
 
-def test_a_queue_delay_that_cannot_be_is_refused(tiny_repository: Path, tmp_path: Path) -> None:
+def test_a_queue_delay_that_cannot_be_or_has_no_effect_is_refused(
+    tiny_repository: Path, tmp_path: Path
+) -> None:
     with pytest.raises(RepositoryError, match="0 or more microseconds, and -1 was given"):
         EmbeddedServer(tiny_repository, queue_delay_us=-1).start()
-    write_model(tmp_path, "alone", 'backend: "onnxruntime"\n', None)
-    (tmp_path / "alone" / "1").mkdir(exist_ok=True)
-    (tmp_path / "alone" / "1" / "model.onnx").touch()
-    with pytest.raises(RepositoryError, match=r"no model that .* serves joins requests"):
+    write_model(tmp_path, "alone", 'backend: "onnxruntime"\n', TINY_MODELS["invert_i420"][1])
+    with pytest.raises(RepositoryError, match=r"alone of the cpu variant run each request by itse"):
         EmbeddedServer(tmp_path, queue_delay_us=1000).start()
 
 

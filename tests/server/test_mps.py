@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import psutil
 import pytest
 
 from server import mps
 from server.errors import MpsError
 from server.launcher import EmbeddedServer
+from tests.server.test_launcher import wait_for
 
 
 def control_program(folder: Path, line: str) -> Path:
@@ -47,6 +49,19 @@ def test_a_server_started_again_has_a_daemon_again(tiny_repository: Path, log: P
         assert [line.split()[0] == "-d" for line in log.read_text().splitlines()] == [
             True, False, True,
         ]  # fmt: skip
+
+
+def test_the_daemon_of_a_keeper_that_was_killed_is_ended_by_the_next_stop(
+    tiny_repository: Path, log: Path
+) -> None:
+    with EmbeddedServer(tiny_repository, models=["invert_frame"], mps=True) as server:
+        pipe = server.client_environment["CUDA_MPS_PIPE_DIRECTORY"]
+        keeper = psutil.Process(server.pid).parent()
+        assert keeper is not None
+        keeper.kill()
+        wait_for(lambda: not server.is_running)
+    assert log.read_text().splitlines()[1].split() == [pipe, "quit", "-t", "5"]
+    assert not Path(pipe).exists()
 
 
 def test_without_the_program_the_start_is_refused(

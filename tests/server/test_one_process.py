@@ -109,11 +109,31 @@ def test_a_step_whose_network_is_broken_fails_the_load_with_its_name(
         server.start()
 
 
-def test_a_queue_delay_is_that_of_an_ensembles_first_step_alone(real_repository: Path) -> None:
-    delayed = with_queue_delay(read_repository(real_repository, "cpu", ["swap_faces_i420"]), 4000)
-    delays = {
-        name: config.dynamic_batching.max_queue_delay_microseconds
-        for name, config in delayed.configs.items()
-        if config.HasField("dynamic_batching")
-    }
-    assert delays == {"face_detector_i420": 4000, "face_swapper": 0, "face_blender_i420": 0}
+@pytest.mark.parametrize("models", [["swap_faces_i420"], None])
+def test_a_queue_delay_is_that_of_the_first_steps_alone(
+    real_repository: Path, models: list[str] | None
+) -> None:
+    loaded = read_repository(real_repository, "cpu", models)
+    for config in loaded.configs.values():
+        if config.HasField("dynamic_batching"):
+            # As in a GPU's variants; a CPU runs frames one by one.
+            config.dynamic_batching.ClearField("preferred_batch_size")
+    delayed = with_queue_delay(loaded, 4000)
+    assert {
+        name for name, config in delayed.configs.items()
+        if config.dynamic_batching.max_queue_delay_microseconds
+    } == {
+        config.ensemble_scheduling.step[0].model_name
+        for config in loaded.configs.values() if config.ensemble_scheduling.step
+    }  # fmt: skip
+    assert all(
+        config.dynamic_batching.max_queue_delay_microseconds == 0
+        for config in loaded.configs.values()
+    )
+
+
+def test_a_queue_delay_on_a_cpu_would_do_nothing_and_is_refused(real_repository: Path) -> None:
+    for models in (["swap_faces_i420"], None):
+        loaded = read_repository(real_repository, "cpu", models)
+        with pytest.raises(RepositoryError, match=r"face_detector_i420.* of the cpu variant run"):
+            with_queue_delay(loaded, 4000)
