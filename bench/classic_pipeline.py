@@ -28,6 +28,7 @@ from frameswap.photo import read_photo
 from frameswap.video import VideoReader
 from frameswap.video_writer import VideoWriter
 
+from bench.peer_way import make_box_mask
 from graphs import image_swapper, weights
 from graphs.contract import DEFAULT_NMS_THRESHOLD, DEFAULT_SCORE_THRESHOLD, DETECTOR_SIZE
 from graphs.detectors import DEFAULT_DETECTOR, DETECTORS, Detector
@@ -90,15 +91,6 @@ def open_session(model: onnx.ModelProto, threads: int) -> onnxruntime.InferenceS
     return onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-
-
-def make_box_mask(size: int, blur: float = 0.3) -> FloatArray:
-    """(S, S) float32 in [0, 1]: ones within a zero border, blurred (FaceFusion's box mask)."""
-    amount = int(size * 0.5 * blur)
-    border = max(amount // 2, 1)
-    mask = np.zeros((size, size), np.float32)
-    mask[border:-border, border:-border] = 1.0
-    return np.asarray(cv2.GaussianBlur(mask, (0, 0), amount * 0.25), np.float32)
 
 
 class ClassicDetector:

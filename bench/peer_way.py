@@ -67,7 +67,7 @@ class PeerPipeline:
         row = DETECTORS["yunet"]
         self._points, self._strides = row.anchor_points(), row.anchor_strides()
         self._template = (TEMPLATES["arcface_128"] * SIZE).astype(np.float32)
-        self._mask = box_mask() if spared else None
+        self._mask = make_box_mask(SIZE) if spared else None
         self._one_at_a_time: Any = nullcontext() if spared else threading.Semaphore(1)
         self._spared = spared
 
@@ -130,7 +130,7 @@ class PeerPipeline:
         right, bottom = np.minimum(np.ceil(corners.max(axis=0)).astype(int), (width, height))
         inverse[:, 2] -= (left, top)
         area = (int(right - left), int(bottom - top))
-        made = box_mask() if self._mask is None else self._mask
+        made = make_box_mask(SIZE) if self._mask is None else self._mask
         mask = cv2.warpAffine(made, inverse, area).clip(0, 1)[..., None]
         face = cv2.warpAffine(swapped, inverse, area, borderMode=cv2.BORDER_REPLICATE)
         result = frame.copy()
@@ -139,13 +139,12 @@ class PeerPipeline:
         return result
 
 
-def box_mask() -> FloatArray:
-    """(S, S) float32 in [0, 1]: ones within a zero border, blurred."""
-    amount = int(SIZE * 0.5 * MASK_BLUR)
+def make_box_mask(size: int, blur: float = MASK_BLUR) -> FloatArray:
+    """(S, S) float32 in [0, 1]: ones within a zero border, blurred (FaceFusion's box mask)."""
+    amount = int(size * 0.5 * blur)
     border = max(amount // 2, 1)
-    mask = np.ones((SIZE, SIZE), np.float32)
-    mask[:border] = mask[-border:] = 0.0
-    mask[:, :border] = mask[:, -border:] = 0.0
+    mask = np.zeros((size, size), np.float32)
+    mask[border:-border, border:-border] = 1.0
     return np.asarray(cv2.GaussianBlur(mask, (0, 0), amount * 0.25), np.float32)
 
 

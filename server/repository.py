@@ -150,13 +150,11 @@ def with_queue_delay(repository: Repository, delay_us: int) -> Repository:
             "variant run each request by itself (no dynamic_batching, or preferred_batch_size 1, "
             "as on a CPU): it would have no effect, leave it out."
         )
-    configs: dict[str, ModelConfig] = {}
-    for name, config in repository.configs.items():
-        changed = ModelConfig()
-        changed.CopyFrom(config)
-        if name in joining:
-            changed.dynamic_batching.max_queue_delay_microseconds = delay_us
-        configs[name] = changed
+    configs = dict(repository.configs)
+    for name in joining:
+        configs[name] = ModelConfig()
+        configs[name].CopyFrom(repository.configs[name])
+        configs[name].dynamic_batching.max_queue_delay_microseconds = delay_us
     return replace(repository, configs=configs)
 
 

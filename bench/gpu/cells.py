@@ -158,11 +158,15 @@ def _peers(threads: int, *, spared: bool) -> Cell:
     return Cell(name, lambda bench: peer_rate(threads, spared=spared))
 
 
+def engine_name(batch: int, label: str = "") -> str:
+    return f"engine alone{label}, batch {batch}"
+
+
 def _engine(batch: int, form: str = "fp16", label: str = "") -> Cell:
     def work(bench: Bench) -> float:
         return engine_rate(bench.repositories.swapper(form), batch, side=FORMS[form].side)
 
-    return Cell(f"engine alone{label}, batch {batch}", work)
+    return Cell(engine_name(batch, label), work)
 
 
 def _scene(name: str, setup: Setup, cell: str = "", **options: Any) -> Cell:
@@ -286,6 +290,11 @@ def _modes(main: Setup) -> list[Cell]:
 
 def price_name(name: str) -> str:
     return f"one face, {name}, {CUDA}"
+
+
+def price_engine_name(name: str) -> str:
+    """Of the engine alone; that of the network as it is has its cell already."""
+    return engine_name(8, "" if PRICES[name] == "fp16" else f", {name}")
 
 
 def _price(name: str) -> list[Cell]:

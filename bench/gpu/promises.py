@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from bench.gpu.cells import (
+    BATCHES,
     CUDA,
     GFLOP_A_FACE,
     STREAMS,
     SWEEP,
     THREADS,
+    engine_name,
     peers_name,
     rate_name,
     streams_name,
@@ -27,7 +29,7 @@ OWN_CLIENTS: Final = tuple(
 )
 LEAST_SENT: Final = 0.92
 """Of the requests that a rate asks for: perf_analyzer sends 92.7 to 95 % at random moments."""
-ENGINES: Final = tuple(f"engine alone, batch {batch}" for batch in (1, 2, 4, 8, 16))
+ENGINES: Final = tuple(engine_name(batch) for batch in BATCHES)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from bench.gpu.cells import (
     SHARES,
     TABLE_BATCHES,
     mode_name,
+    price_engine_name,
     price_name,
     rate_name,
     sweep_name,
@@ -167,10 +168,10 @@ def _modes(results: Results) -> list[str]:
 
 def _prices(results: Results) -> list[str]:
     rows = []
-    engine, served = results.rate("engine alone, batch 8"), results.rate(price_name("128 pixels"))
+    first = next(iter(PRICES))
+    engine, served = results.rate(price_engine_name(first)), results.rate(price_name(first))
     for name in PRICES:
-        alone = engine if name == "128 pixels" else results.rate(f"engine alone, {name}, batch 8")
-        whole = results.rate(price_name(name))
+        alone, whole = results.rate(price_engine_name(name)), results.rate(price_name(name))
         if alone is None and whole is None:
             continue
         shares = (share(alone, engine), share(whole, served))

@@ -28,9 +28,13 @@ class Tuning:
     delay_us: int
 
     @property
+    def label(self) -> str:
+        return f"{self.instances} instances, batch {self.batch}, delay {self.delay_us} us"
+
+    @property
     def name(self) -> str:
-        choice = f"{self.instances} instances, batch {self.batch}, delay {self.delay_us} us"
-        return TUNING_PREFIX + choice
+        """Of its cell."""
+        return TUNING_PREFIX + self.label
 
     def counts(self, mode: Mode) -> dict[str, int]:
         return dict.fromkeys(mode.models, self.instances)
@@ -125,8 +129,8 @@ def tuning_report(results: Results, mode: str = DEFAULT_MODE) -> list[str]:
     for choice in choices():
         value = results.value(choice.name)
         shown = [str((value or {}).get(key, "not run")) for key in COLUMNS]
-        lines.append(f"| {choice.name.removeprefix('tune: ')} | {' | '.join(shown)} |")
+        lines.append(f"| {choice.label} | {' | '.join(shown)} |")
     for purpose, choice in best.items():
-        lines += ["", f"Best for {purpose}: {choice.name.removeprefix('tune: ')}", ""]
+        lines += ["", f"Best for {purpose}: {choice.label}", ""]
         lines += ["```sh", serve_command(choice, MODES[mode].single()), "```"]
     return lines

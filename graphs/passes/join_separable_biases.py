@@ -9,10 +9,10 @@ from graphs.passes.rewriting import (
     Array,
     NodeInserter,
     attribute_values,
-    constant_array,
     convolution_bias,
     convolution_weight,
-    only_user,
+    depthwise_behind,
+    is_constant_convolution,
     replace,
     static_dims,
 )
@@ -30,7 +30,7 @@ def join_separable_biases(model: ir.Model) -> int:
     """
     joined = 0
     for node in list(model.graph):
-        depthwise = _depthwise_behind(node)
+        depthwise = _depthwise_part(node)
         size = None if depthwise is None else static_dims(depthwise.outputs[0], (2, 3))
         if depthwise is None or size is None or min(size) < 2:
             continue
@@ -49,24 +49,19 @@ def join_separable_biases(model: ir.Model) -> int:
     return joined
 
 
-def _depthwise_behind(node: ir.Node) -> ir.Node | None:
+def _depthwise_part(node: ir.Node) -> ir.Node | None:
     """The depthwise 3x3 convolution that alone reads the 1x1 one `node`; None without biases."""
-    if not _is_convolution(node, kernel=1, padding=0):
+    if not is_constant_convolution(node) or not _is_simple(node, kernel=1, padding=0):
         return None
-    behind = only_user(node.outputs[0])
-    if behind is None or not _is_convolution(behind, kernel=3, padding=1):
-        return None
-    channels = len(convolution_weight(node))
-    if not behind.attributes.get_int("group", 1) == channels == len(convolution_weight(behind)):
+    behind = depthwise_behind(node)
+    if behind is None or not _is_simple(behind, kernel=3, padding=1):
         return None
     has_bias = convolution_bias(node).any() or convolution_bias(behind).any()
     return behind if has_bias else None
 
 
-def _is_convolution(node: ir.Node, *, kernel: int, padding: int) -> bool:
-    """Whether it is one of constant weights, stride 1 and no dilation."""
-    if node.op_type != "Conv" or any(constant_array(part) is None for part in node.inputs[1:]):
-        return False
+def _is_simple(node: ir.Node, *, kernel: int, padding: int) -> bool:
+    """Whether a convolution has this kernel and padding, stride 1 and no dilation."""
     values = attribute_values(node)
     return (
         list(convolution_weight(node).shape[2:]) == [kernel, kernel]

@@ -10,10 +10,10 @@ import onnx_ir as ir
 from graphs.passes.rewriting import (
     NodeInserter,
     attribute_values,
-    constant_array,
     convolution_bias,
     convolution_weight,
-    only_user,
+    depthwise_behind,
+    is_constant_convolution,
     replace,
 )
 
@@ -44,19 +44,8 @@ def merge_sibling_convolutions(model: ir.Model) -> int:
 
 def _is_plain(node: ir.Node, value: ir.Value) -> bool:
     """Whether it is a dense convolution of `value` with constant weights."""
-    return _is_constant(node, value) and node.attributes.get_int("group", 1) == 1
-
-
-def _is_constant(node: ir.Node, value: ir.Value) -> bool:
-    if node.op_type != "Conv" or node.inputs[0] is not value:
-        return False
-    return all(constant_array(operand) is not None for operand in _operands(node))
-
-
-def _operands(node: ir.Node) -> Sequence[ir.Value | None]:
-    """Weight, and bias where there is one."""
-    weight, *bias = node.inputs[1:]
-    return [weight, *(operand for operand in bias if operand is not None)]
+    is_of_value = is_constant_convolution(node) and node.inputs[0] is value
+    return is_of_value and node.attributes.get_int("group", 1) == 1
 
 
 def _kind(node: ir.Node) -> object:
@@ -72,15 +61,7 @@ def _kind(node: ir.Node) -> object:
 
 def _depthwise_behind(siblings: Sequence[ir.Node]) -> list[ir.Node]:
     """The depthwise convolutions that alone read each sibling, if that is so and they are alike."""
-    behind = [only_user(node.outputs[0]) for node in siblings]
-    found = [
-        user
-        for node, user in zip(siblings, behind, strict=True)
-        if user is not None
-        and _is_constant(user, node.outputs[0])
-        and user.attributes.get_int("group", 1) == len(convolution_weight(node))
-        and len(convolution_weight(user)) == len(convolution_weight(node))
-    ]
+    found = [user for node in siblings if (user := depthwise_behind(node)) is not None]
     alike = len({_kind(node) for node in found}) == 1
     return found if alike and len(found) == len(siblings) else []
 

@@ -115,6 +115,22 @@ def attribute_values(node: ir.Node) -> dict[str, Any]:
     return {name: attribute.value for name, attribute in node.attributes.items()}
 
 
+def is_constant_convolution(node: ir.Node) -> bool:
+    """Whether it is a convolution whose weight, and bias where there is one, are constant."""
+    given = (operand for operand in node.inputs[1:] if operand is not None)
+    return node.op_type == "Conv" and all(constant_array(operand) is not None for operand in given)
+
+
+def depthwise_behind(node: ir.Node) -> ir.Node | None:
+    """The constant depthwise convolution that alone reads the constant convolution `node`."""
+    user = only_user(node.outputs[0])
+    if user is None or not is_constant_convolution(user) or user.inputs[0] is not node.outputs[0]:
+        return None
+    channels = len(convolution_weight(node))
+    groups = user.attributes.get_int("group", 1)
+    return user if groups == channels == len(convolution_weight(user)) else None
+
+
 def convolution_weight(node: ir.Node) -> Array:
     """Of a convolution whose weight is constant."""
     weight = constant_array(node.inputs[1])

@@ -15,9 +15,9 @@ from bench.classic_pipeline import (
     StageTimes,
     describe_report,
     main,
-    make_box_mask,
     swap_video,
 )
+from bench.peer_way import make_box_mask
 from demo.make_clip import clip_of, write_clip
 from demo.photos import photo_path
 from graphs import face_blender, face_detector, image_swapper, weights

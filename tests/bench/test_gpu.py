@@ -32,7 +32,7 @@ from bench.gpu.report import make_report
 from bench.gpu.results import NotRun, Results, load_results
 from bench.gpu.serving import Setup
 from bench.gpu.tuning import best_choices, choices, tune_cells, tuning_report
-from bench.peer_way import SIZE, PeerPipeline, box_mask, frames_per_second
+from bench.peer_way import SIZE, PeerPipeline, frames_per_second, make_box_mask
 from bench.scenes import Scene
 from graphs import weights
 from graphs.face_blender import box_mask_profile
@@ -394,4 +394,4 @@ def test_the_peers_way_shows_the_same_pictures_spared_its_repeated_work(
 def test_the_peers_mask_is_the_blenders() -> None:
     profile = box_mask_profile(SIZE)
     # float32 sums of a Gaussian in one dimension and in two
-    np.testing.assert_allclose(box_mask(), np.outer(profile, profile), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(make_box_mask(SIZE), np.outer(profile, profile), rtol=0, atol=1e-6)
