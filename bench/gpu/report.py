@@ -29,8 +29,8 @@ from bench.gpu.tuning import TUNING_PREFIX, tuning_report
 MINUTE_FRAMES: Final = 1800
 """Frames of a minute of video at 30 a second."""
 LOAD_COLUMNS: Final = ("per second", "p50 ms", "p95 ms", "p99 ms", "gpu busy %",
-                       "gpu samples below 50 %", "endpoint busy %", "gpu memory GiB",
-                       "endpoint memory GiB")  # fmt: skip
+                       "gpu samples below 50 %", "gpu lowest MHz", "endpoint busy %",
+                       "gpu memory GiB", "endpoint memory GiB")  # fmt: skip
 PART_COLUMNS: Final = ("mean batch", "queue ms", "input ms", "infer ms", "output ms")
 MODEL_COLUMNS: Final = ("ms a run", "ms to launch", "ms of kernels", "kernels and copies")
 

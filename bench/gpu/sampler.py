@@ -1,12 +1,15 @@
-"""GPU use and memory while a load runs: NVML's word, nvidia-smi's, and the server's own metrics.
+"""GPU use, memory and clock while a load runs: NVML's word, nvidia-smi's, the server's metrics'.
 
 NVML's utilisation is the share of its last sample period (a sixth of a second to a second) in which
-at least one kernel ran: it tells idle from busy, not how much of the GPU a kernel fills.
+at least one kernel ran: it tells idle from busy, not how much of the GPU a kernel fills. The clock
+of its multiprocessors tells a GPU that was slowed down, by heat or for want of power, from a slow
+server. Source: NVML API reference, device queries.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 import re
 import shutil
 import subprocess
@@ -30,15 +33,16 @@ _METRIC: Final = re.compile(r"^(nv_\w+)(?:\{[^}]*\})?\s+(\S+)$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Sample:
-    """seconds since the start, utilisation in percent, memory in use in bytes."""
+    """seconds since the start, utilisation in percent, memory in use in bytes, clock in MHz."""
 
     seconds: float
     busy: float
     memory: float
+    clock: float
 
 
-Probe = Callable[[], tuple[float, float]]
-"""Utilisation in percent and bytes in use, now."""
+Probe = Callable[[], tuple[float, float, float]]
+"""Utilisation in percent, bytes in use, the multiprocessors' clock in MHz (nan: not told), now."""
 
 
 def nvml_probe(nvml: Any) -> Probe:
@@ -49,9 +53,15 @@ def nvml_probe(nvml: Any) -> Probe:
         nvml.nvmlInit()
         return nvml.nvmlDeviceGetHandleByIndex(0)
 
-    def read() -> tuple[float, float]:
+    def read() -> tuple[float, float, float]:
         busy = nvml.nvmlDeviceGetUtilizationRates(device()).gpu
-        return float(busy), float(nvml.nvmlDeviceGetMemoryInfo(device()).used)
+        memory = nvml.nvmlDeviceGetMemoryInfo(device()).used
+        try:
+            clock = nvml.nvmlDeviceGetClockInfo(device(), nvml.NVML_CLOCK_SM)
+        except nvml.NVMLError:
+            # Virtual GPUs do not tell theirs.
+            clock = math.nan
+        return float(busy), float(memory), float(clock)
 
     return read
 
@@ -59,14 +69,15 @@ def nvml_probe(nvml: Any) -> Probe:
 def smi_probe(binary: str) -> Probe:
     """Reads GPU 0 through nvidia-smi, a process each time."""
     command = [
-        binary, "--id=0", "--query-gpu=utilization.gpu,memory.used",
+        binary, "--id=0", "--query-gpu=utilization.gpu,memory.used,clocks.sm",
         "--format=csv,noheader,nounits",
     ]  # fmt: skip
 
-    def read() -> tuple[float, float]:
+    def read() -> tuple[float, float, float]:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=5)
-        busy, memory = done.stdout.strip().splitlines()[0].split(",")
-        return float(busy), float(memory) * 2**20
+        busy, memory, clock = (part.strip() for part in done.stdout.splitlines()[0].split(","))
+        told = float(clock) if clock.isdecimal() else math.nan  # "[N/A]" of a virtual GPU
+        return float(busy), float(memory) * 2**20, told
 
     return read
 
@@ -88,11 +99,12 @@ def metrics_probe(url: str) -> Probe:
         url: HOST:PORT.
     """
 
-    def read() -> tuple[float, float]:
+    def read() -> tuple[float, float, float]:
         with urllib.request.urlopen(f"http://{url}/metrics", timeout=5) as answer:
             values = parse_metrics(answer.read().decode())
-        busy = values.get("nv_gpu_utilization", [float("nan")])[0]
-        return 100 * busy, values.get("nv_gpu_memory_used_bytes", [float("nan")])[0]
+        busy = values.get("nv_gpu_utilization", [math.nan])[0]
+        memory = values.get("nv_gpu_memory_used_bytes", [math.nan])[0]
+        return 100 * busy, memory, math.nan
 
     return read
 
@@ -133,12 +145,12 @@ class Sampler:
     def _sample(self) -> None:
         while self._probe is not None and not self._stop.wait(self._period_s):
             try:
-                busy, memory = self._probe()
+                told = self._probe()
             except Exception as error:
                 # NVML and nvidia-smi have error types of their own: said in the facts.
                 self.error = f"GPU use is not sampled: {error}"
                 return
-            self.samples.append(Sample(time.monotonic() - self._start, busy, memory))
+            self.samples.append(Sample(time.monotonic() - self._start, *told))
 
 
 def loaded_part(samples: Sequence[Sample]) -> list[Sample]:
@@ -159,16 +171,18 @@ def loaded_part(samples: Sequence[Sample]) -> list[Sample]:
 
 
 def gpu_facts(sampler: Sampler) -> dict[str, Any]:
-    """Mean use, idle share and memory, with the series itself; a sentence when there is none."""
+    """Mean use, idle share, memory and lowest clock, with the series; a sentence without any."""
     if not sampler.samples:
         return {"gpu": sampler.error or NO_SAMPLER}
     part = loaded_part(sampler.samples)
     below = sum(sample.busy < IDLE_BELOW for sample in part)
+    clocks = [sample.clock for sample in part if not math.isnan(sample.clock)]
     return {
         "gpu busy %": round(sum(sample.busy for sample in part) / len(part), 1),
         "gpu samples": len(part),
         "gpu samples below 50 %": round(100 * below / len(part), 1),
         "gpu memory GiB": round(max(sample.memory for sample in part) / 2**30, 2),
+        **({"gpu lowest MHz": round(min(clocks))} if clocks else {}),
         "gpu series": [[round(s.seconds, 2), s.busy] for s in sampler.samples],
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import threading
 import time
@@ -81,12 +82,14 @@ def test_the_endpoints_word_stands_beside_nvmls() -> None:
 
 
 def fake_nvml(busy: list[int]) -> SimpleNamespace:
-    readings = itertools.cycle(busy)
+    readings, clocks = itertools.cycle(busy), itertools.cycle([1980, 1980, 345])
     return SimpleNamespace(
         nvmlInit=lambda: None,
         nvmlDeviceGetHandleByIndex=lambda index: index,
         nvmlDeviceGetUtilizationRates=lambda device: SimpleNamespace(gpu=next(readings)),
         nvmlDeviceGetMemoryInfo=lambda device: SimpleNamespace(used=3 * 2**30),
+        NVML_CLOCK_SM=1,
+        nvmlDeviceGetClockInfo=lambda device, kind: next(clocks) if kind == 1 else 0,
     )
 
 
@@ -95,6 +98,7 @@ def test_nvml_is_sampled_over_time_and_idle_shares_are_counted() -> None:
         time.sleep(0.4)
     facts = sampling.gpu_facts(seen)
     assert facts["gpu memory GiB"] == 3.0
+    assert facts["gpu lowest MHz"] == 345
     # every other sample; the cut ends may hold one more of either kind
     assert 55 < facts["gpu busy %"] < 65
     assert 45 < facts["gpu samples below 50 %"] < 55
@@ -103,7 +107,7 @@ def test_nvml_is_sampled_over_time_and_idle_shares_are_counted() -> None:
 
 def test_rest_before_and_after_a_load_does_not_count_but_a_gap_does() -> None:
     busy = [0] * 8 + [2, 46] + [100] * 10 + [0] * 5 + [100] * 5 + [30] + [0] * 19
-    samples = [Sample(0.1 * index, value, 0.0) for index, value in enumerate(busy)]
+    samples = [Sample(0.1 * index, value, 0.0, 1980.0) for index, value in enumerate(busy)]
     part = sampling.loaded_part(samples)
     assert [sample.busy for sample in part] == [100] * 8 + [0] * 5 + [100] * 3
     assert sampling.loaded_part(samples[:8]) == samples[:8]
@@ -111,12 +115,14 @@ def test_rest_before_and_after_a_load_does_not_count_but_a_gap_does() -> None:
 
 def test_one_high_sample_does_not_decide_which_part_was_loaded() -> None:
     busy = [0, 0, 100, 0, 0] + [40] * 50 + [0] * 5
-    part = sampling.loaded_part([Sample(0.1 * i, value, 0.0) for i, value in enumerate(busy)])
+    part = sampling.loaded_part(
+        [Sample(0.1 * i, value, 0.0, 1980.0) for i, value in enumerate(busy)]
+    )
     assert {sample.busy for sample in part} == {40}
 
 
 def test_a_sampler_that_fails_or_is_missing_is_one_sentence() -> None:
-    def fail() -> tuple[float, float]:
+    def fail() -> tuple[float, float, float]:
         raise OSError("driver not loaded")
 
     with Sampler(fail, 0.01) as seen:
@@ -136,8 +142,24 @@ def program(folder: Path, name: str, text: str) -> str:
 
 
 def test_nvidia_smi_serves_where_nvml_is_missing(tmp_path: Path) -> None:
-    busy, memory = sampling.smi_probe(program(tmp_path, "nvidia-smi", "echo '97, 20480'"))()
-    assert (busy, memory) == (97.0, 20 * 2**30)
+    read = sampling.smi_probe(program(tmp_path, "nvidia-smi", "echo '97, 20480, 1980'"))
+    assert read() == (97.0, 20 * 2**30, 1980.0)
+    read = sampling.smi_probe(program(tmp_path, "nvidia-smi", "echo '97, 20480, [N/A]'"))
+    assert math.isnan(read()[2])
+
+
+def test_a_gpu_that_does_not_tell_its_clock_is_sampled_all_the_same() -> None:
+    nvml = fake_nvml([100])
+
+    def refuse(device: int, kind: int) -> int:
+        raise nvml.NVMLError("Not Supported")
+
+    nvml.NVMLError, nvml.nvmlDeviceGetClockInfo = OSError, refuse
+    with Sampler(sampling.nvml_probe(nvml), 0.005) as seen:
+        time.sleep(0.1)
+    facts = sampling.gpu_facts(seen)
+    assert facts["gpu busy %"] == 100.0
+    assert "gpu lowest MHz" not in facts
 
 
 def test_a_mode_that_the_server_does_not_know_is_not_run() -> None:
