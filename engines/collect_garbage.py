@@ -9,6 +9,7 @@ whole for its reader. A server keeps its own copy of every plan in its model rep
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,9 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--cache", type=Path, help="folder (default: plans/ in the user's cache)")
-    parser.add_argument("--max-age-days", type=float, help="remove what was not used for longer")
-    parser.add_argument("--max-size-gib", type=float, help="then the longest unused above this")
+    add = parser.add_argument
+    add("--cache", type=Path, help="folder (default: plans/ in the user's cache)")
+    add("--max-age-days", type=_not_negative, help="remove what was not used for longer")
+    add("--max-size-gib", type=_not_negative, help="then the longest unused above this")
     options = parser.parse_args(arguments)
     folder = options.cache or cache_dir() / "plans"
     if not folder.is_dir():
@@ -45,6 +47,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{collected.kept} kept ({collected.kept_bytes / 1e6:,.1f} MB)"
     )
     return 0
+
+
+def _not_negative(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    # A limit below 0 would remove every plan, one that is no number none.
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number, 0 or more")
+    return number
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import math
 import signal
 import sys
 import threading
@@ -64,7 +65,7 @@ def register(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         help="usual frame that memory is planned for",
     )  # fmt: skip
     add("--requests-in-flight", type=_positive, default=16, help="memory is planned for so many")
-    add("--probe-interval-s", type=float, default=30.0, help="time between two real inferences")
+    add("--probe-interval-s", type=_seconds, default=30.0, help="time between two real inferences")
     parser.set_defaults(run=serve)
 
 
@@ -140,17 +141,15 @@ def _is_loopback(address: str) -> bool:
 
 
 def _port(text: str) -> int:
-    number = int(text)
-    if not 0 <= number <= 65535:
-        raise argparse.ArgumentTypeError(f"a port is 0 to 65535, and {number} was given")
-    return number
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"a port is 0 to 65535, and {text!r} was given")
+    return int(text)
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"at least 1 is needed, and {number} was given")
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"at least 1 is needed, and {text!r} was given")
+    return int(text)
 
 
 def _microseconds(text: str) -> int:
@@ -161,15 +160,28 @@ def _microseconds(text: str) -> int:
     return int(text)
 
 
+def _seconds(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    # Written so that a NaN fails.
+    if not 0 < number <= threading.TIMEOUT_MAX:
+        raise argparse.ArgumentTypeError(
+            f"a number of seconds above 0 is needed, and {text!r} was given"
+        )
+    return number
+
+
 def _instance_count(text: str) -> tuple[str, int]:
     name, equals, count = text.partition("=")
-    if not (name and equals and count.isdigit()):
+    if not (name and equals and count.isdecimal()):
         raise argparse.ArgumentTypeError(f"{text!r} does not read MODEL=COUNT")
     return name, int(count)
 
 
 def _frame_size(text: str) -> tuple[int, int]:
     width, cross, height = text.lower().partition("x")
-    if not (cross and width.isdigit() and height.isdigit()):
+    if not (cross and width.isdecimal() and height.isdecimal()):
         raise argparse.ArgumentTypeError(f"{text!r} does not read WIDTHxHEIGHT")
     return int(width), int(height)

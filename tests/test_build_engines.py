@@ -198,11 +198,19 @@ def test_what_cannot_be_is_refused_in_one_sentence(
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--precision", "fp4"], ["--frame", "big"], ["--batch", "0"], ["--nosuch"]]
+    "arguments",
+    [
+        ["--precision", "fp4"],
+        ["--frame", "big"],
+        ["--batch", "0"],
+        ["--batch", "all"],
+        ["--nosuch"],
+    ],
 )
-def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
+def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match=r"^2$"):
         run(*arguments)
+    assert "invalid _" not in capsys.readouterr().err, "argparse's own words for our parser"
 
 
 def test_weights_under_a_licence_are_not_taken_unasked(

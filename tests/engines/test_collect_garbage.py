@@ -32,6 +32,19 @@ def test_without_limits_nothing_in_use_is_removed(
     assert capsys.readouterr().out.startswith("0 plans removed")
 
 
+@pytest.mark.parametrize("limit", ["-1", "nan", "inf", "all"])
+@pytest.mark.parametrize("option", ["--max-age-days", "--max-size-gib"])
+def test_a_limit_that_is_none_is_refused_before_anything_is_removed(
+    option: str, limit: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache = PlanCache(tmp_path)
+    put(cache, "kept", 1000, 1e8)
+    with pytest.raises(SystemExit, match=r"^2$"):
+        main(["--cache", str(tmp_path), option, limit])
+    assert f"{limit!r} is not a number, 0 or more" in capsys.readouterr().err
+    assert len(list(cache.entries())) == 1
+
+
 def test_a_folder_that_is_not_there_is_one_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -79,10 +79,15 @@ def test_serve_says_in_one_sentence_what_is_wrong(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--grpc-port", "70000"], "a port is 0 to 65535, and 70000 was given"),
+        (["--grpc-port", "70000"], "a port is 0 to 65535, and '70000' was given"),
+        (["--http-port", "http"], "a port is 0 to 65535, and 'http' was given"),
         (["--instances", "face_swapper"], "'face_swapper' does not read MODEL=COUNT"),
         (["--frame-size", "large"], "'large' does not read WIDTHxHEIGHT"),
-        (["--requests-in-flight", "0"], "at least 1 is needed, and 0 was given"),
+        (["--instances", "face_swapper=²"], "'face_swapper=²' does not read MODEL=COUNT"),
+        (["--requests-in-flight", "0"], "at least 1 is needed, and '0' was given"),
+        (["--requests-in-flight", "many"], "at least 1 is needed, and 'many' was given"),
+        (["--probe-interval-s", "nan"], "seconds above 0 is needed, and 'nan' was given"),
+        (["--probe-interval-s", "soon"], "seconds above 0 is needed, and 'soon' was given"),
         (["--queue-delay-us", "8ms"], "whole number of microseconds is needed, and '8ms' was"),
     ],
 )
