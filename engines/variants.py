@@ -37,6 +37,7 @@ from graphs.contract import (
     ModelSpec,
     Option,
 )
+from server.backends.joining import sizes_up_to
 
 Variant = Literal["cpu", "cuda", "tensorrt", "rtx"]
 VARIANTS: Final[tuple[Variant, ...]] = ("cpu", "cuda", "tensorrt", "rtx")
@@ -293,16 +294,10 @@ def _set_backend(
     if variant == "cpu" and config.name in UNJOINED_ON_CPU:
         preferred.append(1)
     if variant == "cuda":
-        preferred.extend(preferred_batch_sizes(config.max_batch_size))
+        sizes = sizes_up_to(config.max_batch_size)
+        preferred.extend(size for size in sizes if size >= SMALLEST_PREFERRED_BATCH)
     if variant == "rtx":
         config.optimization.cuda.graphs = True
-
-
-def preferred_batch_sizes(largest: int) -> list[int]:
-    """Sizes of the `cuda` variant's batches that need not wait: powers of two, and the largest."""
-    powers = (1 << exponent for exponent in range(largest.bit_length()))
-    sizes = {*(size for size in powers if size < largest), largest}
-    return sorted(size for size in sizes if size >= SMALLEST_PREFERRED_BATCH)
 
 
 def _mark_ragged(inputs: list[ModelInput]) -> None:

@@ -140,24 +140,22 @@ def _is_loopback(address: str) -> bool:
         return address == "localhost"
 
 
-def _port(text: str) -> int:
-    if not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"a port is 0 to 65535, and {text!r} was given")
+def _whole(text: str, wanted: str, least: int = 0, most: float = math.inf) -> int:
+    if not text.isdecimal() or not least <= int(text) <= most:
+        raise argparse.ArgumentTypeError(f"{wanted}, and {text!r} was given")
     return int(text)
+
+
+def _port(text: str) -> int:
+    return _whole(text, "a port is 0 to 65535", most=65535)
 
 
 def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"at least 1 is needed, and {text!r} was given")
-    return int(text)
+    return _whole(text, "at least 1 is needed", least=1)
 
 
 def _microseconds(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(
-            f"a whole number of microseconds is needed, and {text!r} was given"
-        )
-    return int(text)
+    return _whole(text, "a whole number of microseconds is needed")
 
 
 def _seconds(text: str) -> float:

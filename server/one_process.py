@@ -16,7 +16,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelEnsembling
 
 from server.backends.pipelines import STEP_PREFIX, StepText
 from server.errors import RepositoryError
-from server.repository import BUILD_COMMAND, Repository, write_model
+from server.repository import BUILD_COMMAND, Repository, top_models, write_model
 
 BACKEND: Final = "pipeline"
 
@@ -56,11 +56,9 @@ def write_pipelines(
                 f"in one process an ensemble has instances, at least one, and {name}={count} was "
                 f"given; the ensembles are: {', '.join(ensembles)}."
             )
-    steps = {step.model_name for e in ensembles.values() for step in e.ensemble_scheduling.step}
     configs: dict[str, ModelConfig] = {}
-    for name, config in repository.configs.items():
-        if name in steps:
-            continue
+    for name in top_models(repository.configs):
+        config = repository.configs[name]
         if name in ensembles:
             config = pipeline_config(config, repository, instance_counts.get(name))
         write_model(repository, target, config)

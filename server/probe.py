@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -22,14 +22,6 @@ _ELEMENTS: Final = {
     "TYPE_INT32": np.int32,
     "TYPE_INT64": np.int64,
 }
-
-
-def top_models(configs: Mapping[str, Message]) -> list[str]:
-    """Return the models that no loaded ensemble contains: probing them probes everything."""
-    steps = {
-        step.model_name for config in configs.values() for step in config.ensemble_scheduling.step
-    }
-    return [name for name in configs if name not in steps]
 
 
 def probe(client: triton_grpc.InferenceServerClient, config: Message, *, timeout_s: float) -> None:

@@ -118,6 +118,14 @@ def refuse_foreign_plans(repository: Repository) -> None:
             raise RepositoryError(f"{reason}.")
 
 
+def top_models(configs: Mapping[str, ModelConfig]) -> list[str]:
+    """The models that no ensemble among them contains: asking those asks everything."""
+    steps = {
+        step.model_name for config in configs.values() for step in config.ensemble_scheduling.step
+    }
+    return [name for name in configs if name not in steps]
+
+
 def with_queue_delay(repository: Repository, delay_us: int) -> Repository:
     """The repository with another queue delay, of the models that clients' requests meet.
 
@@ -132,25 +140,17 @@ def with_queue_delay(repository: Repository, delay_us: int) -> Repository:
     """
     if delay_us < 0:
         raise RepositoryError(f"a queue delay is 0 or more microseconds, and {delay_us} was given.")
-    ensembles = [
-        [step.model_name for step in config.ensemble_scheduling.step]
-        for config in repository.configs.values()
-        if config.ensemble_scheduling.step
-    ]
-    steps = {name for ensemble in ensembles for name in ensemble}
-    alone = {
-        name for name in repository.asked
-        if name not in steps and not repository.configs[name].ensemble_scheduling.step
-    }  # fmt: skip
-    met = {ensemble[0] for ensemble in ensembles} | alone
-    joining = {name for name in met if _joins_requests(repository.configs[name])}
+    configs = dict(repository.configs)
+    steps_of = {name: config.ensemble_scheduling.step for name, config in configs.items()}
+    met = {steps[0].model_name for steps in steps_of.values() if steps}
+    met |= {name for name in top_models(configs) if not steps_of[name]}
+    joining = {name for name in met if _joins_requests(configs[name])}
     if not joining:
         raise RepositoryError(
             f"a queue delay was given, and {', '.join(sorted(met))} of the {repository.variant} "
             "variant run each request by itself (no dynamic_batching, or preferred_batch_size 1, "
             "as on a CPU): it would have no effect, leave it out."
         )
-    configs = dict(repository.configs)
     for name in joining:
         configs[name] = ModelConfig()
         configs[name].CopyFrom(repository.configs[name])

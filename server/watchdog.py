@@ -21,7 +21,8 @@ from tritonclient.utils import InferenceServerException
 
 from server.errors import ServerError
 from server.launcher import EmbeddedServer
-from server.probe import probe, top_models
+from server.probe import probe
+from server.repository import top_models
 
 STUB: Final = "triton_python_backend_stub"
 _UNHEALTHY: Final = re.compile(r"Stub process '(?P<instance>[^']+)' is not healthy")

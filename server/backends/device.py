@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .common import ModelSettings
-from .joining import SCORE_COLUMN
+from .joining import SCORE_COLUMN, sizes_up_to
 from .triton_arrays import adopt
 
 CUDA_DEVICE_TYPE = 2
@@ -164,14 +164,10 @@ def limit_rows(settings: ModelSettings) -> ModelSettings:
 
 
 def padded_sizes(settings: ModelSettings) -> tuple[int, ...]:
-    """Return the batch sizes that a model runs: powers of two, then its largest batch."""
-    largest = max(1, settings.max_batch_size)
+    """Return the batch sizes that a model runs."""
     if settings.rows is not None:
-        largest = settings.rows.max_rows
-    sizes = [1]
-    while sizes[-1] * 2 < largest:
-        sizes.append(sizes[-1] * 2)
-    return tuple(sizes if largest == 1 else [*sizes, largest])
+        return sizes_up_to(settings.rows.max_rows)
+    return sizes_up_to(max(1, settings.max_batch_size))
 
 
 def row_padding(sizes: Sequence[int]) -> Callable[[int], int]:

@@ -53,6 +53,15 @@ def _padded_rows_within(most_bytes: int, arrays: Mapping[str, Any]) -> int:
     return 1 << (fitting.bit_length() - 1)
 
 
+def sizes_up_to(largest: int) -> tuple[int, ...]:
+    """Return the row counts that runs of at most `largest` rows are padded to on a device.
+
+    Powers of two, then the largest itself.
+    """
+    powers = (1 << exponent for exponent in range(largest.bit_length()))
+    return (*(size for size in powers if size < largest), largest)
+
+
 def batch_rows(arrays: Mapping[str, Any]) -> int:
     """Return B of one request's arrays [B, ...]."""
     return int(next(iter(arrays.values())).shape[0])

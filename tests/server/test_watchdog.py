@@ -14,7 +14,7 @@ import pytest
 from tritonclient.utils import InferenceServerException
 
 from server.launcher import EmbeddedServer
-from server.probe import top_models
+from server.repository import top_models
 from server.watchdog import Watchdog
 from tests.server.asking import Asker
 from tests.server.test_launcher import assert_serves, model_processes, wait_for
