@@ -29,11 +29,12 @@ from frameswap.video import VideoReader
 from frameswap.video_writer import VideoWriter
 
 from bench.peer_way import make_box_mask
-from graphs import image_swapper, weights
+from fetching import weights
+from graphs import image_swapper
 from graphs.contract import DEFAULT_NMS_THRESHOLD, DEFAULT_SCORE_THRESHOLD, DETECTOR_SIZE
-from graphs.detectors import DEFAULT_DETECTOR, DETECTORS, Detector
 from graphs.geometry import TEMPLATES
-from graphs.swappers import DEFAULT_SWAPPER, SWAPPERS
+from networks.detectors import DEFAULT_DETECTOR, DETECTORS, Detector
+from networks.swappers import DEFAULT_SWAPPER, SWAPPERS
 
 Image = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]

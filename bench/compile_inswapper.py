@@ -31,7 +31,7 @@ from engines.precision import to_fp16
 from engines.profiles import AxisRange, ProfileLimits, ShapeRange, make_profile
 from engines.shapes import check_elements
 from graphs import face_swapper
-from graphs.swappers import SWAPPERS
+from networks.swappers import SWAPPERS
 
 
 class Stopwatch:

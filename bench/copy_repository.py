@@ -32,7 +32,7 @@ from graphs.contract import (
     WARPS,
     TensorSpec,
 )
-from graphs.detectors import DETECTORS
+from networks.detectors import DETECTORS
 
 SWAPPER: Final = "inswapper_128"
 """Its sources are 512 numbers, so that the frame is all that weighs."""

@@ -39,7 +39,7 @@ from bench import classic_pipeline
 from bench.classic_pipeline import CRF, PRESET, JobReport, describe_report
 from demo.make_clip import clip_of, write_clip
 from demo.photos import photo_path, read_photo
-from graphs.weights import WeightsError
+from fetching.weights import WeightsError
 from server.errors import ServerError
 from server.launcher import EmbeddedServer
 

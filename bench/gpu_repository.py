@@ -28,9 +28,9 @@ from engines.publish import Repository
 from engines.recipe import sources_digest
 from engines.served_graphs import served_graphs
 from engines.variants import MODEL_FILENAMES, CudaOptions, HostOptions, Limits, Variant
-from graphs import weights
-from graphs.recognizers import RECOGNIZERS
-from graphs.swappers import SWAPPERS
+from fetching import weights
+from networks.recognizers import RECOGNIZERS
+from networks.swappers import SWAPPERS
 
 NAME: Final = "random_inswapper_128"
 MADE_OF: Final = ".made_of"

@@ -31,8 +31,8 @@ import onnxruntime
 
 from bench import random_inswapper
 from engines.precision import to_fp16
-from graphs.batching import with_free_batch
-from graphs.passes import CHANNELS_LAST_PASSES, PORTABLE_PASSES, apply_passes
+from networks.batching import with_free_batch
+from networks.passes import CHANNELS_LAST_PASSES, PORTABLE_PASSES, apply_passes
 
 BATCHES: Final = (8, 1, 16, 4, 2)
 """In the order of what they say about a busy server."""

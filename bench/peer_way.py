@@ -27,9 +27,9 @@ import onnx
 import onnxruntime
 
 from graphs.contract import DETECTOR_SIZE
-from graphs.detectors import DETECTORS
 from graphs.face_blender import MASK_BLUR
 from graphs.geometry import TEMPLATES
+from networks.detectors import DETECTORS
 
 Image = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]

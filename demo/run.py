@@ -18,7 +18,7 @@ from frameswap import FaceSwapper, FrameswapError
 
 from demo.make_clip import clip_of, write_clip
 from demo.photos import PHOTOS, photo_path, read_photo
-from graphs.weights import WeightsError
+from fetching.weights import WeightsError
 from server.errors import ServerError
 from server.launcher import EmbeddedServer
 

@@ -27,7 +27,7 @@ from engines.typed_graphs import Typist, model_precision
 from engines.variants import MODEL_FILENAMES, HostOptions, Limits, Variant, plan_filenames
 from graphs.face_blender import Method
 from graphs.face_detector import Runtime
-from graphs.passes import CHANNELS_LAST_PASSES, PORTABLE_PASSES
+from networks.passes import CHANNELS_LAST_PASSES, PORTABLE_PASSES
 
 Announce = Callable[[str], None]
 Outcome = Literal["built", "unchanged", "cache hit"]
@@ -259,7 +259,7 @@ class Build:
 
 
 def network_passes(target: Variant) -> tuple[str, ...]:
-    """Rewrites of the swapper's network that the target runs fastest; see `graphs.passes`."""
+    """Rewrites of the swapper's network that the target runs fastest; see `networks.passes`."""
     return CHANNELS_LAST_PASSES if target == "cuda" else PORTABLE_PASSES
 
 

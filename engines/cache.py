@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from engines.errors import CacheError
-from engines.files import TEMPORARY_PREFIX, publish_file
 from engines.lease import Holder, LeaseFolder
+from fetching.files import TEMPORARY_PREFIX, publish_file
 
 if TYPE_CHECKING:  # a process that only waits for a plan need not load ONNX
     from engines.profiles import Profile

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engines.cache import PlanCache
-from graphs.weights import cache_dir
+from fetching.cache_folder import cache_dir
 
 DAY_S = 24 * 3600.0
 GIB = 2**30

@@ -25,11 +25,11 @@ from engines.variants import (
     Limits,
     Variant,
 )
+from fetching.cache_folder import cache_dir
 from graphs.contract import MODEL_SPECS
-from graphs.detectors import DETECTORS
-from graphs.recognizers import RECOGNIZERS
-from graphs.swappers import DEFAULT_SWAPPER, SWAPPERS
-from graphs.weights import cache_dir
+from networks.detectors import DETECTORS
+from networks.recognizers import RECOGNIZERS
+from networks.swappers import DEFAULT_SWAPPER, SWAPPERS
 
 _FLAVOURS: Final[dict[Variant, Flavour]] = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
 _FP8_FROM: Final = 8.9

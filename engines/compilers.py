@@ -29,10 +29,10 @@ from engines.errors import (
     CompilerMissing,
     UnsupportedDevice,
 )
-from engines.files import publish_file
 from engines.profiles import Profile
 from engines.tensorrt_callbacks import Progress as Progress
 from engines.tensorrt_callbacks import make_log, make_monitor, parser_failure, run_apart
+from fetching.files import publish_file
 
 Flavour = Literal["tensorrt", "tensorrt_rtx"]
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from engines.errors import EngineError
-from graphs.recognizers import DEFAULT_RECOGNIZER, RECOGNIZERS, Recognizer
-from graphs.swappers import SWAPPERS, Swapper, check_pairing, check_pixel_boost
+from networks.recognizers import DEFAULT_RECOGNIZER, RECOGNIZERS, Recognizer
+from networks.swappers import SWAPPERS, Swapper, check_pairing, check_pixel_boost
 
 Row = TypeVar("Row")
 
@@ -21,7 +21,7 @@ class DeploymentError(EngineError):
 class Deployment:
     """The networks behind one repository.
 
-    detector: row of `graphs.detectors.DETECTORS`.
+    detector: row of `networks.detectors.DETECTORS`.
     recognizer: behind `embed_face_bgr`; an identity swapper's sources come from this one too.
     """
 

@@ -30,7 +30,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from engines.files import TEMPORARY_PREFIX
+from fetching.files import TEMPORARY_PREFIX
 
 _BEAT_DIGITS = 20
 

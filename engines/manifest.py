@@ -20,7 +20,7 @@ from typing import Any
 
 from engines.devices import visible_gpus
 from engines.errors import EngineError
-from engines.files import publish_file
+from fetching.files import publish_file
 
 MANIFEST_SUFFIX = ".json"
 _FORMAT = 1

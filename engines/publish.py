@@ -16,7 +16,6 @@ from typing import Any, Final
 
 from engines.deployment import Deployment
 from engines.errors import EngineError
-from engines.files import publish_file
 from engines.variants import (
     HostOptions,
     Limits,
@@ -25,6 +24,7 @@ from engines.variants import (
     make_variant,
     read_config,
 )
+from fetching.files import file_sha256, publish_file
 from graphs.contract import ENSEMBLE_SPECS, MODEL_SPECS
 
 VERSION: Final = "1"
@@ -145,12 +145,6 @@ class Repository:
 
     def _record_path(self, model: str, filename: str) -> Path:
         return self.file(model, f"{filename}.build.json")
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read(path: Path) -> bytes | None:

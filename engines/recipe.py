@@ -14,6 +14,7 @@ from graphs.contract import CONTRACT_VERSION
 
 _SOURCES: Final = (
     "graphs/**/*.py",
+    "networks/**/*.py",
     "engines/mixed_quantization.py",
     "engines/precision.py",
     "engines/quantization.py",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from engines.errors import EngineError
-from engines.publish import file_sha256
-from graphs import weights
-from graphs.downloads import Progress, WeightsError
+from fetching import weights
+from fetching.downloads import Progress, WeightsError
+from fetching.files import file_sha256
 
 Announce = Callable[[str], None]
 

@@ -18,7 +18,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from engines.errors import EngineError
-from graphs import weights
+from fetching import weights
+from fetching.downloads import WeightsError, read_member
 from graphs.contract import (
     DETECTED_FRAME,
     FRAME,
@@ -28,7 +29,6 @@ from graphs.contract import (
     FrameFormat,
     Option,
 )
-from graphs.downloads import WeightsError, read_member
 
 Image = NDArray[np.uint8]
 Tensors = dict[str, NDArray[Any]]

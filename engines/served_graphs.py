@@ -17,13 +17,13 @@ from graphs import (
     source_encoder,
 )
 from graphs.contract import FRAME_FORMATS, MODEL_SPECS, FrameFormat
-from graphs.detectors import DETECTORS
 from graphs.face_blender import Method
 from graphs.face_detector import Runtime
-from graphs.passes import PORTABLE_PASSES
+from networks.detectors import DETECTORS
+from networks.passes import PORTABLE_PASSES
 
 LoadNetwork = Callable[[str], onnx.ModelProto]
-"""A weight's name, as in `graphs.weights.WEIGHTS`, to its network."""
+"""A weight's name, as in `fetching.weights.WEIGHTS`, to its network."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class ServedGraph:
 
     settings: what the graph was made for, by name; two graphs of one model with the same settings
         and weights are the same graph.
-    weights: keys of `graphs.weights.WEIGHTS`; empty where the project authors every number.
+    weights: keys of `fetching.weights.WEIGHTS`; empty where the project authors every number.
     """
 
     model: str
@@ -59,7 +59,7 @@ def served_graphs(
     Args:
         skip_empty: leave the swapper's network out of a batch without faces, inside the graph; a
             backend that drops empty slots before it calls the graph has no use for it.
-        passes: rewrites of the swapper's network (`graphs.passes`).
+        passes: rewrites of the swapper's network (`networks.passes`).
         runtime: what the detector is written for; its answers are the same.
         blending: the blender's method, see `graphs.face_blender`; the picture is the same.
     """

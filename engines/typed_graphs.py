@@ -18,7 +18,7 @@ from engines.precision import Precision, to_fp16
 from engines.quantization import calibrate, quantize
 from engines.samples import Samples, painted_frames, read_frames
 from engines.served_graphs import ServedGraph, served_graphs
-from graphs import weights
+from fetching import weights
 
 FLOAT32_NETWORKS: Final[Mapping[str, str]] = MappingProxyType(
     {"yunet": "in float16 a landmark of the sample frames moves by 0.11 px; it has 53,121 weights"}

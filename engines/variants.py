@@ -134,7 +134,7 @@ class CudaOptions:
         second captured size made the first one's replay fail (H100: launch failure).
 
         Args:
-            channels_last: the network was rewritten for it (`graphs.passes`).
+            channels_last: the network was rewritten for it (`networks.passes`).
         """
         search = self.cudnn_conv_algo_search
         values = {

@@ -14,10 +14,10 @@ from typing import Any
 
 import onnx
 import onnx_ir as ir
-from onnx import version_converter
 from onnxscript import GraphBuilder
 
 from graphs.contract import IR_VERSION, OPSET, TensorSpec
+from networks.opset import to_project_opset
 
 _DTYPES = {"uint8": ir.DataType.UINT8, "float32": ir.DataType.FLOAT}
 
@@ -137,11 +137,3 @@ class GraphAuthor:
         proto = ir.to_proto(model)
         onnx.checker.check_model(proto, full_check=False)
         return proto
-
-
-def to_project_opset(model: onnx.ModelProto) -> onnx.ModelProto:
-    """`model` in this project's opset (unchanged when it already is)."""
-    versions = {entry.domain: entry.version for entry in model.opset_import}
-    if versions.get("", 0) == OPSET:
-        return model
-    return version_converter.convert_version(model, OPSET)

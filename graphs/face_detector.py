@@ -16,7 +16,6 @@ import onnx
 import onnx_ir as ir
 
 from graphs.authoring import GraphAuthor
-from graphs.batching import with_free_batch
 from graphs.contract import (
     CONTRACT_VERSION,
     CROPS,
@@ -35,13 +34,7 @@ from graphs.contract import (
     TensorSpec,
     frame_spec,
 )
-from graphs.detectors import (
-    Candidates,
-    Detector,
-    check_outputs,
-    decode_candidates,
-    decode_landmarks,
-)
+from graphs.detections import Candidates, decode_candidates, decode_landmarks
 from graphs.frame_sampling import sample_i420
 from graphs.geometry import (
     TEMPLATES,
@@ -54,7 +47,6 @@ from graphs.geometry import (
     invert_warps,
 )
 from graphs.letterbox import Letterbox, letterbox
-from graphs.passes import DETECTOR_PASSES, GPU_DETECTOR_PASSES, apply_passes
 from graphs.pixels import (
     chroma_offset,
     color_index,
@@ -66,7 +58,10 @@ from graphs.pixels import (
 )
 from graphs.shapes import MICROSOFT_DOMAIN, Op, constant, dimension, split, to_float
 from graphs.suppression import order_faces, suppress
-from graphs.swappers import Swapper
+from networks.batching import with_free_batch
+from networks.detectors import Detector, check_outputs
+from networks.passes import DETECTOR_PASSES, GPU_DETECTOR_PASSES, apply_passes
+from networks.swappers import Swapper
 
 Runtime = Literal["tensorrt", "onnxruntime", "onnxruntime_gpu"]
 

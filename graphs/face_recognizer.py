@@ -6,11 +6,11 @@ import onnx
 import onnx_ir as ir
 
 from graphs.authoring import GraphAuthor
-from graphs.batching import with_free_batch
 from graphs.contract import EMBEDDING, FACES, FRAME, TensorSpec, frame_spec
 from graphs.first_face import crop_first_face, has_first_face, unit_length
-from graphs.recognizers import Recognizer
 from graphs.shapes import Op
+from networks.batching import with_free_batch
+from networks.recognizers import Recognizer
 
 
 def build(recognizer: Recognizer, network: onnx.ModelProto) -> onnx.ModelProto:

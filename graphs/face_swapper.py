@@ -14,12 +14,12 @@ from onnx import numpy_helper
 from onnxscript import GraphBuilder, OpBuilder
 
 from graphs.authoring import GraphAuthor
-from graphs.batching import with_free_batch
 from graphs.contract import CROPS, FACES, SCORE_COLUMN, SOURCE, SWAPPED_CROPS, TensorSpec
 from graphs.first_face import unit_length
-from graphs.passes import apply_passes
 from graphs.shapes import Op, constant
-from graphs.swappers import Swapper, Triple, check_pixel_boost
+from networks.batching import with_free_batch
+from networks.passes import apply_passes
+from networks.swappers import Swapper, Triple, check_pixel_boost
 
 _FLOATS = {onnx.TensorProto.FLOAT: ir.DataType.FLOAT, onnx.TensorProto.FLOAT16: ir.DataType.FLOAT16}
 
@@ -42,7 +42,7 @@ def build(
         network: inputs `target` [*, 3, S, S] and `source`, output 0 [*, 3, S, S], float32 or
             float16; batch 1 is freed. For inswapper its last initializer must still be the emap.
         pixel_boost: b; crops are b * S wide and are swapped as b * b interleaved ones.
-        passes: names of `graphs.passes.PASSES`, applied to the network before it is embedded.
+        passes: names of `networks.passes.PASSES`, applied to the network before it is embedded.
         skip_empty: do not run the network for a batch without any face. Costs one look at a
             scalar from the host where the runtime branches there (ONNX Runtime on a GPU), so a
             backend that drops empty slots itself wants it off.

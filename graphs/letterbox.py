@@ -13,8 +13,9 @@ import onnx_ir as ir
 
 from graphs.contract import DETECTOR_SIZE, FrameFormat
 from graphs.frame_sampling import sample_i420
-from graphs.pixels import ChannelOrder, chroma_offset, color_index, frame_size, yuv_to_rgb
+from graphs.pixels import chroma_offset, color_index, frame_size, yuv_to_rgb
 from graphs.shapes import Op, dimension, split, to_float
+from networks.detectors import ChannelOrder
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -28,9 +28,9 @@ from graphs.contract import (
     Option,
 )
 from graphs.shapes import Op, constant, dimension, to_float, to_int64
+from networks.detectors import ChannelOrder
 
 Array = npt.NDArray[np.float64]
-ChannelOrder = Literal["rgb", "bgr"]
 
 LUMA_WEIGHTS: Final[Mapping[ColorMatrix, tuple[float, float]]] = MappingProxyType(
     {

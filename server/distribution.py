@@ -13,16 +13,14 @@ import os
 import platform
 import shutil
 import sys
-import tempfile
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from graphs.downloads import PackageArchive, WeightsError, disk_errors, exclusive, fetch_archive
-from graphs.weights import cache_dir
+from fetching.cache_folder import cache_dir
+from fetching.downloads import PackageArchive, WeightsError, disk_errors, exclusive, fetch_archive
+from fetching.files import whole_folder
 from server.errors import DistributionError
 from server.libpython import libpython_folder
 
@@ -94,24 +92,6 @@ def _check_machine() -> None:
             f"(Debian 12, Ubuntu 22.04), and this system has {name or 'no glibc'} {version}; use "
             "a server elsewhere with --server HOST:PORT."
         )
-
-
-@contextmanager
-def whole_folder(target: Path) -> Iterator[Path]:
-    """Give a scratch folder that becomes `target` when the block ends without an error."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
-        yield scratch
-        scratch.chmod(0o755)
-        try:
-            scratch.rename(target)
-        except OSError:
-            # Another process was first: a rename onto a filled folder fails, and its is as good.
-            if not target.is_dir():
-                raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _unpack_server(folder: Path) -> Path:

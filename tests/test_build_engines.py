@@ -20,12 +20,12 @@ from engines.compilers import CompiledPlan, Layer
 from engines.manifest import read_manifest
 from engines.samples import read_frames
 from engines.variants import VARIANTS, read_config
-from graphs import weights
+from fetching import weights
+from fetching.downloads import DownloadError
 from graphs.contract import ENSEMBLE_SPECS, MODEL_SPECS
-from graphs.downloads import DownloadError
-from graphs.recognizers import RECOGNIZERS
-from graphs.swappers import SWAPPERS
-from tests.networks import recognizer_network, swapper_network
+from networks.recognizers import RECOGNIZERS
+from networks.swappers import SWAPPERS
+from tests.generated_networks import recognizer_network, swapper_network
 
 CONFIG_TYPES = {onnx.TensorProto.UINT8: "TYPE_UINT8", onnx.TensorProto.FLOAT: "TYPE_FP32"}
 # NASA's portrait of Eileen Collins, public domain: one face is enough to check a build with.

@@ -22,7 +22,7 @@ from insightface.utils.face_align import norm_crop
 
 from demo.make_clip import Clip, clip_of, write_clip
 from demo.photos import photo_path, read_photo
-from graphs import weights
+from fetching import weights
 from server.launcher import EmbeddedServer
 
 ROOT = Path(__file__).resolve().parent.parent

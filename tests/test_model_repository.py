@@ -11,7 +11,7 @@ from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig, ModelInsta
 
 from engines import deployment, variants
 from graphs.contract import CONTRACT_VERSION, ENSEMBLE_SPECS, MODEL_SPECS, ModelSpec, TensorSpec
-from graphs.swappers import SWAPPERS
+from networks.swappers import SWAPPERS
 from server.backends.common import ModelSettings
 from server.backends.device import padded_sizes
 

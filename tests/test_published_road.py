@@ -22,7 +22,7 @@ from frameswap import FaceSwapper, average_sources
 import build_engines
 from demo.make_clip import clip_of
 from demo.photos import read_photo
-from graphs import weights
+from fetching import weights
 from server.launcher import EmbeddedServer
 from tests import networks
 

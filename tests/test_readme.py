@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from fetching.models_command import table
+from fetching.weights import WEIGHTS
 from graphs.contract import ENSEMBLE_SPECS, MAX_DETECTIONS
-from graphs.models_cli import table
-from graphs.weights import WEIGHTS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from engines.errors import EngineError
-from engines.files import publish_file
 from engines.manifest import ServerVersions, manifest_path, read_manifest, refuse_reason
+from fetching.files import publish_file
 
 from .common import RequestError
 

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 
 from bench.network_passes import Measurement, Variant, main, variants
-from graphs.passes import CHANNELS_LAST_PASSES, PORTABLE_PASSES
+from networks.passes import CHANNELS_LAST_PASSES, PORTABLE_PASSES
 
 
 def test_variants_are_timed_checked_and_tabled_and_a_second_run_measures_nothing(

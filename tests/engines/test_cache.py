@@ -21,7 +21,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import engines.files
+import fetching.files
 from engines.cache import Built, PlanCache, PlanKey, make_key
 from engines.errors import CacheError
 from engines.lease import LeaseFolder
@@ -238,7 +238,7 @@ def test_a_disk_that_fills_up_while_writing_says_no_space(
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(engines.files.os, "fsync", full)
+    monkeypatch.setattr(fetching.files.os, "fsync", full)
     cache = PlanCache(tmp_path / "cache")
     result = cache.get_or_build(KEY, lambda: Built(PLAN, {}))
     assert result.data == PLAN

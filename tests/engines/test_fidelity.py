@@ -21,7 +21,7 @@ from engines.precision import to_fp16
 from engines.samples import FramesError, Sample, Samples, bgr_to_i420, read_frames
 from engines.served_graphs import served_graphs
 from engines.typed_graphs import FLOAT32_NETWORKS, model_precision
-from graphs import weights
+from fetching import weights
 from graphs.contract import SCORE_COLUMN
 
 DEPLOYMENT = deployment.resolve(swapper="image_swapper_256", detector="yunet", detectors=("yunet",))

@@ -10,7 +10,8 @@ import onnx
 import pytest
 import skimage
 
-from graphs import face_detector, weights
+from fetching import weights
+from graphs import face_detector
 from graphs.contract import (
     DETECTED_FRAME,
     FRAME_FORMATS,
@@ -20,9 +21,9 @@ from graphs.contract import (
     FaceOrder,
     Option,
 )
-from graphs.detectors import DETECTORS
 from graphs.geometry import TEMPLATES
-from graphs.swappers import SWAPPERS
+from networks.detectors import DETECTORS
+from networks.swappers import SWAPPERS
 from tests.detector_networks import SCENE_STEP, empty_scene, place_face, plant, random_scene
 from tests.graphs.evaluation import open_session
 from tests.reference import detection as reference

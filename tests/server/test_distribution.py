@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from graphs.downloads import DownloadError
-from graphs.weights import cache_dir
+from fetching.cache_folder import cache_dir
+from fetching.downloads import DownloadError
 from server import distribution, libpython
 from server.errors import DistributionError
 from server.launcher import EmbeddedServer

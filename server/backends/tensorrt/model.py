@@ -247,7 +247,7 @@ def runtime_cache_folder(settings: ModelSettings) -> Path:
     named = settings.parameters.get("runtime_cache")
     if named:
         return Path(named)
-    from graphs.weights import cache_dir
+    from fetching.cache_folder import cache_dir
 
     return cache_dir() / "rtx_runtime"
 
