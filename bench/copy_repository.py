@@ -13,8 +13,9 @@ import numpy as np
 from onnx import TensorProto, checker, helper, numpy_helper, save_model
 from onnx.onnx_ml_pb2 import ModelProto, NodeProto
 
+from engines.configs import HostOptions, Limits, config_text, make_config, read_config
 from engines.deployment import Deployment, resolve
-from engines.variants import HostOptions, Limits, config_text, make_variant, read_config
+from engines.targets import DEFAULT_TARGET
 from graphs.contract import (
     CROPS,
     DETECTED_FRAME,
@@ -41,7 +42,7 @@ _TYPES: Final = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT}
 
 
 def write_copy_repository(folder: Path, committed: Path) -> Deployment:
-    """Write the repository, variant "cpu".
+    """Write the repository, target `cpu`.
 
     Args:
         folder: where to; it must not hold these models yet.
@@ -54,16 +55,17 @@ def write_copy_repository(folder: Path, committed: Path) -> Deployment:
         (model / "configs").mkdir(parents=True)
         (model / "1").mkdir()
         (model / "config.pbtxt").write_text(base.read_text(encoding="utf-8"), encoding="utf-8")
-        variant = make_variant(
+        config = make_config(
             read_config(base),
-            "cpu",
+            DEFAULT_TARGET,
             deployment,
             limits=Limits(),
             host=HostOptions(intra_op_thread_count=1),
         )
-        (model / "configs" / "cpu.pbtxt").write_text(config_text(variant), encoding="utf-8")
+        path = model / "configs" / f"{DEFAULT_TARGET.name}.pbtxt"
+        path.write_text(config_text(config), encoding="utf-8")
         if name in MODEL_SPECS:
-            save_model(_network(name, deployment), model / "1" / "model.onnx")
+            save_model(_network(name, deployment), model / "1" / DEFAULT_TARGET.filename)
     return deployment
 
 

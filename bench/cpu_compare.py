@@ -381,7 +381,7 @@ def main(arguments: list[str] | None = None) -> int:
             folder = Path(stack.enter_context(scratch))
             repository = folder / "model_repository"
             _build(args, repository)
-            server = stack.enter_context(EmbeddedServer(repository, variant="cpu", models=SERVED))
+            server = stack.enter_context(EmbeddedServer(repository, target="cpu", models=SERVED))
             if args.soak:
                 _soak(args, server, folder)
             else:

@@ -25,7 +25,7 @@ from engines.manifest import (
     refuse_reason,
     server_versions,
 )
-from engines.variants import MODEL_FILENAMES
+from engines.targets import TARGETS, UNTIL_PLAN
 
 
 class PlanConfig(Protocol):
@@ -61,13 +61,13 @@ def refused_plans(
 def _serves_onnx_meanwhile(model: Path, config: PlanConfig) -> bool:
     """Whether the model was told to serve ONNX until it has a plan, and can."""
     told = config.parameters.get("onnx_until_plan")
-    onnx = model / "1" / MODEL_FILENAMES["cuda"]
+    onnx = model / "1" / UNTIL_PLAN.filename
     return told is not None and told.string_value == "1" and onnx.is_file()
 
 
 def _chosen_files(config: PlanConfig, server: ServerVersions) -> list[str]:
     """The files that Triton, or our backend, takes for the GPUs of this server."""
-    default = config.default_model_filename or MODEL_FILENAMES["tensorrt"]
+    default = config.default_model_filename or TARGETS["tensorrt"].filename
     by_gpu = config.cc_model_filenames
     wanted = [by_gpu.get(gpu, default) for gpu in server.compute_capabilities] or [
         *by_gpu.values()

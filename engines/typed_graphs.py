@@ -18,7 +18,9 @@ from engines.precision import Precision, to_fp16
 from engines.quantization import calibrate, quantize
 from engines.samples import Samples, painted_frames, read_frames
 from engines.served_graphs import ServedGraph, served_graphs
+from engines.targets import DEFAULT_TARGET
 from fetching import weights
+from graphs.contract import FACES, MODEL_SPECS
 
 FLOAT32_NETWORKS: Final[Mapping[str, str]] = MappingProxyType(
     {"yunet": "in float16 a landmark of the sample frames moves by 0.11 px; it has 53,121 weights"}
@@ -36,7 +38,7 @@ def model_precision(served: ServedGraph, asked: Precision) -> Precision:
         return "fp32"
     if any(name in FLOAT32_NETWORKS for name in served.weights):
         return "fp32"
-    if served.model == "face_swapper":
+    if MODEL_SPECS[served.model].network == "swapper":
         return asked
     return "fp16"
 
@@ -88,7 +90,7 @@ class Typist:
         if self._allow_worse:
             return quantize(typed, ranges, precision)
         # A frame without a face says nothing about the swapper.
-        shown = [sample for sample in samples if sample.feeds["faces"].any()]
+        shown = [sample for sample in samples if sample.feeds[FACES.name].any()]
         return quantize_within(
             typed,
             ranges,
@@ -116,4 +118,4 @@ class Typist:
     @cached_property
     def _plain(self) -> Mapping[str, ServedGraph]:
         """The graphs that ONNX Runtime runs fastest here, and calibrates: nothing in a branch."""
-        return served_graphs(self._deployment, blending="regions", skip_empty=False)
+        return served_graphs(self._deployment, DEFAULT_TARGET)

@@ -116,7 +116,7 @@ def test_a_queue_delay_is_that_of_the_first_steps_alone(
     loaded = read_repository(real_repository, "cpu", models)
     for config in loaded.configs.values():
         if config.HasField("dynamic_batching"):
-            # As in a GPU's variants; a CPU runs frames one by one.
+            # As in a GPU's configs; a CPU runs frames one by one.
             config.dynamic_batching.ClearField("preferred_batch_size")
     delayed = with_queue_delay(loaded, 4000)
     assert {
@@ -135,5 +135,5 @@ def test_a_queue_delay_is_that_of_the_first_steps_alone(
 def test_a_queue_delay_on_a_cpu_would_do_nothing_and_is_refused(real_repository: Path) -> None:
     for models in (["swap_faces_i420"], None):
         loaded = read_repository(real_repository, "cpu", models)
-        with pytest.raises(RepositoryError, match=r"face_detector_i420.* of the cpu variant run"):
+        with pytest.raises(RepositoryError, match=r"face_detector_i420.* of the cpu target run"):
             with_queue_delay(loaded, 4000)
