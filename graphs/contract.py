@@ -295,6 +295,15 @@ class EnsembleSpec(ServedSpec):
 
     steps: tuple[StepSpec, ...]
 
+    @property
+    def makers(self) -> dict[str, tuple[str, str]]:
+        """Values that steps make: name of the value to the model and the name of its output."""
+        return {
+            value: (step.model, output)
+            for step in self.steps
+            for output, value in step.outputs.items()
+        }
+
 
 _IN_PLACE: Final = {DETECTED_FRAME: FRAME}
 _ON_DEVICE: Final = {FRAME: DETECTED_FRAME}
