@@ -46,7 +46,7 @@ def refused_plans(
 
     Args:
         folder: the model repository.
-        configs: model name to its config in the variant that is served.
+        configs: model name to its config for the target that is served.
         server: library versions and GPUs; without a visible GPU only the versions are compared.
     """
     for name, config in configs.items():

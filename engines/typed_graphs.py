@@ -29,8 +29,8 @@ FLOAT32_NETWORKS: Final[Mapping[str, str]] = MappingProxyType(
 """Weights of networks that stay float32 whatever is asked, and why."""
 
 YARDSTICK: Final = replace(DEFAULT_TARGET, runtime="tensorrt")
-"""The form of the fp32 graphs that typed ones are compared with and calibrated on: ONNX Runtime runs
-it fast here, and nothing is in a branch or in the detector's loops."""
+"""The form of the fp32 graphs that typed ones are compared with and calibrated on: fast here in
+ONNX Runtime, and with nothing in a branch or in the detector's loops."""
 
 
 def model_precision(served: ServedGraph, asked: Precision) -> Precision:

@@ -91,7 +91,8 @@ def _step(step: StepSpec) -> Iterator[str]:
 def write_configs(repository: Path) -> list[Path]:
     """Write every config that is not as the contract wants it; returns those."""
     written = []
-    for spec in (*MODEL_SPECS.values(), *ENSEMBLE_SPECS.values()):
+    specs: list[ModelSpec | EnsembleSpec] = [*MODEL_SPECS.values(), *ENSEMBLE_SPECS.values()]
+    for spec in specs:
         path = repository / spec.name / "config.pbtxt"
         text = base_config(spec).encode()
         version = path.parent / VERSION

@@ -192,5 +192,5 @@ def _tightest(ensemble: str, key: str, texts: Sequence[str]) -> str:
         return str(min(map(int, texts)))
     raise RepositoryError(
         f"the steps of {ensemble} disagree about {key} ({' or '.join(sorted(set(texts)))}); build "
-        f"them together with {BUILD_COMMAND}."
+        f"them together with {BUILD_COMMAND}"
     )

@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig, ModelInstanceGroup
 
 from engines import configs, deployment
+from engines.served_graphs import served_graphs
 from engines.targets import TARGETS
 from graphs.contract import (
     CONTRACT_VERSION,
@@ -19,6 +20,7 @@ from graphs.contract import (
     TensorSpec,
     option_ranges,
 )
+from networks.passes import CHANNELS_LAST_PASSES, PORTABLE_PASSES
 from networks.swappers import SWAPPERS
 from server.backends.common import ModelSettings
 from server.backends.device import padded_sizes
@@ -358,14 +360,20 @@ def test_the_cuda_config_lists_its_providers_in_order() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("model", "swapper"),
-    [("face_swapper", "hyperswap_1a_256"), ("face_detector_i420", "inswapper_128")],
-)
-def test_layout_options_are_for_the_network_they_were_measured_on(model: str, swapper: str) -> None:
-    config = make(model, "cuda", swapper)
-    (cuda,) = config.optimization.execution_accelerators.gpu_execution_accelerator
-    assert not {"prefer_nhwc", "fuse_conv_bias"} & set(cuda.parameters)
+@pytest.mark.parametrize("swapper", SWAPPERS)
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_network_is_rewritten_channels_last_where_the_provider_is_told_so(
+    target: str, swapper: str
+) -> None:
+    wanted = target == "cuda" and SWAPPERS[swapper].channels_last
+    graph = served_graphs(deployed(swapper), TARGETS[target])["face_swapper"]
+    passes = CHANNELS_LAST_PASSES if wanted else PORTABLE_PASSES
+    assert graph.settings["passes"] == " ".join(passes)
+    for model in MODEL_SPECS:
+        accelerators = make(model, target, swapper).optimization.execution_accelerators
+        told = {key for entry in accelerators.gpu_execution_accelerator for key in entry.parameters}
+        last = {"prefer_nhwc", "fuse_conv_bias"}
+        assert told & last == (last if wanted and model == "face_swapper" else set()), model
 
 
 @pytest.mark.parametrize("model", list(MODEL_SPECS))

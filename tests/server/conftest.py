@@ -54,7 +54,7 @@ def real_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def real_server(real_repository: Path) -> Iterator[EmbeddedServer]:
-    with EmbeddedServer(real_repository) as server:
+    with EmbeddedServer(real_repository, one_process=False) as server:
         yield server
 
 
@@ -74,5 +74,5 @@ def cuda_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedSe
         if network is not None:
             on_device += parameter("FORCE_CPU_ONLY_INPUT_TENSORS", "no")
         write_model(folder, name, on_device, network, target="cuda")
-    with EmbeddedServer(folder, target="cuda") as server:
+    with EmbeddedServer(folder, target="cuda", one_process=False) as server:
         yield server
