@@ -29,13 +29,14 @@ from engines.recipe import sources_digest
 from engines.served_graphs import served_graphs
 from engines.targets import TARGETS, TargetName
 from fetching import weights
+from graphs.contract import MODEL_SPECS, models_of
 from networks.recognizers import RECOGNIZERS
 from networks.swappers import SWAPPERS
 
 NAME: Final = "random_inswapper_128"
 MADE_OF: Final = ".made_of"
 """Holds `made_of` as it was; written last."""
-MODELS: Final = ("face_detector_i420", "face_swapper", "face_blender_i420")
+MODELS: Final = models_of("swap_faces_i420")
 
 
 def deployment(
@@ -84,7 +85,7 @@ def build(
     graphs = served_graphs(wanted, row)
     for model in MODELS:
         graph = graphs[model].author(partial(load_network, crop_size=crop_size))
-        if precision == "fp16" and model == "face_swapper":
+        if precision == "fp16" and MODEL_SPECS[model].network == "swapper":
             graph = to_fp16(graph)
         data = graph.SerializeToString(deterministic=True)
         repository.publish(model, row.filename, data, recipe={"bench": precision})

@@ -1,6 +1,6 @@
 """Refuse plans that a server here cannot load, before the server is started.
 
-    python -m engines.check_plans --repository /models --variant tensorrt
+    python -m engines.check_plans --repository /models --target tensorrt
 
 `frameswap serve` and a container's entry point ask this first: a plan of another TensorRT release,
 flavour or GPU would fail at load with an error code; here it is a sentence with the command to run.
@@ -94,16 +94,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--repository", type=Path, required=True, help="the model repository")
     parser.add_argument(
-        "--variant", default="tensorrt", help="configs/<variant>.pbtxt (default: %(default)s)"
+        "--target", "--variant", default="tensorrt",
+        help="configs/<target>.pbtxt (default: %(default)s)",
     )
     options = parser.parse_args(arguments)
     configs = {}
-    for path in sorted(options.repository.glob(f"*/configs/{options.variant}.pbtxt")):
+    for path in sorted(options.repository.glob(f"*/configs/{options.target}.pbtxt")):
         configs[path.parent.parent.name] = text_format.Parse(path.read_text(), ModelConfig())
     if not configs:
         print(
-            f"{parser.prog}: {options.repository} has no variant {options.variant}: run "
-            f"`python build_engines.py --target {options.variant}`",
+            f"{parser.prog}: {options.repository} has no target {options.target}: run "
+            f"`python build_engines.py --target {options.target}`",
             file=sys.stderr,
         )
         return 1

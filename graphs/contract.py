@@ -396,6 +396,12 @@ ENSEMBLE_SPECS: Final[dict[str, EnsembleSpec]] = {
 """The public API: what a client calls."""
 
 
+def models_of(*ensembles: str) -> tuple[str, ...]:
+    """The models that are steps of these ensembles, in order, each once."""
+    steps = (step.model for name in ensembles for step in ENSEMBLE_SPECS[name].steps)
+    return tuple(dict.fromkeys(steps))
+
+
 def served_spec(name: str) -> ModelSpec | EnsembleSpec:
     """The contract of a model or an ensemble.
 
