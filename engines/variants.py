@@ -36,8 +36,8 @@ from graphs.contract import (
     FaceOrder,
     ModelSpec,
     Option,
+    sizes_up_to,
 )
-from server.backends.joining import sizes_up_to
 
 Variant = Literal["cpu", "cuda", "tensorrt", "rtx"]
 VARIANTS: Final[tuple[Variant, ...]] = ("cpu", "cuda", "tensorrt", "rtx")

@@ -37,6 +37,9 @@ columns are 0 as well; empty rows come last."""
 SCORE_COLUMN: Final = 4
 LANDMARK_COLUMN: Final = 5
 
+MIN_FRAME_SIDE: Final = 64
+"""The least height and width of a frame, pixels."""
+
 OPTION_COUNT: Final = 8
 
 
@@ -198,3 +201,12 @@ ENSEMBLE_SPECS: Final[dict[str, ModelSpec]] = {
     )
 }
 """The public API: what a client calls."""
+
+
+def sizes_up_to(max_batch_size: int) -> tuple[int, ...]:
+    """Return the row counts that runs of at most `max_batch_size` rows are padded to on a device.
+
+    Powers of two, then the largest itself.
+    """
+    powers = (1 << exponent for exponent in range(max_batch_size.bit_length()))
+    return (*(size for size in powers if size < max_batch_size), max_batch_size)

@@ -22,6 +22,9 @@ from engines.variants import MODEL_FILENAMES
 from server.errors import RepositoryError, StartError
 
 BUILD_COMMAND = "python build_engines.py"
+ONE_PROCESS_VARIANTS = frozenset({"cuda"})
+"""Those whose ensembles run in one process each unless told otherwise: measured on a GPU, 462
+frames a second where three processes reach 251 (docs/gpu.md)."""
 DEFAULT_FILENAMES = {"onnxruntime": "model.onnx", "tensorrt": "model.plan"}
 
 
@@ -49,12 +52,12 @@ def read_repository(folder: Path, variant: str, models: Sequence[str] | None = N
     """
     if not folder.is_dir():
         raise RepositoryError(
-            f"the model repository {folder} does not exist; build it with {BUILD_COMMAND}."
+            f"the model repository {folder} does not exist; build it with {BUILD_COMMAND}"
         )
     present = sorted(path.parent.name for path in folder.glob("*/config.pbtxt"))
     if not present:
         raise RepositoryError(
-            f"{folder} holds no model (no folder with a config.pbtxt); give a model repository."
+            f"{folder} holds no model (no folder with a config.pbtxt); give a model repository"
         )
     asked = tuple(models) if models is not None else tuple(present)
     configs: dict[str, ModelConfig] = {}
@@ -65,7 +68,7 @@ def read_repository(folder: Path, variant: str, models: Sequence[str] | None = N
             continue
         if name not in present:
             raise RepositoryError(
-                f"the model repository {folder} has no model {name!r}; it has {', '.join(present)}."
+                f"the model repository {folder} has no model {name!r}; it has {', '.join(present)}"
             )
         configs[name] = _read_config(folder / name, variant, folder, present)
         waiting += [step.model_name for step in configs[name].ensemble_scheduling.step]
@@ -83,12 +86,12 @@ def _read_config(model: Path, variant: str, folder: Path, present: Sequence[str]
         known = f"variants that all models have: {', '.join(usable)}" if usable else "it has none"
         raise RepositoryError(
             f"model {model.name} of {folder} has no variant {variant!r} ({known}); choose one, or "
-            f"build it with {BUILD_COMMAND}."
+            f"build it with {BUILD_COMMAND}"
         )
     try:
         return text_format.Parse(path.read_text(encoding="utf-8"), ModelConfig())
     except text_format.ParseError as error:
-        raise RepositoryError(f"{path} is not a Triton model configuration: {error}.") from error
+        raise RepositoryError(f"{path} is not a Triton model configuration: {error}") from error
 
 
 def _check_files(folder: Path, configs: Mapping[str, ModelConfig], variant: str) -> None:
@@ -103,7 +106,7 @@ def _check_files(folder: Path, configs: Mapping[str, ModelConfig], variant: str)
         if not any((folder / name / "1" / file).is_file() for file in files):
             raise RepositoryError(
                 f"{folder / name / '1' / filename} is missing, so that the "
-                f"{variant} variant cannot be served; build it with {BUILD_COMMAND}."
+                f"{variant} variant cannot be served; build it with {BUILD_COMMAND}"
             )
 
 
@@ -115,7 +118,16 @@ def refuse_foreign_plans(repository: Repository) -> None:
     """
     if any(config.backend == "tensorrt" for config in repository.configs.values()):
         for reason in refused_plans(repository.folder, repository.configs, server_versions()):
-            raise RepositoryError(f"{reason}.")
+            raise RepositoryError(reason)
+
+
+def runs_in_one_process(repository: Repository, asked: bool | None) -> bool:
+    """Whether each ensemble becomes one process: as asked, else as its variant runs best."""
+    if asked is not None:
+        return asked
+    configs = repository.configs.values()
+    has_ensemble = any(config.ensemble_scheduling.step for config in configs)
+    return has_ensemble and repository.variant in ONE_PROCESS_VARIANTS
 
 
 def top_models(configs: Mapping[str, ModelConfig]) -> list[str]:
@@ -139,7 +151,7 @@ def with_queue_delay(repository: Repository, delay_us: int) -> Repository:
         RepositoryError: it is negative, or no such model joins requests.
     """
     if delay_us < 0:
-        raise RepositoryError(f"a queue delay is 0 or more microseconds, and {delay_us} was given.")
+        raise RepositoryError(f"a queue delay is 0 or more microseconds, and {delay_us} was given")
     configs = dict(repository.configs)
     steps_of = {name: config.ensemble_scheduling.step for name, config in configs.items()}
     met = {steps[0].model_name for steps in steps_of.values() if steps}
@@ -149,7 +161,7 @@ def with_queue_delay(repository: Repository, delay_us: int) -> Repository:
         raise RepositoryError(
             f"a queue delay was given, and {', '.join(sorted(met))} of the {repository.variant} "
             "variant run each request by itself (no dynamic_batching, or preferred_batch_size 1, "
-            "as on a CPU): it would have no effect, leave it out."
+            "as on a CPU): it would have no effect, leave it out"
         )
     for name in joining:
         configs[name] = ModelConfig()
@@ -179,10 +191,10 @@ def write_overlay(
             steps = [n for n, c in repository.configs.items() if not c.ensemble_scheduling.step]
             raise RepositoryError(
                 f"an instance count was given for {name!r}, which is no model that runs here; "
-                f"these are: {', '.join(steps)}."
+                f"these are: {', '.join(steps)}"
             )
         if count < 1:
-            raise RepositoryError(f"{name} must have at least one instance, and {count} was given.")
+            raise RepositoryError(f"{name} must have at least one instance, and {count} was given")
     configs: dict[str, ModelConfig] = {}
     for name, config in repository.configs.items():
         changed = ModelConfig()
@@ -229,5 +241,5 @@ def check_loaded(client: triton_grpc.InferenceServerClient, repository: Reposito
         if not same:
             raise StartError(
                 f"the server has not loaded the variant {repository.variant!r} of {name} that "
-                f"{repository.folder} holds."
+                f"{repository.folder} holds"
             )

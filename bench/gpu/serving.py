@@ -141,7 +141,7 @@ class ServerKeeper:
                 frame_size=setup.frame_size,
                 start_timeout_s=START_S,
                 log_file=self._output / f"server_{self._starts}.log",
-                **mode.arguments,
+                **{"one_process": False, **mode.arguments},
             )
             with added_environment(self.environment):
                 self._stack.enter_context(server)

@@ -56,8 +56,6 @@ def embedded_server(
         repository,
         variant=variant,
         models=models,
-        # measured on a GPU: 462 frames a second where three processes reach 251 (docs/gpu.md)
-        one_process=variant == "cuda",
         frame_size=frame_size,
         requests_in_flight=requests_in_flight,
     )
@@ -67,7 +65,7 @@ def embedded_server(
         # The deployment side's own errors are sentences for the user; anything else is a bug.
         if type(error).__module__.partition(".")[0] != package:
             raise
-        raise ServeUnavailable(str(error).rstrip(".")) from error
+        raise ServeUnavailable(str(error)) from error
     try:
         yield str(server.grpc_url)
     finally:

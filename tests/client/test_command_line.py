@@ -550,7 +550,6 @@ def test_without_a_server_an_embedded_one_is_started_and_stopped(
     assert options == {
         "variant": "cpu",
         "models": ["swap_faces_i420", "encode_source_bgr"],
-        "one_process": False,
         "frame_size": (64, 48),
         "requests_in_flight": 6,
     }

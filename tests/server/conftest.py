@@ -74,5 +74,5 @@ def cuda_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedSe
         if network is not None:
             on_device += parameter("FORCE_CPU_ONLY_INPUT_TENSORS", "no")
         write_model(folder, name, on_device, network, variant="cuda")
-    with EmbeddedServer(folder, variant="cuda") as server:
+    with EmbeddedServer(folder, variant="cuda", one_process=False) as server:
         yield server

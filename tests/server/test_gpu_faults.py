@@ -192,7 +192,9 @@ def ensemble_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedd
     folder = tmp_path_factory.mktemp("random-inswapper")
     # Few rows a batch: each size loads and searches its own kernels.
     gpu_repository.build(folder, max_batch_size=2)
-    with EmbeddedServer(folder, variant="cuda", models=[ENSEMBLE]) as server:
+    with EmbeddedServer(
+        folder, variant="cuda", models=[ENSEMBLE], one_process=False
+    ) as server:
         yield server
 
 
