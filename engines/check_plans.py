@@ -14,9 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from google.protobuf import text_format
-from tritonclient.grpc.model_config_pb2 import ModelConfig
-
 from engines.errors import EngineError
 from engines.manifest import (
     ServerVersions,
@@ -25,7 +22,7 @@ from engines.manifest import (
     refuse_reason,
     server_versions,
 )
-from engines.variants import MODEL_FILENAMES
+from engines.variants import MODEL_FILENAMES, read_config
 
 
 class PlanConfig(Protocol):
@@ -99,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     configs = {}
     for path in sorted(options.repository.glob(f"*/configs/{options.variant}.pbtxt")):
-        configs[path.parent.parent.name] = text_format.Parse(path.read_text(), ModelConfig())
+        configs[path.parent.parent.name] = read_config(path)
     if not configs:
         print(
             f"{parser.prog}: {options.repository} has no variant {options.variant}: run "

@@ -39,6 +39,7 @@ from server.one_process import write_pipelines
 from server.ports import choose_ports
 from server.process import ServerProcess
 from server.repository import (
+    DEFAULT_REPOSITORY,
     Repository,
     check_loaded,
     read_repository,
@@ -57,7 +58,7 @@ class EmbeddedServer:
     """One tritonserver process tree, started and stopped by this process.
 
     Args:
-        repository: the model repository.
+        repository: the model repository; None takes the one beside this code.
         variant: which of its generated configs to serve, for example "cpu".
         models: the ensembles or models to load, with what they need; None loads all.
         address: address to listen on.
@@ -80,7 +81,7 @@ class EmbeddedServer:
 
     def __init__(
         self,
-        repository: Path,
+        repository: Path | None = None,
         *,
         variant: str = "cpu",
         models: Sequence[str] | None = None,
@@ -98,7 +99,7 @@ class EmbeddedServer:
         requests_in_flight: int = 16,
         start_timeout_s: float = 300.0,
     ) -> None:
-        self._folder = Path(repository)
+        self._folder = Path(repository or DEFAULT_REPOSITORY)
         self._variant = variant
         self._models = models
         self._address = address

@@ -18,9 +18,12 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from engines.check_plans import refused_plans
 from engines.manifest import server_versions
-from engines.variants import MODEL_FILENAMES
+from engines.publish import COMMITTED
+from engines.variants import MODEL_FILENAMES, read_config
 from server.errors import RepositoryError, StartError
 
+DEFAULT_REPOSITORY = COMMITTED
+"""The one beside this code; `build_engines.py` builds into it."""
 BUILD_COMMAND = "python build_engines.py"
 ONE_PROCESS_VARIANTS = frozenset({"cuda"})
 """Those whose ensembles run in one process each unless told otherwise: measured on a GPU, 462
@@ -89,9 +92,9 @@ def _read_config(model: Path, variant: str, folder: Path, present: Sequence[str]
             f"build it with {BUILD_COMMAND}"
         )
     try:
-        return text_format.Parse(path.read_text(encoding="utf-8"), ModelConfig())
-    except text_format.ParseError as error:
-        raise RepositoryError(f"{path} is not a Triton model configuration: {error}") from error
+        return read_config(path)
+    except ValueError as error:
+        raise RepositoryError(str(error)) from error
 
 
 def _check_files(folder: Path, configs: Mapping[str, ModelConfig], variant: str) -> None:
