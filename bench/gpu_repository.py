@@ -23,9 +23,10 @@ from bench import random_inswapper
 from engines import variants
 from engines.build import blending_method, detector_runtime, network_passes
 from engines.deployment import Deployment
+from engines.manifest import describe
 from engines.precision import to_fp16
-from engines.publish import Repository
 from engines.recipe import sources_digest
+from engines.repository import RepositoryWriter
 from engines.served_graphs import served_graphs
 from engines.variants import MODEL_FILENAMES, CudaOptions, HostOptions, Limits, Variant
 from fetching import weights
@@ -78,7 +79,7 @@ def build(
 ) -> Deployment:
     """Write the repository; what lies there already is overwritten."""
     wanted = deployment(pixel_boost=pixel_boost, crop_size=crop_size)
-    repository = Repository(root)
+    repository = RepositoryWriter(root)
     repository.complete()
     graphs = served_graphs(
         wanted,
@@ -92,7 +93,9 @@ def build(
         if precision == "fp16" and model == "face_swapper":
             graph = to_fp16(graph)
         data = graph.SerializeToString(deterministic=True)
-        repository.publish(model, MODEL_FILENAMES[variant], data, recipe={"bench": precision})
+        recipe = {"bench": precision}
+        manifest = describe(data, model=model, file=MODEL_FILENAMES[variant], recipe=recipe)
+        repository.publish(data, manifest)
     limits = Limits(max_batch_size=max_batch_size, max_faces=4)
     repository.write_variant(variant, wanted, limits=limits, host=host or HostOptions())
     (root / MADE_OF).write_text(made_of())
@@ -102,7 +105,7 @@ def build(
 def made_of() -> str:
     """Digest of the code that authors graphs and configs."""
     configs = Path(variants.__file__).read_bytes()
-    return hashlib.sha256(sources_digest().encode() + configs).hexdigest()
+    return hashlib.sha256(sources_digest("fp16").encode() + configs).hexdigest()
 
 
 def is_current(root: Path) -> bool:

@@ -15,7 +15,7 @@ from engines.errors import EngineError, PrecisionError, UnsupportedDevice
 from engines.plans import CompileSettings, PlanAxes
 from engines.precision import PRECISIONS, Precision
 from engines.profiles import AxisRange
-from engines.publish import COMMITTED, Repository
+from engines.repository import COMMITTED, RepositoryWriter
 from engines.samples import FramesError
 from engines.variants import (
     CUDA_MAX_BATCH_SIZE,
@@ -219,7 +219,7 @@ def make_request(options: argparse.Namespace) -> BuildRequest:
         target=target,
         precision=precision,
         models=models,
-        repository=Repository(options.repository),
+        repository=RepositoryWriter(options.repository),
         limits=axes.limits if settings is not None else _fixed_limits(target, options, axes),
         host=_host_options(options),
         frames=tuple(options.frames),

@@ -30,7 +30,7 @@ from engines.errors import (
     UnsupportedDevice,
 )
 from engines.profiles import Profile
-from engines.tensorrt_callbacks import Progress as Progress
+from engines.progress import CompileProgress
 from engines.tensorrt_callbacks import make_log, make_monitor, parser_failure, run_apart
 from fetching.files import publish_file
 
@@ -105,7 +105,7 @@ class Compiler(Protocol):
         profile: Profile,
         compute_capabilities: Sequence[str],
         options: CompileOptions = ...,
-        progress: Progress | None = None,
+        progress: CompileProgress | None = None,
     ) -> CompiledPlan:
         """Compile a strongly typed ONNX model; see the implementations' errors."""
         ...
@@ -140,7 +140,7 @@ class _TensorRTFamily:
         profile: Profile,
         compute_capabilities: Sequence[str],
         options: CompileOptions | None = None,
-        progress: Progress | None = None,
+        progress: CompileProgress | None = None,
     ) -> CompiledPlan:
         """Compile a strongly typed ONNX model.
 
