@@ -16,7 +16,7 @@ import skimage
 import build_engines
 from bench import random_inswapper
 from engines import build, command_line, typed_graphs
-from engines.compilers import CompiledPlan, Layer
+from engines.compilers import CompiledPlan, ParsedLayer
 from engines.manifest import read_manifest
 from engines.samples import read_frames
 from engines.variants import VARIANTS, read_config
@@ -504,7 +504,7 @@ class StandInTensorRT:
         devices = tuple(compute_capabilities)
         return CompiledPlan(data, "tensorrt", self.version, devices, 0.1, 2**20, 2**20)
 
-    def layers(self, onnx_bytes: bytes) -> list[Layer]:
+    def layers(self, onnx_bytes: bytes) -> list[ParsedLayer]:
         return []
 
 

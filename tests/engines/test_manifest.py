@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -103,6 +105,13 @@ def test_a_missing_or_foreign_manifest_is_one_sentence(
         manifest_path(plan).write_text(text)
     with pytest.raises(ManifestError, match=sentence):
         read_manifest(plan)
+
+
+def test_a_process_that_only_reads_manifests_loads_no_onnx() -> None:
+    # Every model process of a server imports it.
+    code = "import engines.manifest, sys; print('onnx' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout == "False\n"
 
 
 def test_a_whole_plan_is_not_damaged(tmp_path: Path) -> None:
