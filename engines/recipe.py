@@ -19,7 +19,7 @@ from engines.precision import Precision
 from engines.progress import Announce
 from engines.served_graphs import ServedGraph
 from fetching import weights
-from fetching.downloads import Progress, WeightsError
+from fetching.downloads import WeightsError
 from fetching.files import file_sha256
 from graphs.contract import CONTRACT_VERSION
 
@@ -89,21 +89,34 @@ def source_files(precision: Precision, root: Path = CHECKOUT) -> tuple[Path, ...
 
 
 def imported_files(path: Path, root: Path = CHECKOUT) -> Iterator[Path]:
-    """Files of the checkout that the Python file `path` imports, wherever in it that stands."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    """Files of the checkout that the Python file `path` imports when it runs, wherever in it."""
+    for name in _imported_names(path.read_text(encoding="utf-8")):
+        # Importing a.b runs a/__init__.py first.
+        parts = name.split(".")
+        for length in range(1, len(parts) + 1):
+            file = _module_path(root, ".".join(parts[:length]))
+            if file.is_file():
+                yield file
+
+
+@cache
+def _imported_names(text: str) -> tuple[str, ...]:
+    """Every dotted name in the import statements of a module, what is imported from it included."""
+    names: list[str] = []
+    for node in _running_nodes(ast.parse(text)):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        else:
-            continue
-        for name in names:
-            # Importing a.b runs a/__init__.py first.
-            parts = name.split(".")
-            for length in range(1, len(parts) + 1):
-                file = _module_path(root, ".".join(parts[:length]))
-                if file.is_file():
-                    yield file
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return tuple(dict.fromkeys(names))
+
+
+def _running_nodes(node: ast.AST) -> Iterator[ast.AST]:
+    """`node` and all below it, but what is there for the type checker alone."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if not (isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"):
+            yield from _running_nodes(child)
 
 
 def _module_path(root: Path, name: str) -> Path:
@@ -161,11 +174,7 @@ def differences(built: Mapping[str, str], wanted: Mapping[str, str]) -> str:
 
 
 def bring_weights(
-    names: Sequence[str],
-    *,
-    accept_licence: bool,
-    announce: Announce,
-    progress: Progress | None = None,
+    names: Sequence[str], *, accept_licence: bool, announce: Announce
 ) -> dict[str, str]:
     """Make sure that every named file is in the cache; returns each one's SHA-256.
 
@@ -178,12 +187,10 @@ def bring_weights(
         WeightsUnavailable: a licence that was not accepted, a file that cannot be fetched, or one
             that is damaged; one sentence.
     """
-    return {
-        name: _bring(name, accept_licence, announce, progress) for name in dict.fromkeys(names)
-    }
+    return {name: _bring(name, accept_licence, announce) for name in dict.fromkeys(names)}
 
 
-def _bring(name: str, accept_licence: bool, announce: Announce, progress: Progress | None) -> str:
+def _bring(name: str, accept_licence: bool, announce: Announce) -> str:
     row = weights.WEIGHTS[name]
     command = f"frameswap models fetch {name}"
     if not weights.is_present(name):
@@ -195,7 +202,7 @@ def _bring(name: str, accept_licence: bool, announce: Announce, progress: Progre
             )
         announce(f"fetching {name} ({row.licence}: {row.allows})")
         try:
-            weights.fetch(name, accept_licence=accept_licence, progress=progress)
+            weights.fetch(name, accept_licence=accept_licence)
         except WeightsError as error:
             raise WeightsUnavailable(
                 f"the weights of {name} are not here and could not be fetched: {error}; "

@@ -102,13 +102,14 @@ def test_every_module_that_is_left_out_exists() -> None:
 
 
 def test_imports_are_read_in_every_form(tmp_path: Path) -> None:
-    for name in ("a/__init__.py", "a/b.py", "a/c/__init__.py", "d.py", "e.py"):
+    for name in ("a/__init__.py", "a/b.py", "a/c/__init__.py", "d.py", "e.py", "g.py"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("")
     importer = tmp_path / "e.py"
     importer.write_text(
         "import d, json\nimport numpy as np\nfrom a import b\n\ndef f():\n    from a.c import x\n"
+        "if TYPE_CHECKING:\n    import g\n"
     )
     found = {str(path.relative_to(tmp_path)) for path in imported_files(importer, tmp_path)}
     assert found == {"d.py", "a/__init__.py", "a/b.py", "a/c/__init__.py"}
