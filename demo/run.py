@@ -140,7 +140,7 @@ def main() -> int:
             whole.replace(clip)
         print("3/4 starting Triton and swapping", flush=True)
         result.unlink(missing_ok=True)
-        with EmbeddedServer(ROOT / "model_repository", variant="cpu") as server:
+        with EmbeddedServer(ROOT / "model_repository", target="cpu") as server:
             run_step(
                 "-m", "frameswap", "swap", "--server", server.grpc_url,
                 "--source", str(photo_path(SOURCE)), "--target", str(clip),

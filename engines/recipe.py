@@ -31,19 +31,22 @@ _AUTHOR: Final = "engines.typed_graphs"
 _ELSEWHERE: Final = ("fetching", "engines.errors", "engines.progress")
 """Makes nothing: what is fetched is digested itself. What these modules import is digested."""
 
+# What a target's row decides of a graph is in the recipe by name.
+_ROWS: Final = ("engines.targets",)
 _TYPING: Final = ("engines.precision",)
 _MEASURING: Final = (
     "engines.fidelity", "engines.mixed_quantization", "engines.quantization", "engines.samples",
 )  # fmt: skip
 
 _UNUSED: Final[Mapping[Precision, tuple[str, ...]]] = {
-    "fp32": (*_TYPING, *_MEASURING),
-    "fp16": _MEASURING,
+    "fp32": (*_ROWS, *_TYPING, *_MEASURING),
+    "fp16": (*_ROWS, *_MEASURING),
     "int8": (),
     "fp8": (),
 }
 """Modules without a part in a graph of that precision, nor what they alone import. Eight bits are
-chosen by measuring: feeds, calibration and comparison decide the bytes."""
+chosen by measuring: feeds, calibration and comparison, and the form of the graph that is measured,
+decide the bytes."""
 
 _AUTHORING_PACKAGES: Final = ("onnx", "onnx-ir", "onnxscript")
 _CALIBRATING_PACKAGES: Final = ("onnxruntime",)

@@ -11,17 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from engines.configs import HostOptions, Limits, config_text, make_config, read_config
 from engines.deployment import Deployment
 from engines.errors import ManifestError, RepositoryUnwritable
 from engines.manifest import Manifest, manifest_path, read_manifest, write_manifest
-from engines.variants import (
-    HostOptions,
-    Limits,
-    Variant,
-    config_text,
-    make_variant,
-    read_config,
-)
+from engines.targets import Target
 from fetching.files import file_sha256, publish_file
 from graphs.contract import ENSEMBLE_SPECS, MODEL_SPECS
 
@@ -29,7 +23,7 @@ VERSION: Final = "1"
 """The only version folder of every model."""
 
 COMMITTED: Final = Path(__file__).resolve().parent.parent / "model_repository"
-"""The repository whose configs are written by hand."""
+"""The repository whose base configs are committed."""
 
 
 class RepositoryWriter:
@@ -86,19 +80,19 @@ class RepositoryWriter:
             publish_file(path, data)
             write_manifest(path, manifest)
 
-    def write_variant(
+    def write_configs(
         self,
-        variant: Variant,
+        target: Target,
         deployment: Deployment,
         *,
         limits: Limits,
         host: HostOptions | None = None,
     ) -> None:
-        """Write `configs/<variant>.pbtxt` of every model and ensemble."""
+        """Write `configs/<target>.pbtxt` of every model and ensemble."""
         for model in (*MODEL_SPECS, *ENSEMBLE_SPECS):
             base = read_config(self.root / model / "config.pbtxt")
-            config = make_variant(base, variant, deployment, limits=limits, host=host)
-            path = self.root / model / "configs" / f"{variant}.pbtxt"
+            config = make_config(base, target, deployment, limits=limits, host=host)
+            path = self.root / model / "configs" / f"{target.name}.pbtxt"
             text = config_text(config).encode()
             if _read(path) != text:
                 with _sentences(self.root):

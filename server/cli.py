@@ -93,7 +93,7 @@ def serve(arguments: argparse.Namespace) -> int:
 def _serve(arguments: argparse.Namespace, asked_to_stop: threading.Event) -> int:
     server = EmbeddedServer(
         arguments.repository,
-        variant=arguments.variant,
+        target=arguments.variant,
         models=arguments.models,
         address=arguments.address,
         grpc_port=arguments.grpc_port,
@@ -108,7 +108,7 @@ def _serve(arguments: argparse.Namespace, asked_to_stop: threading.Event) -> int
         frame_size=arguments.frame_size,
         requests_in_flight=arguments.requests_in_flight,
     )
-    _say(f"starting the {arguments.variant} variant of {arguments.repository}")
+    _say(f"starting the {arguments.variant} target of {arguments.repository}")
     with server, Watchdog(server, _say, probe_interval_s=arguments.probe_interval_s):
         _say(f"gRPC     {server.grpc_url}   (inference)")
         _say(f"health   http://{server.http_url}/v2/health/ready")

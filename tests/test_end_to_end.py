@@ -44,7 +44,7 @@ def serving(repository: Path, detector: str) -> Iterator[str]:
         "--repository", str(repository), "--models", *BUILT[detector],
     ]  # fmt: skip
     subprocess.run([sys.executable, *command], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    with EmbeddedServer(repository, variant="cpu", models=SERVED[detector]) as server:
+    with EmbeddedServer(repository, target="cpu", models=SERVED[detector]) as server:
         yield server.grpc_url
 
 

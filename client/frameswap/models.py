@@ -133,7 +133,7 @@ def check_ensemble(description: ModelDescription, address: str) -> Ensemble:
     if kind not in ("identity", "image") or PARAMETER_SWAPPER not in parameters:
         raise ContractMismatch(
             f"the model {description.name} at {address} does not say its swapper and source kind: "
-            f"start the server with one of the built variants (`--model-config-name=cpu`, for one)"
+            f"start the server with one of the built targets (`--model-config-name=cpu`, for one)"
         )
     tensors = description.inputs if SOURCE in description.inputs else description.outputs
     return Ensemble(

@@ -50,7 +50,7 @@ def test_what_makes_no_graph_rebuilds_nothing(checkout: Path, name: str) -> None
     assert rebuilt_after_a_change(checkout, name) == set()
 
 
-@pytest.mark.parametrize("name", ["samples", "fidelity", "quantization", "rounding"])
+@pytest.mark.parametrize("name", ["samples", "fidelity", "quantization", "rounding", "targets"])
 def test_calibration_rebuilds_what_is_in_eight_bits(checkout: Path, name: str) -> None:
     assert rebuilt_after_a_change(checkout, f"engines/{name}.py") == {"int8", "fp8"}
 
