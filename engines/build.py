@@ -14,7 +14,8 @@ from typing import Literal
 
 from engines.cache import CacheResult, Outcome
 from engines.configs import HostOptions, Limits, plan_filenames
-from engines.deployment import Deployment, DeploymentError
+from engines.deployment import Deployment
+from engines.errors import DeploymentError
 from engines.fidelity import FidelityReport, check_report
 from engines.manifest import PlannedMemory, describe
 from engines.plans import CompileSettings, make_plan

@@ -10,14 +10,19 @@ from typing import Final
 from engines.build import BuildRequest
 from engines.compilers import CompileOptions, Compiler, choose_compiler
 from engines.configs import CudaOptions, HostOptions, Limits
-from engines.deployment import DeploymentError, resolve
+from engines.deployment import resolve
 from engines.devices import parse_compute_capability, present_compute_capability
-from engines.errors import EngineError, PrecisionError, UnsupportedDevice
+from engines.errors import (
+    DeploymentError,
+    EngineError,
+    FramesError,
+    PrecisionError,
+    UnsupportedDevice,
+)
 from engines.plans import CompileSettings, PlanAxes
 from engines.precision import PRECISIONS, Precision
 from engines.profiles import AxisRange
 from engines.repository import COMMITTED, RepositoryWriter
-from engines.samples import FramesError
 from engines.targets import DEFAULT_TARGET, TARGETS, Target, target_of
 from fetching.cache_folder import cache_dir
 from graphs.contract import MODEL_SPECS

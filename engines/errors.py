@@ -61,6 +61,14 @@ class FidelityError(EngineError):
     """The typed graph strays further from fp32 than its limits allow."""
 
 
+class FramesError(EngineError):
+    """The frames to check with cannot be read, or show nothing to check."""
+
+
+class DeploymentError(EngineError):
+    """A name that is not known, or a combination that cannot work."""
+
+
 class WeightsUnavailable(EngineError):
     """A weight file is not here, and may or can not be fetched."""
 
