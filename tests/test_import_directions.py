@@ -20,6 +20,8 @@ ALLOWED: Final = MappingProxyType(
         "networks": ("graphs.contract",),
         "graphs": ("graphs.contract", "networks"),
         "fetching": ("networks", "graphs.contract"),
+        # A command of the client's, found by its entry point.
+        "fetching.models_command": ("fetching", "networks", "graphs.contract", "frameswap"),
         "engines": ("graphs", "networks", "fetching", "frameswap"),
         # Run inside Triton, in a process per model: no ONNX, no build, no launcher.
         "server.backends": (
