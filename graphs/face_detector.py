@@ -58,7 +58,7 @@ from graphs.pixels import (
 )
 from graphs.shapes import MICROSOFT_DOMAIN, Op, constant, dimension, split, to_float
 from graphs.suppression import order_faces, suppress
-from networks.batching import with_free_batch
+from networks.batching import row_shape, with_free_batch
 from networks.detectors import Detector, check_outputs
 from networks.passes import DETECTOR_PASSES, GPU_DETECTOR_PASSES, apply_passes
 from networks.swappers import Swapper
@@ -278,7 +278,7 @@ def build(
         )
     passes = GPU_DETECTOR_PASSES if runtime == "onnxruntime_gpu" else DETECTOR_PASSES
     free = apply_passes(with_free_batch(network), passes)
-    check_outputs(detector, [_fixed_shape(value) for value in free.graph.output])
+    check_outputs(detector, [row_shape(value) for value in free.graph.output])
     role = "locator" if swapper is None else "detector"
     author = GraphAuthor(f"face_{role}_{frame_format}")
     sampled = runtime == "onnxruntime_gpu" and frame_format == "i420"
@@ -322,13 +322,6 @@ def build(
 
 def _source_spec(swapper: Swapper) -> TensorSpec:
     return replace(SOURCE, dims=("K", swapper.source_length))
-
-
-def _fixed_shape(value: onnx.ValueInfoProto) -> list[int | str | None]:
-    return [
-        dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
-        for dim in value.type.tensor_type.shape.dim
-    ]
 
 
 def _metadata(detector: Detector, swapper: Swapper | None, pixel_boost: int) -> dict[str, str]:
