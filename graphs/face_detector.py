@@ -56,7 +56,7 @@ from graphs.pixels import (
     valid_options,
     yuv_to_rgb,
 )
-from graphs.shapes import MICROSOFT_DOMAIN, Op, constant, dimension, split, to_float
+from graphs.shapes import Op, constant, dimension, split, to_float
 from graphs.suppression import order_faces, suppress
 from networks.batching import row_shape, with_free_batch
 from networks.detectors import Detector, check_outputs
@@ -283,7 +283,7 @@ def build(
     author = GraphAuthor(f"face_{role}_{frame_format}")
     sampled = runtime == "onnxruntime_gpu" and frame_format == "i420"
     if sampled:
-        author.builder.graph.opset_imports[MICROSOFT_DOMAIN] = 1
+        author.use_onnxruntime_operators()
     op: Op = author.op
     frame = author.input(frame_spec(FRAME, frame_format))
     source = None if swapper is None else author.input(_source_spec(swapper))

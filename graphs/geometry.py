@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from graphs.arithmetic import lerp
 from graphs.shapes import Op, constant, split, to_float, to_int64
 
 Array = npt.NDArray[np.float64]
@@ -234,11 +235,6 @@ def gather_bilinear(
         first = op.Add(first, start if isinstance(start, ir.Value) else [start])
     indices = [first, *(op.Add(first, step) for step in (right, below, op.Add(right, below)))]
     values = [to_float(op, op.GatherElements(elements, index, axis=1)) for index in indices]
-    above = _lerp(op, values[0], values[1], taps.right)
-    below = _lerp(op, values[2], values[3], taps.right)
-    return _lerp(op, above, below, taps.below)
-
-
-def _lerp(op: Op, first: ir.Value, second: ir.Value, weight: ir.Value) -> ir.Value:
-    """first + (second - first) * weight."""
-    return op.Add(first, op.Mul(op.Sub(second, first), weight))
+    above = lerp(op, values[0], values[1], taps.right)
+    below = lerp(op, values[2], values[3], taps.right)
+    return lerp(op, above, below, taps.below)
