@@ -5,9 +5,10 @@ from __future__ import annotations
 import onnx
 import onnx_ir as ir
 
+from graphs.alignment import crop_first_face, has_first_face
+from graphs.arithmetic import unit_length
 from graphs.authoring import GraphAuthor
 from graphs.contract import EMBEDDING, FACES, FRAME, TensorSpec, frame_spec
-from graphs.first_face import crop_first_face, has_first_face, unit_length
 from graphs.shapes import Op
 from networks.batching import row_shape, with_free_batch
 from networks.recognizers import Recognizer

@@ -13,9 +13,9 @@ import onnx_ir as ir
 from onnx import numpy_helper
 from onnxscript import GraphBuilder, OpBuilder
 
+from graphs.arithmetic import unit_length
 from graphs.authoring import GraphAuthor
 from graphs.contract import CROPS, FACES, SCORE_COLUMN, SOURCE, SWAPPED_CROPS, TensorSpec
-from graphs.first_face import unit_length
 from graphs.shapes import Op, constant
 from networks.batching import row_shape, with_free_batch
 from networks.passes import apply_passes

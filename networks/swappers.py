@@ -33,7 +33,7 @@ class Swapper:
 
     weight: key in `fetching.weights.WEIGHTS`; None where the project authors the network itself.
     crop_size: S, side of the network's crop, pixels.
-    template: key in `graphs.geometry.TEMPLATES` that target crops are aligned to.
+    template: key in `graphs.alignment.TEMPLATES` that target crops are aligned to.
     mean, std: per RGB channel, in the crop's [0, 1] scale.
     denormalize: the output is y * std + mean; otherwise y. Both are clipped to [0, 1].
     source_kind: `identity` (an embedding; may be averaged over photos) or `image`.
