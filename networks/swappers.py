@@ -33,7 +33,7 @@ class Swapper:
 
     weight: key in `fetching.weights.WEIGHTS`; None where the project authors the network itself.
     crop_size: S, side of the network's crop, pixels.
-    template: key in `graphs.geometry.TEMPLATES` that target crops are aligned to.
+    template: key in `graphs.alignment.TEMPLATES` that target crops are aligned to.
     mean, std: per RGB channel, in the crop's [0, 1] scale.
     denormalize: the output is y * std + mean; otherwise y. Both are clipped to [0, 1].
     source_kind: `identity` (an embedding; may be averaged over photos) or `image`.
@@ -45,8 +45,9 @@ class Swapper:
     normalize_converted: an identity that passed the converter is made unit length again.
     project_identity: the network's last initializer is the 512 x 512 matrix (emap) that an
         identity is multiplied with before it enters the network.
-    channels_last: ONNX Runtime's CUDA provider runs the network faster rewritten for channels-last
-        kernels (`networks.passes.CHANNELS_LAST_PASSES`); false where that was not measured.
+    channels_last: on a GPU, for ONNX Runtime, the network is rewritten channels-last
+        (`networks.passes.CHANNELS_LAST_PASSES`) and its provider is told so (`prefer_nhwc`); set
+        where that was measured to be faster.
     pixel_boosts: values of b for which crops of b * S may be swapped as b * b interleaved ones.
     provenance: the mark that is true of the output.
     """

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import onnxruntime
 import pytest
 
 from graphs import face_blender
 from graphs.authoring import GraphAuthor
 from graphs.contract import SCORE_COLUMN
-from graphs.geometry import ir
 from graphs.letterbox import letterbox
 from graphs.shapes import MICROSOFT_DOMAIN
 from graphs.suppression import suppress

@@ -1,13 +1,13 @@
 """Exact greedy suppression and the order of faces, against boxes suppressed one by one."""
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphs.authoring import GraphAuthor
 from graphs.contract import FaceOrder
-from graphs.geometry import ir
 from graphs.suppression import order_faces, suppress
 from tests.graphs.evaluation import evaluate, open_session
 from tests.reference import detection as reference
