@@ -312,6 +312,7 @@ def _shared_parameters(name: str, deployment: Deployment, limits: Limits) -> dic
     parameters = {
         "contract_version": str(CONTRACT_VERSION),
         "swapper": swapper.name,
+        "provenance": swapper.provenance,
         "source_kind": swapper.source_kind,
         "source_length": str(swapper.source_length),
         "detector": deployment.detector,

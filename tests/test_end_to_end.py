@@ -182,6 +182,13 @@ def test_the_command_makes_a_video_with_every_frame_its_sound_and_its_face_swapp
             for container in (before, after)
         ]
         assert packets[0] == packets[1], "the sound is copied packet for packet"
+        # The default swapper is a formula; no claim of AI.
+        assert after.metadata["comment"] == (
+            "Edited: faces in this picture were replaced by frameswap (swapper image_swapper_256)."
+        )
+        assert after.metadata["description"] == (
+            "Digital source type: http://cv.iptc.org/newscodes/digitalsourcetype/composite"
+        )
     for index, (old, new) in enumerate(zip(read_i420(clip_file), read_i420(output), strict=True)):
         # The face changes; a corner far from it only by x264's second encoding, at CRF 18.
         # Seen, over all frames: at least 11 grey levels in the face, at most 1.3 in the corner.

@@ -279,6 +279,7 @@ def test_an_ensemble_variant_says_what_its_source_is() -> None:
     assert said == {
         "contract_version": "1",
         "swapper": "simswap_256",
+        "provenance": "compositeWithTrainedAlgorithmicMedia",
         "source_kind": "identity",
         "source_length": "512",
         "detector": "yunet",
