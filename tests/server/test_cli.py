@@ -36,6 +36,7 @@ def run(arguments: list[str]) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.e2e
 def test_serve_prints_its_endpoints_and_plan_and_stops_cleanly(
     tiny_repository: Path, tmp_path: Path
 ) -> None:
