@@ -52,7 +52,7 @@ def run(request: BuildRequest) -> int:
             print(f"  {built.report}", flush=True)
     if request.compile is not None:
         print(f"planned GPU memory in all: {build.check_memory() / 2**20:,.0f} MiB")
-    print(f"{request.repository.root} is ready for the target {request.target}")
+    print(f"{request.repository.root} is ready for the target {request.target.name}")
     return 0
 
 

@@ -160,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             whole.replace(clip)
         print("3/4 starting Triton and swapping", flush=True)
         result.unlink(missing_ok=True)
-        with EmbeddedServer(repository, variant="cpu") as server:
+        with EmbeddedServer(repository, target="cpu") as server:
             run_step(
                 "-m", "frameswap", "swap", "--server", server.grpc_url,
                 "--source", str(photo_path(SOURCE)), "--target", str(clip),

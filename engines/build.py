@@ -1,7 +1,7 @@
 """One build of a model repository: resolve, author, type, check, compile, publish.
 
 ONNX Runtime's targets (`cpu`, `cuda`) end with an ONNX file, the TensorRT ones (`tensorrt`, `rtx`)
-with a plan. Configs are written last, so that a variant that Triton can pick has its files.
+with a plan. Configs are written last, so that a target that Triton can pick has its files.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Literal
 
 from engines.cache import PlanCache
 from engines.compilers import Progress
+from engines.configs import HostOptions, Limits, plan_filenames
 from engines.deployment import Deployment, DeploymentError
 from engines.fidelity import FidelityReport, check_report
 from engines.memory import PlannedMemory, check_memory
@@ -23,11 +24,8 @@ from engines.publish import Repository
 from engines.recipe import explain_difference, frames_digest, make_recipe
 from engines.resolve_weights import resolve_weights
 from engines.served_graphs import ServedGraph, served_graphs
+from engines.targets import Target
 from engines.typed_graphs import Typist, model_precision
-from engines.variants import MODEL_FILENAMES, HostOptions, Limits, Variant, plan_filenames
-from graphs.face_blender import Method
-from graphs.face_detector import Runtime
-from networks.passes import CHANNELS_LAST_PASSES, PORTABLE_PASSES
 
 Announce = Callable[[str], None]
 Outcome = Literal["built", "unchanged", "cache hit"]
@@ -43,7 +41,7 @@ class BuildRequest:
     """
 
     deployment: Deployment
-    target: Variant
+    target: Target
     precision: Precision
     models: tuple[str, ...]
     repository: Repository
@@ -59,7 +57,7 @@ class BuildRequest:
         """What a built file of any model is called."""
         if self.compile is not None:
             return self.compile.filename(self.target)
-        return MODEL_FILENAMES[self.target]
+        return self.target.filename
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +117,7 @@ class Build:
                 self._planned[model] = built.memory
             yield replace(built, seconds=time.perf_counter() - started)
         self.check_memory()
-        self._write_variant()
+        self._write_configs()
 
     def check_memory(self) -> int:
         """Bytes of GPU memory that all plans of this build need together.
@@ -248,43 +246,19 @@ class Build:
     def _precision(self, served: ServedGraph) -> Precision:
         return model_precision(served, self.request.precision)
 
-    def _write_variant(self) -> None:
+    def _write_configs(self) -> None:
         request = self.request
         host = request.host
-        if request.target == "tensorrt":
+        if request.target.name_by_gpu:
             host = replace(host, plan_filenames=plan_filenames(request.repository.root))
-        request.repository.write_variant(
+        request.repository.write_configs(
             request.target, request.deployment, limits=request.limits, host=host
         )
 
 
-def network_passes(target: Variant) -> tuple[str, ...]:
-    """Rewrites of the swapper's network that the target runs fastest; see `networks.passes`."""
-    return CHANNELS_LAST_PASSES if target == "cuda" else PORTABLE_PASSES
-
-
-def detector_runtime(target: Variant) -> Runtime:
-    """Whom the detector is written for."""
-    runtimes: dict[Variant, Runtime] = {"cpu": "onnxruntime", "cuda": "onnxruntime_gpu"}
-    return runtimes.get(target, "tensorrt")
-
-
-def blending_method(target: Variant) -> Method:
-    """How the blender goes about it."""
-    methods: dict[Variant, Method] = {"cpu": "regions", "cuda": "patches"}
-    return methods.get(target, "whole")
-
-
 def target_graphs(request: BuildRequest) -> Mapping[str, ServedGraph]:
     """Every model's graph in the form that the target runs best."""
-    return served_graphs(
-        request.deployment,
-        # NVIDIA's backends hand whole batches to the graph; ours drop empty slots themselves.
-        skip_empty=request.target == "tensorrt",
-        passes=network_passes(request.target),
-        runtime=detector_runtime(request.target),
-        blending=blending_method(request.target),
-    )
+    return served_graphs(request.deployment, request.target)
 
 
 def selected_graphs(request: BuildRequest) -> dict[str, ServedGraph]:

@@ -10,7 +10,8 @@ from typing import Final
 from frameswap.arguments import HelpFormatter, WholeNumber, frame_size, mebibytes
 
 from engines.build import BuildRequest
-from engines.compilers import CompileOptions, Compiler, Flavour, choose_compiler
+from engines.compilers import CompileOptions, Compiler, choose_compiler
+from engines.configs import CudaOptions, HostOptions, Limits
 from engines.deployment import DeploymentError, resolve
 from engines.devices import parse_compute_capability, present_compute_capability
 from engines.errors import EngineError, PrecisionError, UnsupportedDevice
@@ -19,21 +20,13 @@ from engines.precision import PRECISIONS, Precision
 from engines.profiles import AxisRange
 from engines.publish import COMMITTED, Repository
 from engines.samples import FramesError
-from engines.variants import (
-    CUDA_MAX_BATCH_SIZE,
-    VARIANTS,
-    CudaOptions,
-    HostOptions,
-    Limits,
-    Variant,
-)
+from engines.targets import DEFAULT_TARGET, TARGETS, Target, target_of
 from fetching.cache_folder import cache_dir
 from graphs.contract import MODEL_SPECS
 from networks.detectors import DETECTORS
 from networks.recognizers import RECOGNIZERS
 from networks.swappers import DEFAULT_SWAPPER, SWAPPERS
 
-_FLAVOURS: Final[dict[Variant, Flavour]] = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
 _FP8_FROM: Final = 8.9
 _ARENAS: Final = ("kSameAsRequested", "kNextPowerOfTwo")
 _CUDNN_SEARCHES: Final = ("EXHAUSTIVE", "HEURISTIC", "DEFAULT")
@@ -115,7 +108,7 @@ def _add_precision(group: argparse._ArgumentGroup) -> None:
 
 def _add_device(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--target", choices=VARIANTS, metavar="TARGET",
+        "--target", choices=tuple(TARGETS), metavar="TARGET",
         help="cpu or cuda: ONNX Runtime; tensorrt or rtx: plans (default: what this machine has)",
     )  # fmt: skip
     group.add_argument(
@@ -216,12 +209,12 @@ def make_request(options: argparse.Namespace) -> BuildRequest:
         if not path.exists():
             raise FramesError(f"{path} does not exist: --frames takes pictures and folders of them")
     capabilities = tuple(parse_compute_capability(text) for text in options.compute_capability)
-    target = options.target or default_target(capabilities)
-    precision: Precision = options.precision or ("fp32" if target == "cpu" else "fp16")
+    target = TARGETS[options.target] if options.target else default_target(capabilities)
+    precision: Precision = options.precision or target.precision
     check_precision(precision, target, capabilities)
     axes = make_axes(options)
     settings = None
-    if target in _FLAVOURS:
+    if target.flavour is not None:
         settings = _compile_settings(options, target, capabilities, axes)
     return BuildRequest(
         deployment=deployment,
@@ -238,9 +231,9 @@ def make_request(options: argparse.Namespace) -> BuildRequest:
     )
 
 
-def _fixed_limits(target: Variant, options: argparse.Namespace, axes: PlanAxes) -> Limits:
+def _fixed_limits(target: Target, options: argparse.Namespace, axes: PlanAxes) -> Limits:
     """Of a target without a plan's profile: any shape runs, up to what was given or these."""
-    limits = Limits(max_batch_size=CUDA_MAX_BATCH_SIZE) if target == "cuda" else Limits()
+    limits = Limits(max_batch_size=target.max_batch_size)
     if options.batch is not None:
         limits = replace(limits, max_batch_size=axes.batch.max)
     if options.faces is not None:
@@ -268,24 +261,24 @@ def _host_options(options: argparse.Namespace) -> HostOptions:
     )
 
 
-def default_target(capabilities: tuple[str, ...]) -> Variant:
+def default_target(capabilities: tuple[str, ...]) -> Target:
     """What this machine, or the GPU that was named, is best served by.
 
     Raises:
         CompilerMissing: a GPU is here or named and no TensorRT can be imported.
     """
     if not capabilities and present_compute_capability() is None:
-        return "cpu"
-    return "tensorrt" if choose_compiler().flavour == "tensorrt" else "rtx"
+        return DEFAULT_TARGET
+    return target_of(choose_compiler().flavour)
 
 
-def check_precision(precision: Precision, target: Variant, capabilities: tuple[str, ...]) -> None:
+def check_precision(precision: Precision, target: Target, capabilities: tuple[str, ...]) -> None:
     """Refuse 8 bits where nothing would run them.
 
     Raises:
         PrecisionError: 8 bits for ONNX Runtime, or fp8 for a GPU older than Ada.
     """
-    if precision in ("int8", "fp8") and target not in _FLAVOURS:
+    if precision in ("int8", "fp8") and target.flavour is None:
         raise PrecisionError(
             f"{precision} is for TensorRT plans: use --target rtx or tensorrt, or --precision fp16"
         )
@@ -327,11 +320,11 @@ def _axis(default: AxisRange, given: list[int] | None, flag: str) -> AxisRange:
 
 def _compile_settings(
     options: argparse.Namespace,
-    target: Variant,
+    target: Target,
     capabilities: tuple[str, ...],
     axes: PlanAxes,
 ) -> CompileSettings:
-    compiler: Compiler = choose_compiler(_FLAVOURS[target])
+    compiler: Compiler = choose_compiler(target.flavour)
     if not capabilities:
         present = present_compute_capability()
         if present is None:

@@ -13,6 +13,7 @@ import onnx
 
 from engines.cache import Built, CacheResult, PlanCache, PlanKey, make_key
 from engines.compilers import CompileOptions, Compiler, Progress
+from engines.configs import Limits
 from engines.errors import ProfileError
 from engines.fidelity import FidelityReport
 from engines.lease import Holder
@@ -20,14 +21,8 @@ from engines.manifest import Manifest, write_manifest
 from engines.memory import PlannedMemory, plan_memory
 from engines.profiles import AxisRange, Profile, ProfileLimits, make_profile
 from engines.shapes import check_elements
-from engines.variants import (
-    MIN_FRAME_SIDE,
-    MODEL_FILENAMES,
-    PHOTO_MODELS,
-    Limits,
-    Variant,
-)
-from graphs.contract import CONTRACT_VERSION, MAX_DETECTIONS
+from engines.targets import Target
+from graphs.contract import CONTRACT_VERSION, MAX_DETECTIONS, MIN_FRAME_SIDE, MODEL_SPECS
 
 Announce = Callable[[str], None]
 
@@ -36,7 +31,7 @@ MINIMA: Final = {"height": MIN_FRAME_SIDE, "width": MIN_FRAME_SIDE, "photo": MIN
 """What the smallest frame is, for every backend."""
 
 _DEFAULT: Final = ProfileLimits()
-_PHOTO: Final = AxisRange(64, 1024, 2048)
+_PHOTO: Final = AxisRange(MIN_FRAME_SIDE, 1024, 2048)
 
 
 @dataclass(frozen=True)
@@ -79,9 +74,10 @@ class PlanAxes:
             max_batch_size=self.batch.max,
         )
 
-    def of(self, model: str, variant: Variant) -> ProfileLimits:
+    def of(self, model: str, target: Target) -> ProfileLimits:
         """The axes of one model's plan."""
-        if model == "face_swapper" and variant == "rtx":
+        spec = MODEL_SPECS[model]
+        if spec.joined_rows is not None and target.joins_rows:
             # Our backend joins the faces of a whole batch: N rows go in as B = N, K = 1.
             rows = AxisRange(
                 self.batch.min * self.faces.min,
@@ -89,7 +85,7 @@ class PlanAxes:
                 self.batch.max * self.faces.max,
             )
             return ProfileLimits(batch=rows, faces=AxisRange(1, 1, 1))
-        if model in PHOTO_MODELS:
+        if spec.sees == "photo":
             one = AxisRange(self.batch.min, 1, self.batch.max)
             return ProfileLimits(batch=one, faces=self.faces, height=self.photo, width=self.photo)
         return ProfileLimits(
@@ -114,18 +110,18 @@ class CompileSettings:
     gpu_memory: int | None = None
     name_by_gpu: bool = False
 
-    def filename(self, variant: Variant) -> str:
+    def filename(self, target: Target) -> str:
         """File name of the plans."""
-        if variant != "tensorrt" or not self.name_by_gpu:
-            return MODEL_FILENAMES[variant]
+        if not (target.name_by_gpu and self.name_by_gpu):
+            return target.filename
         return f"model.sm{self.compute_capabilities[0].replace('.', '')}.plan"
 
-    def recipe(self, model: str, variant: Variant) -> dict[str, str]:
+    def recipe(self, model: str, target: Target) -> dict[str, str]:
         """What the compiler adds to a file's recipe."""
         return {
             "compiler": f"{self.compiler.flavour} {self.compiler.version}",
             "compute capability": ", ".join(self.compute_capabilities),
-            "profile": json.dumps(asdict(self.axes.of(model, variant)), sort_keys=True),
+            "profile": json.dumps(asdict(self.axes.of(model, target)), sort_keys=True),
             "options": json.dumps(self.options.key(), sort_keys=True),
         }
 
@@ -147,7 +143,7 @@ class MadePlan:
 def make_plan(
     model: str,
     typed: onnx.ModelProto,
-    variant: Variant,
+    target: Target,
     settings: CompileSettings,
     *,
     check: Callable[[], FidelityReport | None],
@@ -164,7 +160,7 @@ def make_plan(
         EngineError: the profile, the graph or the compiler refuses; one sentence.
     """
     data = typed.SerializeToString(deterministic=True)
-    profile, key = plan_key(model, typed, variant, settings)
+    profile, key = plan_key(model, typed, target, settings)
 
     def build() -> Built:
         shapes = check_elements(typed, {name: shape.max for name, shape in profile.items()})
@@ -193,10 +189,10 @@ def make_plan(
 
 
 def plan_key(
-    model: str, typed: onnx.ModelProto, variant: Variant, settings: CompileSettings
+    model: str, typed: onnx.ModelProto, target: Target, settings: CompileSettings
 ) -> tuple[Profile, PlanKey]:
     """The profile of one typed graph, and the name of its plan in the cache."""
-    profile = make_profile(typed, settings.axes.of(model, variant))
+    profile = make_profile(typed, settings.axes.of(model, target))
     key = make_key(
         model,
         typed.SerializeToString(deterministic=True),

@@ -14,16 +14,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from engines.configs import HostOptions, Limits, config_text, make_config, read_config
 from engines.deployment import Deployment
 from engines.errors import EngineError
-from engines.variants import (
-    HostOptions,
-    Limits,
-    Variant,
-    config_text,
-    make_variant,
-    read_config,
-)
+from engines.targets import Target
 from fetching.files import file_sha256, publish_file
 from graphs.contract import ENSEMBLE_SPECS, MODEL_SPECS
 
@@ -31,7 +25,7 @@ VERSION: Final = "1"
 """The only version folder of every model."""
 
 COMMITTED: Final = Path(__file__).resolve().parent.parent / "model_repository"
-"""The repository whose configs are written by hand."""
+"""The repository whose base configs are committed."""
 
 
 class RepositoryError(EngineError):
@@ -125,19 +119,19 @@ class Repository:
             publish_file(self._record_path(model, filename), text.encode())
         return record
 
-    def write_variant(
+    def write_configs(
         self,
-        variant: Variant,
+        target: Target,
         deployment: Deployment,
         *,
         limits: Limits,
         host: HostOptions | None = None,
     ) -> None:
-        """Write `configs/<variant>.pbtxt` of every model and ensemble."""
+        """Write `configs/<target>.pbtxt` of every model and ensemble."""
         for model in (*MODEL_SPECS, *ENSEMBLE_SPECS):
             base = read_config(self.root / model / "config.pbtxt")
-            config = make_variant(base, variant, deployment, limits=limits, host=host)
-            path = self.root / model / "configs" / f"{variant}.pbtxt"
+            config = make_config(base, target, deployment, limits=limits, host=host)
+            path = self.root / model / "configs" / f"{target.name}.pbtxt"
             text = config_text(config).encode()
             if _read(path) != text:
                 with _sentences(self.root):

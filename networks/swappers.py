@@ -45,6 +45,8 @@ class Swapper:
     normalize_converted: an identity that passed the converter is made unit length again.
     project_identity: the network's last initializer is the 512 x 512 matrix (emap) that an
         identity is multiplied with before it enters the network.
+    channels_last: ONNX Runtime's CUDA provider runs the network faster rewritten for channels-last
+        kernels (`networks.passes.CHANNELS_LAST_PASSES`); false where that was not measured.
     pixel_boosts: values of b for which crops of b * S may be swapped as b * b interleaved ones.
     provenance: the mark that is true of the output.
     """
@@ -64,6 +66,7 @@ class Swapper:
     converter: str | None = None
     normalize_converted: bool = False
     project_identity: bool = False
+    channels_last: bool = False
     pixel_boosts: tuple[int, ...]
     provenance: ProvenanceMark
 
@@ -88,6 +91,7 @@ def _identity_swapper(
     converter: str | None = None,
     normalize_converted: bool = False,
     project_identity: bool = False,
+    channels_last: bool = False,
 ) -> Swapper:
     """A published swapper driven by a w600k_r50 embedding; the largest boost gives 1024 pixels."""
     boosts = (1, 2, 3, 4, 6, 8)
@@ -105,6 +109,7 @@ def _identity_swapper(
         converter=converter,
         normalize_converted=normalize_converted,
         project_identity=project_identity,
+        channels_last=channels_last,
         pixel_boosts=tuple(boost for boost in boosts if boost * crop_size <= 1024),
         provenance="compositeWithTrainedAlgorithmicMedia",
     )
@@ -166,6 +171,7 @@ def _rows() -> tuple[Swapper, ...]:
                 std=ONE,
                 denormalize=False,
                 project_identity=True,
+                channels_last=True,
             )
             for name in ("inswapper_128", "inswapper_128_fp16")
         ),

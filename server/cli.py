@@ -87,9 +87,9 @@ def _add_execution(group: argparse._ArgumentGroup) -> None:
         "the configs say)",
     )  # fmt: skip
     group.add_argument(
-        "--one-process", action="store_true",
-        help="run all steps of an ensemble in one process (on a GPU without NVIDIA's backends); "
-        "--instances then names ensembles",
+        "--one-process", action=argparse.BooleanOptionalAction,
+        help="run all steps of an ensemble in one process, and not each in its own; --instances "
+        "then names ensembles (default: what the target is best served by)",
     )  # fmt: skip
     group.add_argument(
         "--mps", action="store_true",
@@ -136,7 +136,7 @@ def serve(arguments: argparse.Namespace) -> int:
 def _serve(arguments: argparse.Namespace, asked_to_stop: threading.Event) -> int:
     server = EmbeddedServer(
         arguments.repository,
-        variant=arguments.target,
+        target=arguments.target,
         models=arguments.models,
         address=arguments.address,
         grpc_port=arguments.grpc_port,

@@ -11,9 +11,7 @@ from google.protobuf.message import Message
 from tritonclient.grpc.model_config_pb2 import DataType
 from tritonclient.utils import np_to_triton_dtype
 
-PROBE_HEIGHT: Final = 64
-PROBE_WIDTH: Final = 64
-"""The smallest frame that the contract's models take."""
+from graphs.contract import MIN_FRAME_SIDE
 
 _ELEMENTS: Final = {
     "TYPE_UINT8": np.uint8,
@@ -51,5 +49,5 @@ def _probe_dims(name: str, dims: Sequence[int]) -> Sequence[int]:
     if name != "frame":
         return [1 if size < 0 else size for size in dims]
     if len(dims) == 2:
-        return [PROBE_HEIGHT * 3 // 2, PROBE_WIDTH]
-    return [PROBE_HEIGHT, PROBE_WIDTH, 3]
+        return [MIN_FRAME_SIDE * 3 // 2, MIN_FRAME_SIDE]
+    return [MIN_FRAME_SIDE, MIN_FRAME_SIDE, 3]

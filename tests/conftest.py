@@ -54,6 +54,6 @@ def own_repository(real_repository: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def real_server(real_repository: Path) -> Iterator[EmbeddedServer]:
-    """A server of all of them."""
-    with EmbeddedServer(real_repository) as server:
+    """A server of all of them, a process for each step."""
+    with EmbeddedServer(real_repository, one_process=False) as server:
         yield server

@@ -16,9 +16,10 @@ import build_engines
 from bench import random_inswapper
 from engines import build, command_line, typed_graphs
 from engines.compilers import CompiledPlan, Layer
+from engines.configs import read_config
 from engines.manifest import read_manifest
 from engines.samples import read_frames
-from engines.variants import VARIANTS, read_config
+from engines.targets import DEFAULT_TARGET, TARGETS
 from fetching import weights
 from fetching.downloads import DownloadError
 from graphs.contract import ENSEMBLE_SPECS, MODEL_SPECS
@@ -141,7 +142,7 @@ def test_help_names_every_swapper_and_target(capsys: pytest.CaptureFixture[str])
     with pytest.raises(SystemExit, match=r"^0$"):
         run("--help")
     text = " ".join(capsys.readouterr().out.split())
-    for name in (*SWAPPERS, *RECOGNIZERS, *VARIANTS, "--compute-capability"):
+    for name in (*SWAPPERS, *RECOGNIZERS, *TARGETS, "--compute-capability"):
         assert name in text
 
 
@@ -524,8 +525,8 @@ def test_plans_for_several_types_of_gpu_lie_side_by_side(
 
 def test_without_a_gpu_the_default_is_onnx_for_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command_line, "present_compute_capability", lambda: None)
-    assert command_line.default_target(()) == "cpu"
-    assert command_line.default_target(("8.9",)) == "rtx"
+    assert command_line.default_target(()) is DEFAULT_TARGET
+    assert command_line.default_target(("8.9",)) is TARGETS["rtx"]
 
 
 def test_frames_may_be_pictures_and_folders(tmp_path: Path) -> None:

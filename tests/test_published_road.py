@@ -77,7 +77,7 @@ def test_one_command_fetches_and_builds_and_the_swap_uses_it(
     assert weights.is_present("inswapper_128")
     frame = clip_of("gauss", frames=4).frame(1)
     with (
-        EmbeddedServer(published / "models", variant="cpu") as server,
+        EmbeddedServer(published / "models", target="cpu") as server,
         FaceSwapper(server.grpc_url) as swapper,
     ):
         assert (swapper.swapper, swapper.source_kind) == ("inswapper_128", "identity")

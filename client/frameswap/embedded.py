@@ -21,7 +21,7 @@ EMBEDDED_GROUP: Final = "frameswap.embedded_server"
 def embedded_server(
     repository: Path | None,
     *,
-    variant: str,
+    target: str,
     models: Sequence[str],
     frame_size: tuple[int, int],
     requests_in_flight: int,
@@ -54,10 +54,8 @@ def embedded_server(
         repository = Path(str(module.__file__)).resolve().parent.parent / "model_repository"
     server = kind(
         repository,
-        variant=variant,
+        target=target,
         models=models,
-        # measured on a GPU: 462 frames a second where three processes reach 251 (docs/gpu.md)
-        one_process=variant == "cuda",
         frame_size=frame_size,
         requests_in_flight=requests_in_flight,
     )

@@ -252,7 +252,7 @@ def _connect(
         address = stack.enter_context(
             embedded_server(
                 arguments.repository,
-                variant=arguments.server_target,
+                target=arguments.server_target,
                 models=[SWAP_MODELS[pixel], ENCODE_MODEL],
                 frame_size=frame_size,
                 requests_in_flight=in_flight,

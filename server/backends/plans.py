@@ -39,7 +39,7 @@ class PlanMissing(PlanError):
 
 
 def read_flavour(parameters: Mapping[str, str], name: str) -> str:
-    """The library that loads the plan: `tensorrt` unless the variant says `tensorrt_rtx`.
+    """The library that loads the plan: `tensorrt` unless the config says `tensorrt_rtx`.
 
     Raises:
         PlanError: the parameter names neither.

@@ -609,9 +609,8 @@ def test_without_a_server_an_embedded_one_is_started_and_stopped(
     ((repository, options),) = fake_embedded.made
     assert repository == Path(__file__).parent.parent / "model_repository"
     assert options == {
-        "variant": "cpu",
+        "target": "cpu",
         "models": ["swap_faces_i420", "encode_source_bgr"],
-        "one_process": False,
         "frame_size": (64, 48),
         "requests_in_flight": 6,
     }

@@ -31,6 +31,18 @@ def test_a_constant_is_the_same_on_both_sides(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "name", [name for name in vars(contract) if name.startswith("PARAMETER_")]
+)
+def test_a_parameter_has_the_same_key_on_both_sides(name: str) -> None:
+    assert getattr(contract, name) == getattr(served, name)
+
+
+@pytest.mark.parametrize("name", ["SOURCE", "OPTIONS", "FACES"])
+def test_a_tensor_has_the_same_name_on_both_sides(name: str) -> None:
+    assert getattr(contract, name) == getattr(served, name).name
+
+
+@pytest.mark.parametrize(
     "name", ["Option", "FaceOrder", "ColorMatrix", "ColorRange", "ChromaLocation"]
 )
 def test_an_enumeration_is_the_same_on_both_sides(name: str) -> None:

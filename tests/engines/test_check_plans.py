@@ -43,10 +43,10 @@ def write_plan(folder: Path, filename: str = "model.plan", **changes: Any) -> Pa
     return plan
 
 
-def write_config(folder: Path, text: str = CONFIG, variant: str = "tensorrt") -> None:
+def write_config(folder: Path, text: str = CONFIG, target: str = "tensorrt") -> None:
     configs = folder / "face_swapper" / "configs"
     configs.mkdir(parents=True, exist_ok=True)
-    (configs / f"{variant}.pbtxt").write_text(f'name: "face_swapper" {text}')
+    (configs / f"{target}.pbtxt").write_text(f'name: "face_swapper" {text}')
 
 
 def refusals(folder: Path, server: ServerVersions, **config: Any) -> list[str]:
@@ -107,7 +107,7 @@ def test_the_command_answers_with_its_exit_status(
     monkeypatch.setattr(check_plans, "server_versions", lambda: ADA)
     command = ["--repository", str(tmp_path)]
     assert main(command) == 1
-    assert "has no variant tensorrt" in capsys.readouterr().err
+    assert "has no target tensorrt" in capsys.readouterr().err
     write_config(tmp_path)
     write_plan(tmp_path)
     assert main(command) == 0

@@ -51,6 +51,6 @@ def cuda_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedSe
         on_device = config.replace("KIND_CPU", "KIND_GPU")
         if network is not None:
             on_device += parameter("FORCE_CPU_ONLY_INPUT_TENSORS", "no")
-        write_model(folder, name, on_device, network, variant="cuda")
-    with EmbeddedServer(folder, variant="cuda") as server:
+        write_model(folder, name, on_device, network, target="cuda")
+    with EmbeddedServer(folder, target="cuda", one_process=False) as server:
         yield server

@@ -114,6 +114,18 @@ def test_serve_reads_sizes_and_counts() -> None:
     assert given.address == "127.0.0.1"
 
 
+@pytest.mark.parametrize(
+    ("options", "layout"),
+    [([], None), (["--one-process"], True), (["--no-one-process"], False)],
+)
+def test_the_layout_is_the_targets_unless_it_is_given(
+    options: list[str], layout: bool | None
+) -> None:
+    parser = argparse.ArgumentParser()
+    cli.register(parser.add_subparsers())
+    assert parser.parse_args(["serve", *options]).one_process is layout
+
+
 @pytest.mark.parametrize("option", ["--target", "--variant"])
 def test_the_target_to_serve_has_its_older_name_too(option: str) -> None:
     parser = argparse.ArgumentParser()

@@ -324,7 +324,7 @@ def test_the_graphs_that_are_kept_are_bounded(monkeypatch: pytest.MonkeyPatch) -
         ({"engine_flavour": "tensorrt_rtx"}, "tensorrt_rtx"),
     ],
 )
-def test_the_variant_says_which_library_loads_the_plan(
+def test_the_config_says_which_library_loads_the_plan(
     parameters: dict[str, str], flavour: str
 ) -> None:
     assert read_flavour(parameters, "face_swapper") == flavour

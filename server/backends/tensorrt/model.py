@@ -135,7 +135,7 @@ class InstancePlan:
         """
         settings = self.settings
         if self._args["model_instance_kind"] != "GPU":
-            raise PlanError("TensorRT needs KIND_GPU; serve the cpu variant without a GPU.")
+            raise PlanError("TensorRT needs KIND_GPU; serve the cpu target without a GPU.")
         self._flavour = read_flavour(settings.parameters, settings.name)
         self._trt = import_runtime(self._flavour)
         device_id = int(self._args["model_instance_device_id"])
