@@ -240,7 +240,7 @@ def test_a_targets_config_names_its_backend_file_and_device(
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_only_the_swapper_of_our_own_backends_joins_requests_of_any_k(
+def test_only_models_of_face_rows_in_our_own_backends_join_requests_of_any_k(
     target: str,
 ) -> None:
     ragged = {
@@ -249,7 +249,13 @@ def test_only_the_swapper_of_our_own_backends_joins_requests_of_any_k(
         for tensor in make(model, target).input
         if tensor.allow_ragged_batch
     }
-    ours = {("face_swapper", "crops"), ("face_swapper", "source")}
+    ours = {
+        (spec.name, tensor)
+        for spec in MODEL_SPECS.values()
+        if spec.joined_rows is not None
+        for tensor in spec.joined_rows.inputs
+    }
+    assert {("face_swapper", "crops"), ("face_swapper", "source")} <= ours
     assert ragged == (ours if target in {"cpu", "rtx"} else set())
 
 
@@ -377,9 +383,11 @@ def test_a_network_is_rewritten_channels_last_where_the_provider_is_told_so(
 
 
 @pytest.mark.parametrize("model", list(MODEL_SPECS))
-def test_on_cuda_every_model_but_the_blenders_has_a_session_for_each_batch_size(model: str) -> None:
+def test_on_cuda_every_model_with_a_network_has_a_session_for_each_batch_size(model: str) -> None:
     config = make(model, "cuda", "inswapper_128")
-    wanted = "" if model.startswith("face_blender") else "1"
+    wanted = "" if MODEL_SPECS[model].network is None else "1"
+    assert (wanted == "1") or not model.startswith(("face_detector", "face_swapper"))
+    assert (wanted == "") or not model.startswith("face_blender")
     assert config.parameters["session_per_size"].string_value == wanted
 
 
