@@ -12,6 +12,7 @@ file without a known one, the one recorded when the user brought it).
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -302,7 +303,7 @@ def import_file(name: str, source: Path, *, accept_licence: bool = False) -> str
         WeightsError: the file cannot be read.
     """
     row, target = _row(name), path(name)
-    _require_acceptance(row, accept_licence)
+    _require_acceptance(row, accept_licence, f" --file {shlex.quote(str(source))}")
     try:
         actual = file_sha256(source)
     except OSError as error:
@@ -351,11 +352,12 @@ def load_network(name: str) -> onnx.ModelProto:
     return dequantize(network) if row.form == "int8bq" else network
 
 
-def _require_acceptance(row: WeightFile, accepted: bool) -> None:
+def _require_acceptance(row: WeightFile, accepted: bool, rest: str = "") -> None:
+    """`rest`: what else the command to run holds."""
     if row.needs_acceptance and not accepted:
         raise LicenceNotAcceptedError(
-            f"{row.name} is under {row.licence} ({row.allows}); if that fits your use, "
-            "say so with --accept-licence"
+            f"{row.name} is under {row.licence} ({row.allows}); if that fits your use, run: "
+            f"frameswap models fetch {row.name} --accept-licence{rest}"
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,16 +44,13 @@ def lines_of(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def cpu_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("cpu")
-    assert run("--target", "cpu", "--repository", root) == 0
-    return root
+def cpu_repository(real_repository: Path) -> Path:
+    return real_repository
 
 
 @pytest.fixture
-def repository(cpu_repository: Path, tmp_path: Path) -> Path:
-    """A repository of one's own, to change or damage."""
-    return Path(shutil.copytree(cpu_repository, tmp_path / "repository"))
+def repository(own_repository: Path) -> Path:
+    return own_repository
 
 
 def test_a_built_repository_is_complete(cpu_repository: Path) -> None:

@@ -78,6 +78,7 @@ def test_twenty_processes_that_ask_for_one_plan_build_it_once(tmp_path: Path) ->
     assert leftovers(folder) == []
 
 
+@pytest.mark.e2e
 def test_a_builder_killed_at_ten_random_moments_never_blocks_or_poisons(tmp_path: Path) -> None:
     expiry_s, build_s = 1.5, 0.4
     moments = random.Random(20).choices(range(0, 600, 5), k=10)
