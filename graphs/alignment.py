@@ -239,7 +239,7 @@ def _sample_planes(
     """As `_gather_planes`, but for one axis more of size 1."""
     x, y = (op.Unsqueeze(position, [1]) for position in (grid.x, grid.y))
     offset = chroma_offset(op, options)
-    luma, chroma = sample_i420(op, frames, grid.height, grid.width, x, y, offset)
+    luma, chroma = sample_i420(op, frames, (grid.height, grid.width), (x, y), offset)
     blue, red = split(op, chroma, 2, 1)
     return luma, blue, red
 

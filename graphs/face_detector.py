@@ -40,9 +40,17 @@ from graphs.suppression import order_faces, suppress
 from networks.batching import row_shape, with_free_batch
 from networks.detectors import Detector, check_outputs
 from networks.passes import DETECTOR_PASSES, GPU_DETECTOR_PASSES, apply_passes
-from networks.swappers import Swapper
+from networks.swappers import Swapper, check_pixel_boost
 
 Runtime = Literal["tensorrt", "onnxruntime", "onnxruntime_gpu"]
+"""Which runtime a detector is written for; the faces are the same.
+
+"tensorrt" (ONNX Runtime runs it too): the whole frame is cast first, because TensorRT's parser
+takes nothing else on uint8, and all rounds of suppression are written out, because it fuses them.
+"onnxruntime": only the bytes that are read are cast, and rounds end with the last face.
+"onnxruntime_gpu": that, I420 frames are read by ONNX Runtime's GridSample, and the network is
+rewritten by `GPU_DETECTOR_PASSES`.
+"""
 
 
 @dataclass(frozen=True)
@@ -103,9 +111,9 @@ def postprocess(
         op,
         candidates.scores,
         boxes,
-        detector.anchor_count,
-        _threshold(op, frames, Option.SCORE_THRESHOLD, detector.score_threshold),
-        _threshold(op, frames, Option.NMS_THRESHOLD, detector.nms_threshold),
+        anchor_count=detector.anchor_count,
+        score_threshold=_threshold(op, frames, Option.SCORE_THRESHOLD, detector.score_threshold),
+        nms_threshold=_threshold(op, frames, Option.NMS_THRESHOLD, detector.nms_threshold),
         loop=loop,
     )
     box_index = op.Expand(op.Unsqueeze(kept.index, [1]), [1, 4, 1])
@@ -147,26 +155,15 @@ def build(
         network: the detector's, batch 1 or free.
         swapper: whose template and crop size to align to; None gives the locator.
         pixel_boost: crops are `pixel_boost` times the swapper's size.
-        runtime: whom the graph is written for; the faces are the same. "tensorrt" (ONNX Runtime
-            runs it too): the whole frame is cast first, because TensorRT's parser takes nothing
-            else on uint8, and all rounds of suppression are written out, because it fuses them.
-            "onnxruntime": only the bytes that are read are cast, and rounds end with the last face.
-            "onnxruntime_gpu": that, I420 frames are read by ONNX Runtime's GridSample, and the
-            network is rewritten by `GPU_DETECTOR_PASSES`.
+        runtime: which one the graph is written for; the faces are the same.
 
     Raises:
         ValueError: the network is not this detector's, or the swapper has no such boost.
     """
-    if swapper is not None and pixel_boost not in swapper.pixel_boosts:
-        raise ValueError(
-            f"swapper {swapper.name} can be boosted by {list(swapper.pixel_boosts)},"
-            f" not by {pixel_boost}"
-        )
-    passes = GPU_DETECTOR_PASSES if runtime == "onnxruntime_gpu" else DETECTOR_PASSES
-    free = apply_passes(with_free_batch(network), passes)
-    check_outputs(detector, [row_shape(value) for value in free.graph.output])
-    role = "locator" if swapper is None else "detector"
-    author = GraphAuthor(f"face_{role}_{frame_format}")
+    if swapper is not None:
+        check_pixel_boost(swapper, pixel_boost)
+    free = _ready_network(detector, network, runtime)
+    author = GraphAuthor(f"face_{'locator' if swapper is None else 'detector'}_{frame_format}")
     sampled = runtime == "onnxruntime_gpu" and frame_format == "i420"
     if sampled:
         author.use_onnxruntime_operators()
@@ -187,23 +184,37 @@ def build(
     outputs = author.embed(free, {input_name: pixels})
     with author.scope("postprocess"):
         candidates = decode_candidates(op, detector, outputs)
-        loop = runtime != "tensorrt"
-        rows = postprocess(op, detector, frames, candidates, box.scale, loop=loop)
+        rows = postprocess(op, detector, frames, candidates, box.scale, loop=runtime != "tensorrt")
         refused = op.Not(op.Unsqueeze(valid, [2]))
         faces = op.Where(refused, float("nan"), rows)
         author.output(faces, FACES)
         if swapper is not None and source is not None:
-            side = swapper.crop_size * pixel_boost
             slots = dimension(op, source, 1)
             shown = op.Where(refused, 0.0, rows)
             chosen = op.Slice(shown, [0], slots, [1])
-            warps = fit_warps(op, chosen, TEMPLATES[swapper.template] * side)
-            crops = crop_faces(op, frames, warps, side)
-            author.output(crops, replace(CROPS, dims=("K", 3, side, side)))
-            author.output(warps, WARPS)
+            _align(author, frames, chosen, swapper.template, swapper.crop_size * pixel_boost)
     author.output(frame, frame_spec(DETECTED_FRAME, frame_format))
     author.metadata(_metadata(detector, swapper, pixel_boost))
     return author.finish()
+
+
+def _ready_network(
+    detector: Detector, network: onnx.ModelProto, runtime: Runtime
+) -> onnx.ModelProto:
+    """The detector's network, its batch free, rewritten for `runtime`."""
+    passes = GPU_DETECTOR_PASSES if runtime == "onnxruntime_gpu" else DETECTOR_PASSES
+    free = apply_passes(with_free_batch(network), passes)
+    check_outputs(detector, [row_shape(value) for value in free.graph.output])
+    return free
+
+
+def _align(author: GraphAuthor, frames: Frames, faces: ir.Value, template: str, side: int) -> None:
+    """The outputs `crops` and `warps` of faces [B, K, 15]; the crops are `side` pixels wide."""
+    op: Op = author.op
+    warps = fit_warps(op, faces, TEMPLATES[template] * side)
+    crops = crop_faces(op, frames, warps, side)
+    author.output(crops, replace(CROPS, dims=("K", 3, side, side)))
+    author.output(warps, WARPS)
 
 
 def _source_spec(swapper: Swapper) -> TensorSpec:

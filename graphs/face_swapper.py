@@ -56,10 +56,7 @@ def build(
     """
     check_pixel_boost(swapper, pixel_boost)
     emap = take_emap(network) if swapper.project_identity else None
-    free = _keep_first_output(with_free_batch(network, image_size=swapper.crop_size))
-    _check_network(swapper, free)
-    if passes:
-        free = apply_passes(free, passes)
+    free = _ready_network(swapper, network, passes)
     author = GraphAuthor("face_swapper")
     op: Op = author.op
     side = swapper.crop_size * pixel_boost
@@ -86,6 +83,15 @@ def build(
     author.output(swapped, spec)
     author.metadata({"swapper": swapper.name, "pixel_boost": str(pixel_boost)})
     return author.finish()
+
+
+def _ready_network(
+    swapper: Swapper, network: onnx.ModelProto, passes: Sequence[str]
+) -> onnx.ModelProto:
+    """The swapper's network, its batch free, its first output alone, rewritten by `passes`."""
+    free = _keep_first_output(with_free_batch(network, image_size=swapper.crop_size))
+    _check_network(swapper, free)
+    return apply_passes(free, passes) if passes else free
 
 
 def take_emap(network: onnx.ModelProto) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:

@@ -221,7 +221,7 @@ def letterbox(
         if sampled:
             x = op.Unsqueeze(_points(op, width, new_width), [0, 1])
             y = op.Unsqueeze(_points(op, height, new_height), [0, 2])
-            luma, chroma = sample_i420(op, to_float(op, frame), height, width, x, y, offset)
+            luma, chroma = sample_i420(op, to_float(op, frame), (height, width), (x, y), offset)
         else:
             rows, columns = resize_taps(op, height, new_height), resize_taps(op, width, new_width)
             luma = _resize_luma(op, frame, rows, columns)

@@ -51,8 +51,7 @@ def outputs(made: Any) -> list[ir.Value]:
 
 def split(op: Op, value: ir.Value, parts: int, axis: int) -> list[ir.Value]:
     """`value` cut into `parts` equal parts along `axis`."""
-    outputs: Any = op.Split(value, num_outputs=parts, axis=axis, _outputs=parts)
-    return list(cast("list[ir.Value]", outputs))
+    return outputs(op.Split(value, num_outputs=parts, axis=axis, _outputs=parts))
 
 
 def sample_on_gpu(op: Op, image: ir.Value, grid: ir.Value) -> ir.Value:

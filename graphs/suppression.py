@@ -86,10 +86,10 @@ def suppress(
     op: Op,
     scores: ir.Value,
     boxes: ir.Value,
+    *,
     anchor_count: int,
     score_threshold: ir.Value,
     nms_threshold: ir.Value,
-    *,
     loop: bool = False,
 ) -> Kept:
     """Exact greedy non-maximum suppression, the first 16 that it keeps.
