@@ -14,9 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from google.protobuf import text_format
-from tritonclient.grpc.model_config_pb2 import ModelConfig
-
+from engines.configs import read_config
 from engines.errors import EngineError
 from engines.manifest import (
     ServerVersions,
@@ -100,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     configs = {}
     for path in sorted(options.repository.glob(f"*/configs/{options.target}.pbtxt")):
-        configs[path.parent.parent.name] = text_format.Parse(path.read_text(), ModelConfig())
+        configs[path.parent.parent.name] = read_config(path)
     if not configs:
         print(
             f"{parser.prog}: {options.repository} has no target {options.target}: run "

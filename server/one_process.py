@@ -84,13 +84,13 @@ def write_pipelines(
     }  # fmt: skip
     if not ensembles:
         raise RepositoryError(
-            f"{repository.folder} serves no ensemble that could run in one process."
+            f"{repository.folder} serves no ensemble that could run in one process"
         )
     for name, count in instance_counts.items():
         if name not in ensembles or count < 1:
             raise RepositoryError(
                 f"in one process an ensemble has instances, at least one, and {name}={count} was "
-                f"given; the ensembles are: {', '.join(ensembles)}."
+                f"given; the ensembles are: {', '.join(ensembles)}"
             )
     configs: dict[str, ModelConfig] = {}
     for name in top_models(repository.configs):
@@ -119,7 +119,7 @@ def pipeline_config(
     if not models[0].instance_group:
         raise RepositoryError(
             f"the config of {models[0].name} names no instance_group; build it with "
-            f"{BUILD_COMMAND}."
+            f"{BUILD_COMMAND}"
         )
     group = config.instance_group.add()
     group.CopyFrom(models[0].instance_group[0])

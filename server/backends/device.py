@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from .common import ModelSettings
-from .joining import SCORE_COLUMN, sizes_up_to
-from .triton_arrays import adopt
+from graphs.contract import MIN_FRAME_SIDE, SCORE_COLUMN, sizes_up_to
+from server.backends.common import ModelSettings
+from server.backends.triton_arrays import adopt
 
 CUDA_DEVICE_TYPE = 2
 """DLPack's kDLCUDA."""
 
-WARM_HEIGHT, WARM_WIDTH = 64, 96
+WARM_HEIGHT, WARM_WIDTH = MIN_FRAME_SIDE, 96
 """Frame size of the warm-up: the networks behind the letterbox see the same shapes as ever."""
 
 MOST_ROWS = 16
