@@ -100,6 +100,19 @@ def test_a_damaged_file_is_built_again(
     assert path.read_bytes() == whole
 
 
+def test_a_file_of_an_earlier_version_is_built_again(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = repository / "source_encoder" / "1" / "model.onnx.json"
+    manifest.write_text(manifest.read_text().replace('"format": 2', '"format": 1'))
+    assert run("--target", "cpu", "--repository", repository, "--dry-run") == 0
+    assert "that this program built" in lines_of(capsys)["source_encoder"]
+    assert run("--target", "cpu", "--repository", repository) == 0
+    lines = lines_of(capsys)
+    assert lines["source_encoder"].endswith("built")
+    assert lines["face_swapper"].endswith("unchanged")
+
+
 def test_building_twice_gives_the_same_bytes(cpu_repository: Path, tmp_path: Path) -> None:
     again = ["face_swapper", "face_blender_bgr", "source_encoder"]
     assert run("--target", "cpu", "--repository", tmp_path, "--models", *again) == 0
