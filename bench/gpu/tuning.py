@@ -108,7 +108,7 @@ def serve_command(choice: Tuning, mode: Mode) -> str:
     batch = "" if choice.batch == TARGETS["cuda"].max_batch_size else f" --batch {choice.batch}"
     words = [
         f"python build_engines.py --target cuda --swapper inswapper_128{batch} &&",
-        f"frameswap serve --variant cuda --models {ENSEMBLE} encode_source_bgr",
+        f"frameswap serve --target cuda --models {ENSEMBLE} encode_source_bgr",
     ]
     words += [f"--{name.replace('_', '-')}" for name in mode.arguments]
     words += [f"--instances {model}={count}" for model, count in choice.counts(mode).items()]

@@ -201,6 +201,7 @@ def test_regions_of_a_stopped_load_are_asked_back_until_the_server_agrees() -> N
         forget_regions(_Client(1000), patience_s=0.3)
 
 
+@pytest.mark.e2e
 def test_a_server_that_keeps_regions_is_started_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -392,6 +393,7 @@ def tool() -> Any:
     return prepare_perf_analyzer()
 
 
+@pytest.mark.e2e
 def test_a_small_bench_runs_whole_on_a_real_server(tmp_path: Path, tool: Any) -> None:
     """Load, rate, statistics, own client and streams, against models that only copy."""
     write_copy_repository(tmp_path / "models", COMMITTED)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,26 +34,6 @@ def asker(tiny_server: EmbeddedServer) -> Iterator[Asker]:
 @pytest.fixture
 def random() -> np.random.Generator:
     return np.random.default_rng(7)
-
-
-@pytest.fixture(scope="session")
-def real_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project's own models, built for the CPU with the default networks."""
-    folder = tmp_path_factory.mktemp("model_repository")
-    root = Path(__file__).resolve().parents[2]
-    subprocess.run(
-        [sys.executable, "build_engines.py", "--target", "cpu", "--repository", str(folder)],
-        cwd=root,
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
-    return folder
-
-
-@pytest.fixture(scope="session")
-def real_server(real_repository: Path) -> Iterator[EmbeddedServer]:
-    with EmbeddedServer(real_repository, one_process=False) as server:
-        yield server
 
 
 @pytest.fixture(scope="session")

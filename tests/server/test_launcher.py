@@ -26,6 +26,8 @@ from server.server_log import HARMLESS
 from tests.server.asking import Asker
 from tests.server.tiny_models import TINY_MODELS, write_model, write_tiny_repository
 
+pytestmark = pytest.mark.e2e
+
 FRAME = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(1, 8, 8, 3)
 NO_OPTIONS = np.zeros((1, 4), np.float32)
 

@@ -31,6 +31,8 @@ from tests.server.test_ensembles import (  # noqa: F401
 )
 from tests.server.test_launcher import model_processes
 
+pytestmark = pytest.mark.e2e
+
 ENSEMBLES = ["embed_face_bgr", "encode_source_bgr", "swap_faces_bgr", "swap_faces_i420"]
 
 
