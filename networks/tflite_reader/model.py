@@ -80,10 +80,10 @@ class TfliteModel:
             self.operations = [
                 self._operation(index) for index in range(self._graph.OperatorsLength())
             ]
+            self.inputs = [int(index) for index in self._graph.InputsAsNumpy()]
+            self.outputs = [int(index) for index in self._graph.OutputsAsNumpy()]
         except (struct.error, IndexError, TypeError, AttributeError) as error:
             raise TfliteError(f"the TensorFlow Lite model is damaged: {error}") from error
-        self.inputs = [int(index) for index in self._graph.InputsAsNumpy()]
-        self.outputs = [int(index) for index in self._graph.OutputsAsNumpy()]
 
     def _operation(self, index: int) -> Operation:
         operator = self._graph.Operators(index)
