@@ -40,6 +40,8 @@ POSE: Final = TensorSpec("pose", "float32", ("F", 3))
 COORDINATES: Final = "coordinates"
 """First part of the names of the network's nodes that make coordinates: they stay float32."""
 
+_WEIGHTED: Final = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+
 _FARTHEST_PX: Final = 1e6
 """No landmark of any frame is farther out; NaN and infinity are not nearer either."""
 
@@ -292,7 +294,7 @@ def _run_if_any(
 
 
 def _name_coordinates(outputs: Sequence[ir.Value]) -> None:
-    """Rename what makes coordinates, back to the last convolutions, out of the typed network.
+    """Rename what makes coordinates, back to the last weights, out of the typed network.
 
     In float16 a coordinate of 200 pixels is rounded to an eighth. The points that a GridSample
     inside the network reads at are coordinates too.
@@ -305,7 +307,7 @@ def _name_coordinates(outputs: Sequence[ir.Value]) -> None:
         if node is None or not (node.name or "").startswith("network/"):
             continue
         node.name = f"{COORDINATES}/{(node.name or '').removeprefix('network/')}"
-        if node.op_type != "Conv":
+        if node.op_type not in _WEIGHTED:
             waiting += [value for value in node.inputs if value is not None]
 
 

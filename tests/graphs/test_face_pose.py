@@ -54,8 +54,8 @@ def test_a_face_that_is_no_rigid_head_is_fitted_like_the_oracle_does(model: str)
     random = np.random.default_rng(5)
     heads = np.stack(
         [
-            head(points, count, reference.rotation(*random.uniform(-50, 50, 3)), size=8.0, at=(9, 4))
-            for _ in range(20)
+            head(points, count, reference.rotation(*angles), size=8.0, at=(9, 4))
+            for angles in random.uniform(-50, 50, (20, 3))
         ]
     )
     heads[..., :2] += random.normal(0, 3, heads[..., :2].shape)
@@ -108,7 +108,8 @@ def test_points_that_are_one_point_give_zeros() -> None:
 
 
 def test_a_real_heads_depth_is_not_asked() -> None:
-    landmarks = head(MEDIAPIPE_POSE, MEDIAPIPE_POINTS, reference.rotation(20, 5, 1), size=9, at=(1, 2))
+    turned = reference.rotation(20, 5, 1)
+    landmarks = head(MEDIAPIPE_POSE, MEDIAPIPE_POINTS, turned, size=9.0, at=(1, 2))
     other = landmarks.copy()
     other[:, 2] *= -3
     np.testing.assert_array_equal(
