@@ -1,7 +1,7 @@
 """Which shapes a plan takes: min, opt and max of every input, from the graph's own axis letters.
 
-Axis letters are the contract's (graphs/contract.py): B batch, K faces, F views, H and W frame. Every
-combination of axes up to the maximum is valid at the same time, because Triton knows no other
+Axis letters are the contract's (graphs/contract.py): B batch, K faces, F views, H and W frame.
+Every combination of axes up to the maximum is valid at the same time, because Triton knows no other
 limit than `max_batch_size`.
 """
 

@@ -7,8 +7,8 @@ centre x, y, side (pixels) and rotation (radians, clockwise as seen) of each vie
 `model/face_landmarker_v2`, the bytes of the file in the .task. The answer holds, for each picture
 and each network N, `NAME/N/points` (n, 478, 3), x and y in units of the picture's width and height,
 z in units of its width, and `NAME/N/found` (n,) bool. MediaPipe's graphs are given the views as
-rectangles, so nothing of its detector stands between them and ours. With `NAME/N/rotations`
-(n, 3, 3) come the rotations of its own pose, from face_landmarker_v2 alone.
+rectangles, so nothing of its detector stands between them and ours. `NAME/N/views` (n, V, V, 3)
+uint8 RGB is what its ImageToTensorCalculator makes of them, by the same OpenCV calls.
 
 This file imports nothing of the project: the two environments have nothing in common.
 """
@@ -20,6 +20,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import cv2
 import mediapipe
 import numpy as np
 from google.protobuf import text_format
@@ -66,6 +67,24 @@ node {
   }
 }
 """
+
+
+VIEW_SIZES = {"face_landmarker_v2": 256, "face_mesh_attention": 192}
+
+
+def render(pixels: np.ndarray, view: np.ndarray, size: int) -> np.ndarray:
+    """As image_to_tensor_converter_opencv.cc renders a view; a rectangle's numbers are float32."""
+    height, width = pixels.shape[:2]
+    rect, one = rectangle(view, width, height), np.float32(1)
+    centre = (float(one * rect.x_center * width), float(one * rect.y_center * height))
+    sides = (float(one * rect.width * width), float(one * rect.height * height))
+    degrees = float(one * rect.rotation * np.float32(180) / np.float32(np.pi))
+    corners = cv2.boxPoints((centre, sides, degrees)).astype(np.float32)
+    wanted = np.float32([[0, size], [0, 0], [size, 0], [size, size]])
+    matrix = cv2.getPerspectiveTransform(corners, wanted)
+    return cv2.warpPerspective(
+        pixels, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
 
 
 def rectangle(view: np.ndarray, width: int, height: int) -> rect_pb2.NormalizedRect:
@@ -135,6 +154,9 @@ def main() -> int:
                 missing = np.full((478, 3), np.nan)
                 answer[f"{name}/{network}/points"] = np.array(
                     [missing if p is None else p for p in points]
+                )
+                answer[f"{name}/{network}/views"] = np.array(
+                    [render(pixels, view, VIEW_SIZES[network]) for view in views]
                 )
                 answer[f"{name}/{network}/found"] = np.array([p is not None for p in points])
     np.savez(sys.argv[2], **answer)
