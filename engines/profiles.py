@@ -1,6 +1,6 @@
 """Which shapes a plan takes, from the graph's own axis letters, and how much GPU memory that is.
 
-Axis letters are the contract's (graphs/contract.py): B batch, K faces, F views, H and W frame.
+Axis letters are the contract's (graphs/contract): B batch, K faces, F views, H and W frame.
 Every combination of axes up to the maximum is valid at the same time, because Triton knows no other
 limit than `max_batch_size`.
 """

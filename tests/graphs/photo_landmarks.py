@@ -35,7 +35,7 @@ def detect(detector: str, photo: str) -> np.ndarray:
     weights.fetch(detector, accept_licence=True)
     network = weights.load_network(detector)
     session = open_session(face_detector.build("bgr", DETECTORS[detector], network))
-    feeds = {"frame": read_photo(photo)[None], "options": np.zeros((1, 8), np.float32)}
+    feeds = {"frame": read_photo(photo)[None], "options": np.zeros((1, 16), np.float32)}
     (found,) = session.run(["faces"], feeds)
     return np.asarray(found)
 
@@ -45,7 +45,7 @@ def look(photo: str, detections: np.ndarray, row: Landmarker) -> dict[str, np.nd
     slots = max(1, int((detections[0, :, 4] > 0).sum()))
 
     def piece(op, frame, faces):
-        options = constant(op, np.zeros((1, 8), np.float32))
+        options = constant(op, np.zeros((1, 16), np.float32))
         frames = Frames(to_float(op, frame), "bgr", options, op.Greater(options, -1.0))
         return list(sample_views(op, frames, faces, constant(op, np.array([slots])), row))
 

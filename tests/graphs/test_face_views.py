@@ -98,7 +98,7 @@ def frames_of(frame_format: FrameFormat) -> np.ndarray:
 def views_of(
     frame: np.ndarray, frame_format: FrameFormat, faces: np.ndarray, name: str, slots: int
 ) -> list[np.ndarray]:
-    row, options = LANDMARKERS[name], np.zeros((len(frame), 8), np.float32)
+    row, options = LANDMARKERS[name], np.zeros((len(frame), 16), np.float32)
 
     def piece(op, frame, faces, options):
         valid = op.Greater(op.ReduceMin(options, [1], keepdims=1), -1.0)
@@ -120,7 +120,7 @@ def test_a_view_shows_the_frame(name: str, frame_format: FrameFormat) -> None:
     assert views.shape == (1, 4, 3, size, size)
     for view, warp in zip(views[0, :3], warps[0, :3], strict=True):
         x, y = crop_positions(warp, size)
-        expected = read_rgb(frame[0], frame_format, x, y, np.zeros(8))
+        expected = read_rgb(frame[0], frame_format, x, y, np.zeros(16))
         np.testing.assert_allclose(np.moveaxis(view, 0, -1), expected, atol=VIEW_TOLERANCE)
     assert not views[0, 3].any()
 
