@@ -11,10 +11,10 @@ from typing import Final
 
 import onnx_ir as ir
 
-from graphs.contract import FACE_COLUMNS, LANDMARK_COLUMN, SCORE_COLUMN
-from graphs.face_detector import Frames, crop_faces
-from graphs.alignment import TEMPLATES, fit_similarity
-from graphs.shapes import Op, dimension, split, to_float
+from graphs.alignment import TEMPLATES, fit_similarity, landmark_points
+from graphs.contract import SCORE_COLUMN
+from graphs.frames import Frames, crop_faces
+from graphs.shapes import Op, split, to_float
 from networks.landmarkers import Framing, Landmarker
 
 _FARTHEST_PX: Final = 1e6
@@ -97,9 +97,7 @@ def _upright(op: Op, rows: ir.Value) -> tuple[ir.Value, ir.Value]:
 
     All five landmarks are asked, not the eyes alone: in a profile those are too near each other.
     """
-    columns = op.Slice(rows, [LANDMARK_COLUMN], [FACE_COLUMNS], [2])
-    shape = op.Concat(dimension(op, rows, 0), dimension(op, rows, 1), [5, 2], axis=0)
-    fitted = fit_similarity(op, op.Reshape(columns, shape), _UPRIGHT)
+    fitted = fit_similarity(op, landmark_points(op, rows), _UPRIGHT)
     a = op.Squeeze(op.Slice(fitted, [0, 0], [1, 1], [2, 3]), [3])
     b = op.Squeeze(op.Slice(fitted, [1, 0], [2, 1], [2, 3]), [3])
     length = op.Sqrt(op.Add(op.Mul(a, a), op.Mul(b, b)))
