@@ -10,8 +10,11 @@ import onnx
 from engines.deployment import Deployment
 from engines.targets import Target
 from graphs import (
+    face_aligner,
     face_blender,
     face_detector,
+    face_landmarker,
+    face_masker,
     face_recognizer,
     face_swapper,
     image_swapper,
@@ -19,6 +22,7 @@ from graphs import (
 )
 from graphs.contract import FRAME_FORMATS, MODEL_SPECS, FrameFormat
 from networks.detectors import DETECTORS
+from networks.landmarkers import point_count
 from networks.passes import CHANNELS_LAST_PASSES, PORTABLE_PASSES
 
 LoadNetwork = Callable[[str], onnx.ModelProto]
@@ -51,44 +55,79 @@ def served_graphs(deployment: Deployment, target: Target) -> Mapping[str, Served
     The form changes how fast a graph is, and not what it answers.
     """
     graphs = [
-        _locator(deployment, target),
+        _detector(deployment, "bgr", "locator", target),
         _source_encoder(deployment),
         _recognizer(deployment),
+        _landmarker(deployment, target),
         _swapper(deployment, target),
+        _masker(deployment),
     ]
     for pixel in FRAME_FORMATS:
-        graphs += [_detector(deployment, pixel, target), _blender(deployment, pixel, target)]
+        graphs += [
+            _detector(deployment, pixel, "detector", target),
+            _aligner(deployment, pixel, target),
+            _blender(deployment, pixel, target),
+        ]
     by_name = {graph.model: graph for graph in graphs}
     return {name: by_name[name] for name in MODEL_SPECS}
 
 
-def _locator(deployment: Deployment, target: Target) -> ServedGraph:
+def _detector(
+    deployment: Deployment, frame_format: FrameFormat, role: face_detector.Role, target: Target
+) -> ServedGraph:
     detector = DETECTORS[deployment.detector]
     return ServedGraph(
-        model="face_locator_bgr",
-        settings={"detector": detector.name, "runtime": target.runtime},
-        weights=(detector.weight,),
-        author=lambda load: face_detector.build(
-            "bgr", detector, load(detector.weight), runtime=target.runtime
-        ),
-    )
-
-
-def _detector(deployment: Deployment, frame_format: FrameFormat, target: Target) -> ServedGraph:
-    detector = DETECTORS[deployment.detector]
-    return ServedGraph(
-        model=f"face_detector_{frame_format}",
+        model=f"face_{role}_{frame_format}",
         settings={
             "detector": detector.name,
+            "landmarker": deployment.landmarker_name,
             "runtime": target.runtime,
-            **_swapper_settings(deployment),
         },
         weights=(detector.weight,),
         author=lambda load: face_detector.build(
             frame_format,
             detector,
             load(detector.weight),
-            swapper=deployment.swapper,
+            landmarker=deployment.landmarker,
+            role=role,
+            runtime=target.runtime,
+        ),
+    )
+
+
+def _landmarker(deployment: Deployment, target: Target) -> ServedGraph:
+    landmarker = deployment.landmarker
+    settings = {"landmarker": deployment.landmarker_name, "skip empty": str(target.skip_empty)}
+    if landmarker is None:
+        return ServedGraph(
+            model="face_landmarker",
+            settings=settings,
+            weights=(),
+            author=lambda _: face_landmarker.build_without_network(),
+        )
+    return ServedGraph(
+        model="face_landmarker",
+        settings=settings,
+        weights=(landmarker.weight,),
+        author=lambda load: face_landmarker.build(
+            landmarker, load(landmarker.weight), skip_empty=target.skip_empty
+        ),
+    )
+
+
+def _aligner(deployment: Deployment, frame_format: FrameFormat, target: Target) -> ServedGraph:
+    return ServedGraph(
+        model=f"face_aligner_{frame_format}",
+        settings={
+            "landmarker": deployment.landmarker_name,
+            "runtime": target.runtime,
+            **_swapper_settings(deployment),
+        },
+        weights=(),
+        author=lambda _: face_aligner.build(
+            frame_format,
+            deployment.swapper,
+            landmarker=deployment.landmarker,
             pixel_boost=deployment.pixel_boost,
             runtime=target.runtime,
         ),
@@ -151,6 +190,16 @@ def _swapper(deployment: Deployment, target: Target) -> ServedGraph:
         },
         weights=weights,
         author=author,
+    )
+
+
+def _masker(deployment: Deployment) -> ServedGraph:
+    points = point_count(deployment.landmarker)
+    return ServedGraph(
+        model="face_masker",
+        settings={"crop size": str(deployment.crop_size), "landmarker": deployment.landmarker_name},
+        weights=(),
+        author=lambda _: face_masker.build(deployment.crop_size, point_count=points),
     )
 
 

@@ -220,6 +220,12 @@ LANDMARKERS: Final[Mapping[str, Landmarker]] = MappingProxyType(
 )
 """Every landmarker by name."""
 
+DEFAULT_LANDMARKER: Final = FACE_MESH_ATTENTION.name
+"""A quarter of the other mesh's time on a CPU, and it sees blinks and lips."""
+
+NO_LANDMARKER: Final = "none"
+"""Instead of a row's name: faces stay as the detector found them."""
+
 
 def view_size(landmarker: Landmarker | None) -> int:
     """V, side of the views that a detector cuts for it; 1 where no network looks at them."""

@@ -6,8 +6,8 @@ are laid on in order, later over earlier; empty ones are left out. An I420 frame
 own planes: only the crop is ever converted, and luma and chroma outside the mask keep their bytes.
 
 Crops and masks are made harmless before they are looked up: what is not a number gets weight 0
-there, values are clipped. So no NaN can reach a pixel, and where the mask is 0 the blend returns the
-frame exactly.
+there, values are clipped. So no NaN can reach a pixel, and where the mask is 0 the blend returns
+the frame exactly.
 
 Three methods give the same picture:
 
