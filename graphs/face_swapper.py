@@ -16,6 +16,7 @@ from onnxscript import GraphBuilder, OpBuilder
 from graphs.arithmetic import unit_length
 from graphs.authoring import GraphAuthor
 from graphs.contract import CROPS, FACES, SCORE_COLUMN, SOURCE, SWAPPED_CROPS, TensorSpec
+from graphs.packed_images import unpack_rgb
 from graphs.shapes import Op, constant
 from networks.batching import row_shape, with_free_batch
 from networks.passes import apply_passes
@@ -185,7 +186,7 @@ def _source_rows(
     emap: np.ndarray[tuple[int, int], np.dtype[np.float32]] | None,
     boost: int,
 ) -> ir.Value:
-    """One source a network row: [B*K*b*b, D] or [B*K*b*b, 3, s, s].
+    """One source a network row: [B*K*b*b, D] or, unpacked, [B*K*b*b, 3, s, s].
 
     inswapper's identity n goes through its emap E here, as insightface 2.1 does it: n E, then
     divided by |n E|. FaceFusion 3.8.1 divides by the raw embedding's length instead and leaves
@@ -198,7 +199,7 @@ def _source_rows(
         tiled = op.Tile(op.Unsqueeze(rows, [1]), [1, boost * boost, 1])
         rows = op.Reshape(tiled, [-1, swapper.source_length])
     if swapper.source_size is not None:
-        rows = op.Reshape(rows, [-1, 3, swapper.source_size, swapper.source_size])
+        rows = unpack_rgb(op, rows, swapper.source_size)
     return rows
 
 

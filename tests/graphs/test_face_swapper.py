@@ -59,8 +59,9 @@ def single_runner(name: str, network: onnx.ModelProto) -> swapping.Network:
     row, session = SWAPPERS[name], open_session(network)
 
     def run(crop: swapping.Array, source: swapping.Array) -> swapping.Array:
-        shape = (1, -1) if row.source_size is None else (1, 3, row.source_size, row.source_size)
-        feeds = {"target": crop[None], "source": source.reshape(shape)}
+        if row.source_size is not None:
+            source = swapping.unpack(source, row.source_size)
+        feeds = {"target": crop[None], "source": source[None]}
         outputs = session.run(None, {key: v.astype(np.float32) for key, v in feeds.items()})
         return np.asarray(outputs[0][0])
 
