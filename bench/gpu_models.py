@@ -160,7 +160,7 @@ def detector_feeds(batch: int) -> dict[str, Any]:
     return {
         "frame": np.repeat(scene.i420()[None], batch, axis=0),
         "source": np.repeat(scene.source()[None], batch, axis=0),
-        "options": np.zeros((batch, 8), np.float32),
+        "options": np.zeros((batch, 16), np.float32),
     }
 
 

@@ -134,7 +134,7 @@ def plain_loop(address: str, frames: list[NDArray[np.uint8]]) -> Callable[[int],
             tensors = [
                 ("frame", "UINT8", frame),
                 ("source", "FP32", np.zeros((1, 1, SOURCE_LENGTH), np.float32)),
-                ("options", "FP32", np.zeros((1, 8), np.float32)),
+                ("options", "FP32", np.zeros((1, 16), np.float32)),
             ]
             inputs = []
             for name, datatype, array in tensors:

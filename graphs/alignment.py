@@ -222,7 +222,7 @@ def crop_i420(
 
     Args:
         frames: [B, H*3/2, W], float32 in 0..255 or uint8 (float32 where `sampled`).
-        options: [B, 8] float32, every row valid: colour matrix, range and chroma location.
+        options: [B, 16] float32, every row valid: colour matrix, range and chroma location.
         warps, side: as for `crop_bgr`.
         sampled: read them by GridSample (`graphs.frame_sampling`).
     """

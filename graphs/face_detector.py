@@ -58,7 +58,7 @@ class Frames:
     """A batch of frames inside the graph.
 
     pixels: float32 in 0..255, or uint8, shaped as sent.
-    options: [B, 8] float32, every row valid.
+    options: [B, 16] float32, every row valid.
     sampled: read them by GridSample (`graphs.frame_sampling`); float32 and I420 then.
     """
 

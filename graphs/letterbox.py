@@ -202,7 +202,7 @@ def letterbox(
 
     Args:
         frame: [B, H*3/2, W] (i420) or [B, H, W, 3] (bgr), float32 in 0..255 or uint8.
-        options: [B, 8] float32, valid: the colour space of I420 frames.
+        options: [B, 16] float32, valid: the colour space of I420 frames.
         channel_order: of the result.
         sampled: I420 frames by GridSample (`graphs.frame_sampling`): the operator is ONNX
             Runtime's, and the model must import its domain.

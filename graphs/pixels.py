@@ -19,8 +19,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from graphs.contract import (
-    OPTION_CODES,
     OPTION_COUNT,
+    OPTION_HIGHEST,
     ChromaLocation,
     ColorMatrix,
     ColorRange,
@@ -52,9 +52,6 @@ CHROMA_OFFSETS: Final[Mapping[ChromaLocation, tuple[float, float]]] = MappingPro
     }
 )
 """Position x, y of chroma sample (0, 0), in luma pixels; sample (i, j) is at 2 (i, j) + offset."""
-
-_THRESHOLDS: Final = (Option.SCORE_THRESHOLD, Option.NMS_THRESHOLD)
-
 
 def rgb_to_yuv_matrix(matrix: ColorMatrix, color_range: ColorRange) -> tuple[Array, Array]:
     """A (3, 3) and b (3,) of yuv = A @ rgb + b, for RGB in [0, 1] and YUV on the 8-bit scale.
@@ -132,18 +129,16 @@ def join_i420(op: Op, luma: ir.Value, chroma: ir.Value) -> ir.Value:
 
 
 def valid_options(op: Op, options: ir.Value) -> ir.Value:
-    """Whether each row of `options` [B, 8] float32 obeys the contract: bool [B, 1].
+    """Whether each row of `options` [B, 16] float32 obeys the contract: bool [B, 1].
 
-    Valid: every value finite, codes whole numbers that the contract names, thresholds in [0, 1],
+    Valid: every value finite and from 0 to what `OPTION_HIGHEST` says, codes whole numbers,
     reserved positions 0. Comparisons with NaN are false, so NaN is invalid.
     """
     highest = np.zeros(OPTION_COUNT, dtype=np.float32)
-    for option, codes in OPTION_CODES.items():
-        highest[option] = max(codes)
     free = np.zeros(OPTION_COUNT, dtype=np.bool_)
-    for option in _THRESHOLDS:
-        highest[option] = 1.0
-        free[option] = True
+    for option, most in OPTION_HIGHEST.items():
+        highest[option] = most
+        free[option] = not isinstance(most, int)
     inside = op.And(
         op.GreaterOrEqual(options, 0.0),
         op.LessOrEqual(options, constant(op, highest)),
@@ -154,7 +149,7 @@ def valid_options(op: Op, options: ir.Value) -> ir.Value:
 
 
 def safe_options(op: Op, options: ir.Value, valid: ir.Value) -> ir.Value:
-    """`options` [B, 8] with every row that is not `valid` [B, 1] replaced by the defaults.
+    """`options` [B, 16] with every row that is not `valid` [B, 1] replaced by the defaults.
 
     A code is used as an index: what is not a number must not get that far. The caller still has
     to make the row's outputs say that its options were refused.
@@ -163,7 +158,7 @@ def safe_options(op: Op, options: ir.Value, valid: ir.Value) -> ir.Value:
 
 
 def option(op: Op, options: ir.Value, name: Option) -> ir.Value:
-    """Column `name` of `options` [B, 8]: float32 [B, 1]."""
+    """Column `name` of `options` [B, 16]: float32 [B, 1]."""
     return op.Slice(options, [int(name)], [int(name) + 1], [1])
 
 
@@ -171,7 +166,7 @@ def color_index(op: Op, options: ir.Value, height: ir.Value) -> ir.Value:
     """Which luma matrix and range each row uses: int64 [B], for `yuv_to_rgb` and `rgb_to_yuv`.
 
     Args:
-        options: [B, 8] float32, valid (see `safe_options`).
+        options: [B, 16] float32, valid (see `safe_options`).
         height: int64 [1], rows of the frame: decides ColorMatrix.AUTO.
     """
     by_height = op.Where(
@@ -240,7 +235,7 @@ def chroma_offset(op: Op, options: ir.Value) -> ir.Value:
     A chroma plane is read at chroma coordinates (luma coordinates - offset) / 2.
 
     Args:
-        options: [B, 8] float32, valid (see `safe_options`).
+        options: [B, 16] float32, valid (see `safe_options`).
     """
     table = np.array([CHROMA_OFFSETS[code] for code in ChromaLocation], dtype=np.float32)
     code = to_int64(op, option(op, options, Option.CHROMA_LOCATION))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Final, Literal
 
-CONTRACT_VERSION: Final = 1
+CONTRACT_VERSION: Final = 2
 MAX_DETECTIONS: Final = 16
 """M: rows of `faces`, and the most face slots a request may ask for."""
 
@@ -33,12 +33,13 @@ SOURCE: Final = "source"
 OPTIONS: Final = "options"
 SWAPPED_FRAME: Final = "swapped_frame"
 FACES: Final = "faces"
+VERDICTS: Final = "verdicts"
 
 FACE_COLUMNS: Final = 15
 """x1 y1 x2 y2, score, then x y of the left eye, right eye, nose, left and right mouth corner."""
 SCORE_COLUMN: Final = 4
 LANDMARK_COLUMN: Final = 5
-OPTION_COUNT: Final = 8
+OPTION_COUNT: Final = 16
 
 PARAMETER_CONTRACT_VERSION: Final = "contract_version"
 PARAMETER_SWAPPER: Final = "swapper"
@@ -56,6 +57,13 @@ class Option(IntEnum):
     CHROMA_LOCATION = 3
     SCORE_THRESHOLD = 4
     NMS_THRESHOLD = 5
+    REFINEMENT = 6
+    MASKS = 7
+    KEEP = 8
+    BOX_BLUR = 9
+    BOX_PADDING = 10
+    SWAPPER_WEIGHT = 11
+    POSE_LIMIT = 12
 
 
 class FaceOrder(IntEnum):

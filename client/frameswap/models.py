@@ -25,6 +25,7 @@ from frameswap.contract import (
     SOURCE,
     SWAP_MODELS,
     SWAPPED_FRAME,
+    VERDICTS,
     Provenance,
 )
 from frameswap.errors import BadFrame, ContractMismatch
@@ -37,7 +38,7 @@ SourceKind = Literal["identity", "image"]
 _SIGNATURES: Final[dict[str, tuple[frozenset[str], frozenset[str]]]] = {
     ENCODE_MODEL: (frozenset({FRAME, OPTIONS}), frozenset({SOURCE, FACES})),
     **{
-        model: (frozenset({FRAME, SOURCE, OPTIONS}), frozenset({SWAPPED_FRAME, FACES}))
+        model: (frozenset({FRAME, SOURCE, OPTIONS}), frozenset({SWAPPED_FRAME, FACES, VERDICTS}))
         for model in SWAP_MODELS.values()
     },
 }

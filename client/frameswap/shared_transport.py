@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
 from frameswap.connection import CLOSING_S, Connection, PendingCall
-from frameswap.contract import FACES, FRAME, OPTIONS, SOURCE, SWAPPED_FRAME
+from frameswap.contract import FACES, FRAME, OPTIONS, SOURCE, SWAPPED_FRAME, VERDICTS
 from frameswap.errors import (
     FrameswapError,
     ServerFault,
@@ -330,6 +330,7 @@ def _build_header(region: str, request: SwapRequest, layout: _Layout) -> bytes:
                 SWAPPED_FRAME, "UINT8", frame_shape, region, layout.swapped, layout.frame_size
             ),
             FACES,
+            VERDICTS,
         ],
     )
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frameswap.connection import Connection, PendingCall
-from frameswap.contract import FACES, FRAME, OPTIONS, SOURCE, SWAPPED_FRAME
+from frameswap.contract import FACES, FRAME, OPTIONS, SOURCE, SWAPPED_FRAME, VERDICTS
 from frameswap.errors import ServerFault
 from frameswap.frames import Frame
 from frameswap.wire import (
@@ -162,5 +162,5 @@ def _build_header(request: SwapRequest) -> bytes:
         ],
         # All outputs, always: an ensemble asked for some of them can answer "unexpected deadlock"
         # (triton-inference-server/server issues 7280 and 7482).
-        [SWAPPED_FRAME, FACES],
+        [SWAPPED_FRAME, FACES, VERDICTS],
     )

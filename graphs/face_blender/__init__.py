@@ -106,7 +106,7 @@ def build(
     Returns:
         A model with `frame` [B, H*3/2, W] or [B, H, W, 3] uint8, `swapped_crops` [B, K, 3, S, S]
         float32 RGB in [0, 1], `warps` [B, K, 2, 3] float32 frame to crop, `faces` [B, M, 15]
-        float32, `options` [B, 8] float32, and `swapped_frame` like `frame`. Rows whose options are
+        float32, `options` [B, 16] float32, and `swapped_frame` like `frame`. Rows whose options are
         not valid keep their frame.
     """
     author = GraphAuthor(f"face_blender_{frame_format}")

@@ -37,7 +37,7 @@ class Behavior:
 
     ready: bool = True
     models_ready: bool = True
-    contract_version: str = "1"
+    contract_version: str = "2"
     source_kind: str = "identity"
     swapper: str = "fake_identity"
     provenance: str | None = "compositeWithTrainedAlgorithmicMedia"
@@ -119,11 +119,12 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         )
         dims = [-1, -1, 3] if request.name.endswith("bgr") else [-1, -1]
         config.input.add(name="frame", data_type="TYPE_UINT8", dims=dims)
-        config.input.add(name="options", data_type="TYPE_FP32", dims=[8])
+        config.input.add(name="options", data_type="TYPE_FP32", dims=[16])
         config.output.add(name="faces", data_type="TYPE_FP32", dims=[16, 15])
         if request.name.startswith("swap"):
             config.input.add(name="source", data_type="TYPE_FP32", dims=[-1, SOURCE_LENGTH])
             config.output.add(name="swapped_frame", data_type="TYPE_UINT8", dims=dims)
+            config.output.add(name="verdicts", data_type="TYPE_FP32", dims=[16])
         else:
             config.output.add(name="source", data_type="TYPE_FP32", dims=[SOURCE_LENGTH])
         parameters = {
@@ -253,7 +254,8 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         swapped = 255 - frame
         if behavior.swapped_shape is not None:
             swapped = swapped.reshape(behavior.swapped_shape)
-        return {"swapped_frame": swapped, "faces": faces}
+        verdicts = np.zeros(faces.shape[:-1], np.float32)
+        return {"swapped_frame": swapped, "faces": faces, "verdicts": verdicts}
 
 
 def sleep_s(seconds: float) -> Callable[[int, Any], None]:

@@ -37,7 +37,7 @@ def test_a_parameter_has_the_same_key_on_both_sides(name: str) -> None:
     assert getattr(contract, name) == getattr(served, name)
 
 
-@pytest.mark.parametrize("name", ["SOURCE", "OPTIONS", "FACES"])
+@pytest.mark.parametrize("name", ["SOURCE", "OPTIONS", "FACES", "VERDICTS"])
 def test_a_tensor_has_the_same_name_on_both_sides(name: str) -> None:
     assert getattr(contract, name) == getattr(served, name).name
 
@@ -66,7 +66,7 @@ def test_the_tensors_of_an_ensemble_are_the_same_on_both_sides(model: str) -> No
 
 
 def test_options_left_alone_are_all_zero() -> None:
-    np.testing.assert_array_equal(SwapOptions().to_tensor(), np.zeros(8, np.float32))
+    np.testing.assert_array_equal(SwapOptions().to_tensor(), np.zeros(16, np.float32))
 
 
 def test_each_option_has_its_place() -> None:
@@ -79,7 +79,7 @@ def test_each_option_has_its_place() -> None:
         nms_threshold=0.75,
     )
     np.testing.assert_array_equal(
-        options.to_tensor(), np.array([3, 3, 1, 2, 0.25, 0.75, 0, 0], np.float32)
+        options.to_tensor(), np.array([3, 3, 1, 2, 0.25, 0.75, *[0] * 10], np.float32)
     )
 
 

@@ -160,7 +160,7 @@ def test_a_source_that_a_frame_was_written_over_is_written_again() -> None:
         request = SwapRequest("m", frame, source, options, batched=True)
         _fill(slot, request, _Layout(request))
 
-    options = np.zeros(8, np.float32)
+    options = np.zeros(16, np.float32)
     # Two small frames, a page each, and a long source: a larger frame reaches where it lies.
     small, long = np.zeros((3, 2), np.uint8), np.arange(1 << 14, dtype=np.float32)[None]
     region = SystemRegion(2 * 4096 + long.nbytes)

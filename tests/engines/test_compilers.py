@@ -47,7 +47,7 @@ LIMITS = ProfileLimits(batch=AxisRange(1, 2, 4))
 
 
 def tiny_model(*nodes: onnx.NodeProto, element_type: int = TensorProto.FLOAT) -> onnx.ModelProto:
-    """x [B, 8] -> y [B, 8] through `nodes`; a relu when none are given."""
+    """x [B, 16] -> y [B, 16] through `nodes`; a relu when none are given."""
     graph = helper.make_graph(
         list(nodes) or [helper.make_node("Relu", ["x"], ["y"], name="network/relu")],
         "tiny",

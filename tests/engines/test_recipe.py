@@ -62,7 +62,7 @@ def test_typing_rebuilds_what_is_typed(checkout: Path) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "graphs/contract.py",
+        "graphs/contract/options.py",
         "graphs/face_blender/__init__.py",
         "graphs/face_detector.py",
         "networks/batching.py",

@@ -126,7 +126,7 @@ def test_batches_of_frames_find_what_single_frames_find():
     feeds = {
         "frame": np.stack(frames),
         "source": np.zeros((3, 1, SWAPPER.source_length), dtype=np.float32),
-        "options": np.zeros((3, 8), dtype=np.float32),
+        "options": np.zeros((3, 16), dtype=np.float32),
     }
     for name in ("yunet", "scrfd_2.5g"):
         together = session_of(name).run(["faces"], feeds)[0]

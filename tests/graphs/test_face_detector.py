@@ -116,7 +116,7 @@ def ask(session, frames, options=None, slots=1):
     """Outputs by name for a list of frames."""
     batch = np.stack(frames)
     if options is None:
-        options = np.zeros((len(frames), 8), dtype=np.float32)
+        options = np.zeros((len(frames), 16), dtype=np.float32)
     feeds = {"frame": batch, "options": options}
     if any(value.name == "source" for value in session.get_inputs()):
         feeds["source"] = np.zeros((len(frames), slots, SWAPPER.source_length), np.float32)
@@ -153,7 +153,7 @@ def check(answer, row, frame, frame_format, scene, options, detector_name="yunet
 def test_faces_warps_and_crops_are_the_oracles_at_every_size(frame_format, runtime, height, width):
     frame = to_frame(picture(height, width, FEW, height), frame_format)
     answer = ask(detector_session(frame_format, runtime=runtime), [frame], slots=4)
-    faces = check(answer, 0, frame, frame_format, FEW, np.zeros(8))
+    faces = check(answer, 0, frame, frame_format, FEW, np.zeros(16))
     # five were planted: one overlaps a better one, one is below the threshold
     assert (faces[:, 4] > 0).sum() == 3
 
@@ -163,7 +163,7 @@ def test_every_family_is_decoded_suppressed_and_aligned(name):
     for scene in (FEW, MANY, RANDOM):
         frame = picture(480, 640, scene, 11)
         answer = ask(detector_session("bgr", name), [frame], slots=2)
-        faces = check(answer, 0, frame, "bgr", scene, np.zeros(8), name)
+        faces = check(answer, 0, frame, "bgr", scene, np.zeros(16), name)
         assert (faces[:, 4] > 0).sum() >= 3
 
 
@@ -177,7 +177,7 @@ def test_every_row_of_a_batch_keeps_its_own_scene_and_options(frame_format, runt
         (EDGES, {Option.CHROMA_LOCATION: 2, Option.FACE_ORDER: FaceOrder.BOTTOM_TO_TOP}),
         (RANDOM, {Option.CHROMA_LOCATION: 1, Option.COLOR_MATRIX: 2, Option.NMS_THRESHOLD: 0.1}),
     ]
-    options = np.zeros((len(rows), 8), dtype=np.float32)
+    options = np.zeros((len(rows), 16), dtype=np.float32)
     for row, (_, given) in enumerate(rows):
         for name, value in given.items():
             options[row, name] = value
@@ -207,7 +207,7 @@ def test_slot_k_holds_the_kth_face(slots):
     assert (faces[:, 4] > 0).all()
     areas = (faces[:, 2] - faces[:, 0]) * (faces[:, 3] - faces[:, 1])
     assert (np.diff(areas) <= 0).all()
-    aligned = reference.align_faces(frame, "bgr", faces, slots, TEMPLATE, SIDE, np.zeros(8))
+    aligned = reference.align_faces(frame, "bgr", faces, slots, TEMPLATE, SIDE, np.zeros(16))
     np.testing.assert_allclose(answer["warps"][0], aligned.warps, atol=WARP_TOLERANCE)
     last = slots - 1
     np.testing.assert_allclose(answer["crops"][0, last], aligned.crops[last], atol=CROP_TOLERANCE)
@@ -226,7 +226,7 @@ def test_without_a_face_everything_is_empty_and_the_frame_is_untouched(frame_for
 def test_a_face_partly_outside_is_cropped_with_the_edge_repeated():
     frame = picture(360, 640, EDGES, 51)
     answer = ask(detector_session("bgr"), [frame], slots=3)
-    faces = check(answer, 0, frame, "bgr", EDGES, np.zeros(8))
+    faces = check(answer, 0, frame, "bgr", EDGES, np.zeros(16))
     # boxes are not clipped to the frame
     assert faces[:3, 0].min() < 0
     assert faces[:3, 2].max() > 640
@@ -237,7 +237,7 @@ def test_a_face_partly_outside_is_cropped_with_the_edge_repeated():
 @pytest.mark.parametrize("value", [np.nan, np.inf, -1.0, 9.0, 0.5])
 def test_refused_options_turn_faces_into_nan_in_their_own_row_only(frame_format, name, value):
     frame = to_frame(picture(66, 90, FEW, 61), frame_format)
-    options = np.zeros((3, 8), dtype=np.float32)
+    options = np.zeros((3, 16), dtype=np.float32)
     options[1, name] = value
     session = detector_session(frame_format)
     answer = ask(session, [frame] * 3, options)
@@ -299,7 +299,7 @@ def test_a_boosted_crop_is_the_same_face_in_more_pixels():
     ]
     frame = to_frame(picture(360, 640, FEW, 95), "i420")
     source = np.zeros((1, 1, 512), np.float32)
-    options = np.zeros((1, 8), np.float32)
+    options = np.zeros((1, 16), np.float32)
     feeds = {"frame": frame[None], "source": source, "options": options}
     small, large = (session.run(["warps", "crops"], feeds) for session in sessions)
     assert small[1].shape == (1, 1, 3, 128, 128)
@@ -413,6 +413,6 @@ def test_rows_of_data_decide_the_crop():
     answer = ask(open_session(model), [frame])
     faces = answer["faces"][0]
     template = TEMPLATES["arcface_112_v1"] * 64
-    aligned = reference.align_faces(frame, "bgr", faces, 1, template, 64, np.zeros(8))
+    aligned = reference.align_faces(frame, "bgr", faces, 1, template, 64, np.zeros(16))
     np.testing.assert_allclose(answer["warps"][0], aligned.warps, atol=WARP_TOLERANCE)
     np.testing.assert_allclose(answer["crops"][0], aligned.crops, atol=2 * CROP_TOLERANCE)

@@ -34,5 +34,8 @@ def test_networks_import_of_the_graphs_the_contract_alone(path: Path) -> None:
     assert outside <= {"graphs.contract"}
 
 
-def test_the_contract_imports_nothing_of_the_project() -> None:
-    assert not imported_modules(ROOT / "graphs" / "contract.py")
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "graphs" / "contract").glob("*.py")), ids=lambda p: p.stem
+)
+def test_the_contract_imports_nothing_else_of_the_project(path: Path) -> None:
+    assert all(name.startswith("graphs.contract") for name in imported_modules(path))

@@ -36,7 +36,7 @@ def test_sizes_are_insightfaces_but_where_its_division_falls_short():
 
 def view(frame, frame_format, options=None, channel_order="rgb", *, sampled=False):
     if options is None:
-        options = np.zeros((len(frame), 8), dtype=np.float32)
+        options = np.zeros((len(frame), 16), dtype=np.float32)
 
     def piece(op, frame, options):
         box = letterbox(op, frame, frame_format, options, channel_order, sampled=sampled)
@@ -59,7 +59,7 @@ def test_bgr_frames_are_resized_like_opencv_and_placed_top_left(height, width):
     np.testing.assert_allclose(
         pixels[0, :, :new_height, :new_width], np.moveaxis(resized, -1, 0), atol=0.05
     )
-    expected = reference.letterbox(frame[0], "bgr", np.zeros(8))
+    expected = reference.letterbox(frame[0], "bgr", np.zeros(16))
     np.testing.assert_allclose(pixels[0, ::-1], expected, atol=TOLERANCE)
     assert not pixels[0, :, new_height:].any()
     assert not pixels[0, :, :, new_width:].any()
@@ -71,7 +71,7 @@ def test_i420_frames_are_resized_plane_by_plane(height, width, sampled):
     random = np.random.default_rng(width)
     frame = random.integers(0, 256, (1, height * 3 // 2, width), dtype=np.uint8)
     pixels, _ = view(frame, "i420", sampled=sampled)
-    expected = reference.letterbox(frame[0], "i420", np.zeros(8))
+    expected = reference.letterbox(frame[0], "i420", np.zeros(16))
     tolerance = SAMPLED_TOLERANCE if sampled else TOLERANCE
     np.testing.assert_allclose(pixels[0], expected, atol=tolerance)
 
@@ -79,7 +79,7 @@ def test_i420_frames_are_resized_plane_by_plane(height, width, sampled):
 @either_way
 def test_every_row_has_its_own_colour_space_and_chroma_location(sampled):
     rows = list(itertools.product(range(4), range(2), range(3)))
-    options = np.zeros((len(rows), 8), dtype=np.float32)
+    options = np.zeros((len(rows), 16), dtype=np.float32)
     options[:, 1:4] = rows
     random = np.random.default_rng(3)
     frame = random.integers(0, 256, (len(rows), 105, 94), dtype=np.uint8)

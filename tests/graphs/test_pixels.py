@@ -18,7 +18,7 @@ RGB_TOLERANCE = 1e-6
 
 
 def options_rows(*rows: dict[Option, float]) -> np.ndarray:
-    options = np.zeros((len(rows), 8), dtype=np.float32)
+    options = np.zeros((len(rows), 16), dtype=np.float32)
     for index, row in enumerate(rows):
         for name, value in row.items():
             options[index, name] = value
@@ -156,7 +156,7 @@ def test_chroma_samples_lie_where_the_location_says(location, offset):
 INVALID = {
     "NaN in a code": {Option.FACE_ORDER: np.nan},
     "NaN in a threshold": {Option.SCORE_THRESHOLD: np.nan},
-    "NaN in a reserved position": {6: np.nan},
+    "NaN in a reserved position": {15: np.nan},
     "infinity": {Option.NMS_THRESHOLD: np.inf},
     "minus infinity": {Option.COLOR_MATRIX: -np.inf},
     "unknown order": {Option.FACE_ORDER: 8},
@@ -167,8 +167,17 @@ INVALID = {
     "half a code": {Option.COLOR_MATRIX: 0.5},
     "negative threshold": {Option.SCORE_THRESHOLD: -0.01},
     "threshold above one": {Option.NMS_THRESHOLD: 1.01},
-    "reserved position 6": {6: 1},
-    "reserved position 7": {7: 0.001},
+    "masks that are none and one": {Option.MASKS: 9},
+    "half a mask": {Option.MASKS: 1.5},
+    "unknown part to keep": {Option.KEEP: 8},
+    "unknown refinement": {Option.REFINEMENT: 2},
+    "blur above one": {Option.BOX_BLUR: 1.01},
+    "half a percent of padding": {Option.BOX_PADDING: 0.5},
+    "padding beyond its base": {Option.BOX_PADDING: 2.0**24},
+    "weight above one": {Option.SWAPPER_WEIGHT: 1.01},
+    "a limit behind the head": {Option.POSE_LIMIT: 181},
+    "reserved position 13": {13: 1},
+    "reserved position 15": {15: 0.001},
 }
 
 
@@ -185,7 +194,7 @@ def test_options_that_the_contract_does_not_name_are_invalid_in_their_own_row_on
     options = options_rows({}, row, {Option.FACE_ORDER: 7})
     valid, safe = check(options)
     assert valid.tolist() == [[True], [False], [True]]
-    np.testing.assert_array_equal(safe[1], np.zeros(8))
+    np.testing.assert_array_equal(safe[1], np.zeros(16))
     np.testing.assert_array_equal(safe[2], options[2])
 
 
@@ -197,6 +206,11 @@ def test_every_option_that_the_contract_names_is_valid():
         for matrix in range(4)
         for color_range in range(2)
         for location, score in ((0, 0.0), (1, 0.3), (2, 1.0))
+    ]
+    rows += [{Option.MASKS: masks, Option.KEEP: masks % 8} for masks in range(9)]
+    rows += [
+        {Option.REFINEMENT: 1, Option.BOX_BLUR: 0.07, Option.BOX_PADDING: 2**24 - 1},
+        {Option.SWAPPER_WEIGHT: 0.33, Option.POSE_LIMIT: 12.5},
     ]
     valid, safe = check(options_rows(*rows))
     assert valid.all()

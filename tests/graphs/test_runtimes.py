@@ -93,7 +93,7 @@ def test_frames_are_sampled_where_the_rest_runs(
     shape = (2, height * 3 // 2, width)
     feeds = {
         "frame": np.random.default_rng(4).integers(0, 256, shape, dtype=np.uint8),
-        "options": np.zeros((2, 8), np.float32),
+        "options": np.zeros((2, 16), np.float32),
     }
     feeds["options"][1, 1:4] = (2, 1, 1)
     (pixels,) = running.run(None, feeds)

@@ -45,7 +45,7 @@ def as_format(bgr: Array, frame_format: FrameFormat) -> Array:
 
 
 def options(order: FaceOrder = FaceOrder.LARGEST_FIRST) -> Array:
-    values = np.zeros((1, 8), np.float32)
+    values = np.zeros((1, 16), np.float32)
     values[0, 0] = order
     return values
 

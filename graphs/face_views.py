@@ -1,0 +1,108 @@
+"""Views: the squares around detected faces that a landmark network looks at.
+
+A view is framed as the network wants to see a face (`networks.landmarkers.Framing`): a square
+around the detected box, turned so that the face stands upright in it. For coordinates and warps see
+`graphs.geometry`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import onnx_ir as ir
+
+from graphs.contract import FACE_COLUMNS, LANDMARK_COLUMN, SCORE_COLUMN
+from graphs.face_detector import Frames, crop_faces
+from graphs.alignment import TEMPLATES, fit_similarity
+from graphs.shapes import Op, dimension, split, to_float
+from networks.landmarkers import Framing, Landmarker
+
+_FARTHEST_PX: Final = 1e6
+"""No face of any frame is farther out; NaN and infinity are not nearer either."""
+
+_LEAST_BOX_PX: Final = 1.0
+"""A box that is smaller is no face: its view would be one pixel, many times over."""
+
+_UPRIGHT: Final = TEMPLATES["ffhq_512"]
+"""How the five landmarks of an upright face lie to each other; only the turn to them is used."""
+
+
+def sample_views(
+    op: Op, frames: Frames, detections: ir.Value, slots: ir.Value, landmarker: Landmarker
+) -> tuple[ir.Value, ir.Value]:
+    """Views of the first F faces, and the warps that take the frame to them.
+
+    Bilinear, edge pixels repeated outside the frame; of an I420 frame the planes are read each at
+    their own resolution. Rows without a face are 0.
+
+    Args:
+        detections: [B, M, 15] float32, as `faces` in the contract.
+        slots: int64 [1], F.
+        landmarker: one that looks at a view.
+
+    Returns:
+        views [B, F, 3, V, V] float32 RGB in [0, 1] and view_warps [B, F, 2, 3] float32.
+
+    Raises:
+        ValueError: the landmarker looks at no view.
+    """
+    if landmarker.framing is None or landmarker.view_size is None:
+        raise ValueError(f"{landmarker.name} takes landmarks, not a view: there is none to sample")
+    warps = frame_views(op, detections, slots, landmarker.framing, landmarker.view_size)
+    return crop_faces(op, frames, warps, landmarker.view_size), warps
+
+
+def frame_views(
+    op: Op, detections: ir.Value, slots: ir.Value, framing: Framing, size: int
+) -> ir.Value:
+    """Warps [B, F, 2, 3] float32, frame to view, of the first F faces; rows without one are 0.
+
+    With the unit vector (c, s) of the turn, the box's centre p0 and k = V / side, a view's pixel
+    is k (c (x - x0) - s (y - y0)) + V / 2 and k (s (x - x0) + c (y - y0)) + V / 2 - shift V.
+
+    Args:
+        detections: [B, M, 15] float32; NaN and infinity are no face.
+        slots: int64 [1], F.
+        size: V, pixels.
+    """
+    chosen = op.Slice(detections, [0], slots, [1])
+    # Comparisons with NaN are false, and a maximum may drop a NaN: count what is near instead.
+    near = op.ReduceMin(
+        to_float(op, op.Less(op.Abs(chosen), _FARTHEST_PX)), [2], keepdims=1
+    )
+    score = op.Slice(chosen, [SCORE_COLUMN], [SCORE_COLUMN + 1], [2])
+    safe = op.Where(op.Greater(near, 0.5), chosen, 0.0)
+    left, top, right, bottom = split(op, op.Slice(safe, [0], [SCORE_COLUMN], [2]), 4, 2)
+    longer = op.Max(op.Sub(right, left), op.Sub(bottom, top))
+    usable = op.And(
+        op.And(op.Greater(near, 0.5), op.Greater(score, 0.0)), op.Greater(longer, _LEAST_BOX_PX)
+    )
+    scale = op.Div(size / framing.scale, op.Where(usable, longer, 1.0))
+    cosine, sine = scale, op.Mul(scale, 0.0)
+    if framing.turned:
+        direction_x, direction_y = _upright(op, safe)
+        cosine, sine = op.Mul(scale, direction_x), op.Mul(scale, direction_y)
+    x = op.Mul(op.Add(left, right), 0.5)
+    y = op.Mul(op.Add(top, bottom), 0.5)
+    shift_x = op.Sub(size / 2, op.Sub(op.Mul(cosine, x), op.Mul(sine, y)))
+    shift_y = op.Sub(size * (0.5 - framing.shift), op.Add(op.Mul(sine, x), op.Mul(cosine, y)))
+    rows = [op.Concat(cosine, op.Neg(sine), shift_x, axis=2),
+            op.Concat(sine, cosine, shift_y, axis=2)]  # fmt: skip
+    warps = op.Concat(*(op.Unsqueeze(row, [2]) for row in rows), axis=2)
+    return op.Where(op.Unsqueeze(usable, [3]), warps, 0.0)
+
+
+def _upright(op: Op, rows: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """Cosine and sine [B, F, 1] of the turn that puts each face upright; 1 and 0 where none does.
+
+    All five landmarks are asked, not the eyes alone: in a profile those are too near each other.
+    """
+    columns = op.Slice(rows, [LANDMARK_COLUMN], [FACE_COLUMNS], [2])
+    shape = op.Concat(dimension(op, rows, 0), dimension(op, rows, 1), [5, 2], axis=0)
+    fitted = fit_similarity(op, op.Reshape(columns, shape), _UPRIGHT)
+    a = op.Squeeze(op.Slice(fitted, [0, 0], [1, 1], [2, 3]), [3])
+    b = op.Squeeze(op.Slice(fitted, [1, 0], [2, 1], [2, 3]), [3])
+    length = op.Sqrt(op.Add(op.Mul(a, a), op.Mul(b, b)))
+    known = op.Greater(length, 0.0)
+    divisor = op.Where(known, length, 1.0)
+    return op.Where(known, op.Div(a, divisor), 1.0), op.Where(known, op.Div(b, divisor), 0.0)
