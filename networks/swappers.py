@@ -35,6 +35,7 @@ class Swapper:
     crop_size: S, side of the network's crop, pixels.
     template: key in `graphs.alignment.TEMPLATES` that target crops are aligned to.
     mean, std: per RGB channel, in the crop's [0, 1] scale.
+    gives_mask: the network's second output is a mask of what it made, [*, 1, S, S] in [0, 1].
     denormalize: the output is y * std + mean; otherwise y. Both are clipped to [0, 1].
     source_kind: `identity` (an embedding; may be averaged over photos) or `image`.
     source_length: D, length of one flat source vector; an image source has one number a pixel
@@ -62,6 +63,7 @@ class Swapper:
     mean: Triple
     std: Triple
     denormalize: bool
+    gives_mask: bool = False
     source_kind: SourceKind
     source_length: int
     source_size: int | None = None
@@ -93,6 +95,7 @@ def _identity_swapper(
     mean: Triple,
     std: Triple,
     denormalize: bool,
+    gives_mask: bool = False,
     raw_identity: bool = False,
     converter: str | None = None,
     normalize_converted: bool = False,
@@ -109,6 +112,7 @@ def _identity_swapper(
         mean=mean,
         std=std,
         denormalize=denormalize,
+        gives_mask=gives_mask,
         source_kind="identity",
         source_length=_IDENTITY_LENGTH,
         recognizer="w600k_r50",
@@ -189,6 +193,7 @@ _ROWS: Final[tuple[Swapper, ...]] = (
             mean=HALF,
             std=HALF,
             denormalize=True,
+            gives_mask=True,
         )
         for name in ("hyperswap_1a_256", "hyperswap_1b_256", "hyperswap_1c_256")
     ),

@@ -12,6 +12,7 @@ from graphs.packed_images import pack_rgb, unpack_rgb
 from networks.swappers import SWAPPERS
 from tests.generated_networks import source_vectors, swapper_network
 from tests.graphs.evaluation import evaluate, open_session
+from tests.graphs.test_face_swapper import places
 from tests.reference import swapping
 
 
@@ -81,6 +82,7 @@ def test_a_graph_typed_in_half_precision_unpacks_every_bit() -> None:
     typed.graph.output.append(onnx.helper.make_tensor_value_info(unpacked, 1, None))
     source = source_vectors(row, 2, seed=3)
     feeds = {
+        **places(1, 2),
         "crops": np.full((1, 2, 3, 256, 256), 0.5, np.float32),
         "source": source[None],
         "faces": np.ones((1, 16, 15), np.float32),
