@@ -223,6 +223,11 @@ _ROWS: Final = (
         needs_acceptance=False,
     ),
     _released(
+        "alphaface_256", "swapper", "3.9.0", "MIT code; weights: non-commercial",
+        "non-commercial use", 555_624_110,
+        "efcca3ffa1c28b75a007f689b39f7d4716c02810e7fa72d892e175f0b058a2e2",
+    ),
+    _released(
         "uniface_256", "swapper", "3.0.0", "not stated", _UNCLEAR, 406_964_143,
         "eb5ce2af024cddf88ecb93b24e29a6eb44e354aba7d3319e84d29dcd868820f3",
     ),

@@ -45,8 +45,14 @@ def embed_first_face(
     faces: ir.Value,
     recognizer: Recognizer,
     network: onnx.ModelProto,
+    *,
+    unit: bool = True,
 ) -> ir.Value:
-    """Embedding [B, E] float32 of unit length of each frame's first face; zeros without one."""
+    """Embedding [B, E] float32 of each frame's first face; zeros without one.
+
+    Args:
+        unit: of unit length; otherwise as the network answers it.
+    """
     free = with_free_batch(network, image_size=recognizer.crop_size)
     _check_network(recognizer, free)
     op: Op = author.op
@@ -59,7 +65,8 @@ def embed_first_face(
         image = op.Mul(crop, 1.0 / recognizer.std)
     (embedding,) = author.embed(free, {free.graph.input[0].name: image})
     with author.scope("postprocess"):
-        return op.Where(present, unit_length(op, embedding), 0.0)
+        found = unit_length(op, embedding) if unit else embedding
+        return op.Where(present, found, 0.0)
 
 
 def _check_network(recognizer: Recognizer, network: onnx.ModelProto) -> None:

@@ -1,6 +1,10 @@
 """face_swapper: the heavy network and what it needs around it, for any number of face slots.
 
 No frame goes in, so requests of every resolution and pixel format share a batch.
+
+`swapper_weight` mixes the swapped crop with the target's own, pixel by pixel, for every kind of
+swapper. (FaceFusion mixes identities instead, which asks for the target's own: one more run of a
+recogniser for each face of each frame. At its default of 0.5 it mixes nothing, as our default.)
 """
 
 from __future__ import annotations
@@ -13,11 +17,28 @@ import onnx_ir as ir
 from onnx import numpy_helper
 from onnxscript import GraphBuilder, OpBuilder
 
-from graphs.arithmetic import unit_length
+from graphs.arithmetic import lerp, unit_length
 from graphs.authoring import GraphAuthor
-from graphs.contract import CROPS, FACES, SCORE_COLUMN, SOURCE, SWAPPED_CROPS, TensorSpec
-from graphs.shapes import Op, constant
+from graphs.contract import (
+    CROPS,
+    FACES,
+    LANDMARKS,
+    OPTIONS,
+    SCORE_COLUMN,
+    SLOT_LANDMARKS,
+    SOURCE,
+    SWAP_MASKS,
+    SWAPPED_CROPS,
+    WARPS,
+    Option,
+    TensorSpec,
+)
+from graphs.grey_crops import keep_grey
+from graphs.packed_images import unpack_rgb
+from graphs.pixels import option, safe_options, valid_options
+from graphs.shapes import Op, constant, dimension, outputs
 from networks.batching import row_shape, with_free_batch
+from networks.face_points import MEDIAPIPE_POINTS
 from networks.passes import apply_passes
 from networks.swappers import Swapper, Triple, check_pixel_boost
 
@@ -28,19 +49,22 @@ def build(
     swapper: Swapper,
     network: onnx.ModelProto,
     *,
+    point_count: int = MEDIAPIPE_POINTS,
     pixel_boost: int = 1,
     passes: Sequence[str] = (),
     skip_empty: bool = True,
 ) -> onnx.ModelProto:
-    """The served model: `crops`, `source`, `faces` -> `swapped_crops`.
+    """The served model: `crops`, `source`, `faces` and the rest -> `swapped_crops`, `swap_masks`.
 
     Slot k holds a face where row k of `faces` has a score above 0; other slots answer zeros,
-    whatever the network makes of them.
+    whatever the network makes of them. Where a crop is grey, so is its swap (`graphs.grey_crops`).
 
     Args:
         swapper: which contract `network` has.
         network: inputs `target` [*, 3, S, S] and `source`, output 0 [*, 3, S, S], float32 or
-            float16; batch 1 is freed. For inswapper its last initializer must still be the emap.
+            float16; batch 1 is freed. Output 1 is a mask [*, 1, S, S] in [0, 1] where the swapper's
+            row says so. For inswapper its last initializer must still be the emap.
+        point_count: P, of the deployment's landmarks.
         pixel_boost: b; crops are b * S wide and are swapped as b * b interleaved ones.
         passes: names of `networks.passes.PASSES`, applied to the network before it is embedded.
         skip_empty: do not run the network for a batch without any face. Costs one look at a
@@ -49,7 +73,11 @@ def build(
 
     Returns:
         A model with inputs `crops` [B, K, 3, bS, bS] float32 RGB in [0, 1], `source` [B, K, D]
-        float32 and `faces` [B, M, 15] float32, K <= M, and output `swapped_crops` like `crops`.
+        float32, `faces` [B, M, 15] float32, K <= M, `landmarks` [B, K, P, 3], `warps`
+        [B, K, 2, 3] and `options` [B, 16] float32, and outputs `swapped_crops` like `crops` and
+        `swap_masks` [B, K, 1, bS, bS] float32, ones where the network gives no mask. No swapper
+        here asks where the landmarks are: of them and of `warps` the sizes alone are read. A row
+        whose options are not valid is swapped by the defaults.
 
     Raises:
         ValueError: the boost or the network does not fit the swapper.
@@ -63,24 +91,39 @@ def build(
     crops = author.input(TensorSpec(CROPS.name, CROPS.dtype, ("K", 3, side, side)))
     source = author.input(TensorSpec(SOURCE.name, SOURCE.dtype, ("K", swapper.source_length)))
     faces = author.input(FACES)
+    landmarks = author.input(
+        TensorSpec(LANDMARKS.name, LANDMARKS.dtype, ("K", point_count, *SLOT_LANDMARKS.dims[2:]))
+    )
+    warps, options = author.input(WARPS), author.input(OPTIONS)
     with author.scope("preprocess"):
         occupied = _occupied_slots(op, crops, faces)
         target = _normalize(op, _interleave(op, crops, swapper.crop_size, pixel_boost), swapper)
         rows = _source_rows(op, source, swapper, emap, pixel_boost)
     feeds = {"target": target, "source": rows}
-    output = (
+    answers = (
         _run_if_any(author, free, feeds, occupied)
         if skip_empty
         else _run(author, free, feeds, author.builder)
     )
     with author.scope("postprocess"):
+        output = answers[0]
         if swapper.denormalize:
             output = op.Add(op.Mul(output, _channels(op, swapper.std)), _channels(op, swapper.mean))
         swapped = _deinterleave(op, op.Clip(output, 0.0, 1.0), crops, swapper, pixel_boost)
+        swapped = keep_grey(op, crops, swapped)
+        swapped = lerp(op, swapped, crops, _kept_share(op, options))
+        slots = op.Concat(dimension(op, landmarks, 0), dimension(op, warps, 1), axis=0)
+        shape = op.Concat(slots, [1, side, side], axis=0)
+        mask = op.Expand(1.0, shape)
+        if swapper.gives_mask:
+            mask = op.Reshape(
+                _join_tiles(op, op.Clip(answers[1], 0.0, 1.0), 1, swapper, pixel_boost), shape
+            )
         # Where, not a product with 0: a NaN in an empty slot must not leave it.
-        swapped = op.Where(op.Unsqueeze(occupied, [2, 3, 4]), swapped, 0.0)
-    spec = TensorSpec(SWAPPED_CROPS.name, SWAPPED_CROPS.dtype, ("K", 3, side, side))
-    author.output(swapped, spec)
+        held = op.Unsqueeze(occupied, [2, 3, 4])
+        swapped, mask = (op.Where(held, value, 0.0) for value in (swapped, mask))
+    for value, made in ((swapped, SWAPPED_CROPS), (mask, SWAP_MASKS)):
+        author.output(value, TensorSpec(made.name, made.dtype, (*made.dims[:2], side, side)))
     author.metadata({"swapper": swapper.name, "pixel_boost": str(pixel_boost)})
     return author.finish()
 
@@ -88,8 +131,9 @@ def build(
 def _ready_network(
     swapper: Swapper, network: onnx.ModelProto, passes: Sequence[str]
 ) -> onnx.ModelProto:
-    """The swapper's network, its batch free, its first output alone, rewritten by `passes`."""
-    free = _keep_first_output(with_free_batch(network, image_size=swapper.crop_size))
+    """The swapper's network, its batch free, its wanted outputs alone, rewritten by `passes`."""
+    wanted = 2 if swapper.gives_mask else 1
+    free = _keep_outputs(with_free_batch(network, image_size=swapper.crop_size), wanted)
     _check_network(swapper, free)
     return apply_passes(free, passes) if passes else free
 
@@ -110,10 +154,10 @@ def take_emap(network: onnx.ModelProto) -> np.ndarray[tuple[int, int], np.dtype[
     return numpy_helper.to_array(last).astype(np.float32)
 
 
-def _keep_first_output(network: onnx.ModelProto) -> onnx.ModelProto:
-    """Without outputs that nobody reads (hyperswap's mask) and the nodes that only make those."""
+def _keep_outputs(network: onnx.ModelProto, count: int) -> onnx.ModelProto:
+    """Without outputs that nobody reads and the nodes that only make those."""
     model = ir.from_proto(network)
-    del model.graph.outputs[1:]
+    del model.graph.outputs[count:]
     ir.passes.common.RemoveUnusedNodesPass()(model)
     return ir.to_proto(model)
 
@@ -124,12 +168,13 @@ def _check_network(swapper: Swapper, network: onnx.ModelProto) -> None:
     source = [swapper.source_length]
     if swapper.source_size is not None:
         source = [3, swapper.source_size, swapper.source_size]
+    answers = [image, [1, size, size]] if swapper.gives_mask else [image]
     inputs = {value.name: row_shape(value) for value in network.graph.input}
-    output = row_shape(network.graph.output[0])
-    if inputs != {"target": image, "source": source} or output != image:
+    found = [row_shape(value) for value in network.graph.output]
+    if inputs != {"target": image, "source": source} or found != answers:
         raise ValueError(
             f"the network of {swapper.name} should take target {image} and source {source} and "
-            f"answer {image} (shapes of one row), but it takes {inputs} and answers {output}; "
+            f"answer {answers} (shapes of one row), but it takes {inputs} and answers {found}; "
             f"is this the file of another model?"
         )
 
@@ -141,6 +186,13 @@ def _occupied_slots(op: Op, crops: ir.Value, faces: ir.Value) -> ir.Value:
         faces, [0, SCORE_COLUMN], op.Concat(slots, [SCORE_COLUMN + 1], axis=0), [1, 2]
     )
     return op.Greater(op.Squeeze(scores, [2]), 0.0)
+
+
+def _kept_share(op: Op, options: ir.Value) -> ir.Value:
+    """How much of the target stays, [B, 1, 1, 1, 1] float32: 1 - SWAPPER_WEIGHT; 0 by default."""
+    given = option(op, safe_options(op, options, valid_options(op, options)), Option.SWAPPER_WEIGHT)
+    kept = op.Where(op.Greater(given, 0.0), op.Sub(1.0, given), 0.0)
+    return op.Unsqueeze(kept, [2, 3, 4])
 
 
 def _interleave(op: Op, crops: ir.Value, size: int, boost: int) -> ir.Value:
@@ -158,11 +210,18 @@ def _deinterleave(
     op: Op, output: ir.Value, crops: ir.Value, swapper: Swapper, boost: int
 ) -> ir.Value:
     """The inverse of `_interleave`, in the shape of `crops`."""
+    return op.Reshape(_join_tiles(op, output, 3, swapper, boost), op.Shape(crops))
+
+
+def _join_tiles(
+    op: Op, tiles: ir.Value, channels: int, swapper: Swapper, boost: int
+) -> ir.Value:
+    """Interleaved tiles [B*K*b*b, C, S, S] in the order of pictures [B, K, C, bS, bS]."""
+    if boost == 1:
+        return tiles
     size = swapper.crop_size
-    if boost > 1:
-        split = op.Reshape(output, [-1, boost, boost, 3, size, size])
-        output = op.Transpose(split, perm=[0, 3, 4, 1, 5, 2])
-    return op.Reshape(output, op.Shape(crops))
+    split = op.Reshape(tiles, [-1, boost, boost, channels, size, size])
+    return op.Transpose(split, perm=[0, 3, 4, 1, 5, 2])
 
 
 def _channels(op: Op, values: Triple) -> ir.Value:
@@ -185,7 +244,7 @@ def _source_rows(
     emap: np.ndarray[tuple[int, int], np.dtype[np.float32]] | None,
     boost: int,
 ) -> ir.Value:
-    """One source a network row: [B*K*b*b, D] or [B*K*b*b, 3, s, s].
+    """One source a network row: [B*K*b*b, D] or, unpacked, [B*K*b*b, 3, s, s].
 
     inswapper's identity n goes through its emap E here, as insightface 2.1 does it: n E, then
     divided by |n E|. FaceFusion 3.8.1 divides by the raw embedding's length instead and leaves
@@ -198,7 +257,7 @@ def _source_rows(
         tiled = op.Tile(op.Unsqueeze(rows, [1]), [1, boost * boost, 1])
         rows = op.Reshape(tiled, [-1, swapper.source_length])
     if swapper.source_size is not None:
-        rows = op.Reshape(rows, [-1, 3, swapper.source_size, swapper.source_size])
+        rows = unpack_rgb(op, rows, swapper.source_size)
     return rows
 
 
@@ -207,18 +266,20 @@ def _run(
     network: onnx.ModelProto,
     feeds: dict[str, ir.Value],
     builder: GraphBuilder,
-) -> ir.Value:
-    """The network's first output as float32, whatever float type it works in."""
+) -> list[ir.Value]:
+    """The network's outputs as float32, whatever float type it works in."""
     op: Op = builder.op
     inputs = {}
     for value in network.graph.input:
         dtype = _FLOATS[value.type.tensor_type.elem_type]
         fed = feeds[value.name]
         inputs[value.name] = fed if dtype == ir.DataType.FLOAT else op.Cast(fed, to=dtype)
-    (output,) = author.embed(network, inputs, into=builder.graph)
-    if network.graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT:
-        return output
-    return op.Cast(output, to=ir.DataType.FLOAT)
+    embedded = author.embed(network, inputs, into=builder.graph)
+    types = [value.type.tensor_type.elem_type for value in network.graph.output]
+    return [
+        value if dtype == onnx.TensorProto.FLOAT else op.Cast(value, to=ir.DataType.FLOAT)
+        for value, dtype in zip(embedded, types, strict=True)
+    ]
 
 
 def _run_if_any(
@@ -226,8 +287,8 @@ def _run_if_any(
     network: onnx.ModelProto,
     feeds: dict[str, ir.Value],
     occupied: ir.Value,
-) -> ir.Value:
-    """The network's output, or zeros without running it when no slot of the batch has a face."""
+) -> list[ir.Value]:
+    """The network's outputs, or zeros without running it when no slot of the batch has a face."""
     op: Op = author.op
     target = feeds["target"]
     with author.scope("preprocess"):
@@ -235,16 +296,27 @@ def _run_if_any(
         any_face = op.Greater(count, 0.5)
 
     def swap(branch: OpBuilder) -> Sequence[ir.Value]:
-        return [_run(author, network, feeds, branch.builder)]
+        return _run(author, network, feeds, branch.builder)
 
     def leave(branch: OpBuilder) -> Sequence[ir.Value]:
-        return [branch.Expand(0.0, branch.Shape(target))]
+        rows = branch.Shape(target, start=0, end=1)
+        sides = branch.Shape(target, start=2)
+        shapes = (branch.Concat(rows, [channels], sides, axis=0) for channels in (3, 1))
+        return [branch.Expand(0.0, shape) for shape, _ in zip(shapes, names, strict=False)]
 
+    names = ("swapped", "mask")[: len(network.graph.output)]
     branches = {}
     for name, trace in (("network", swap), ("no_face", leave)):
-        result = ir.Value(
-            name=f"{name}/swapped", type=ir.TensorType(ir.DataType.FLOAT), shape=target.shape
-        )
+        results = [
+            ir.Value(name=f"{name}/{made}", type=ir.TensorType(ir.DataType.FLOAT), shape=shape)
+            for made, shape in zip(names, (target.shape, None), strict=False)
+        ]
         with author.scope(name):
-            branches[name] = author.builder.subgraph(trace, [], [result], name=name)
-    return op.If(any_face, then_branch=branches["network"], else_branch=branches["no_face"])
+            branches[name] = author.builder.subgraph(trace, [], results, name=name)
+    made = op.If(
+        any_face,
+        then_branch=branches["network"],
+        else_branch=branches["no_face"],
+        _outputs=len(names),
+    )
+    return outputs(made)

@@ -1,7 +1,8 @@
 """source_encoder: a photo to the `source` vector that one swapper wants.
 
 For identity swappers: the recogniser's embedding, unit length, then the swapper's converter where
-it has one. For image swappers: the aligned crop of the source's face, flat.
+it has one. For image swappers: the aligned crop of the source's face, flat, each pixel packed into
+one number (`graphs.packed_images`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from graphs.arithmetic import unit_length
 from graphs.authoring import GraphAuthor
 from graphs.contract import ENCODED_SOURCE, FACES, FRAME, TensorSpec, frame_spec
 from graphs.face_recognizer import embed_first_face
+from graphs.packed_images import pack_rgb
 from graphs.shapes import Op
 from networks.batching import with_free_batch
 from networks.recognizers import RECOGNIZERS
@@ -50,7 +52,9 @@ def build(
         source = _encode_image(author, swapper, frame, faces)
     else:
         recognizer = RECOGNIZERS[str(swapper.recognizer)]
-        source = embed_first_face(author, frame, faces, recognizer, recognizer_network)
+        source = embed_first_face(
+            author, frame, faces, recognizer, recognizer_network, unit=not swapper.raw_identity
+        )
     if converter_network is not None:
         source = _convert(author, swapper, source, faces, converter_network)
     spec = TensorSpec(ENCODED_SOURCE.name, ENCODED_SOURCE.dtype, (swapper.source_length,))
@@ -72,7 +76,7 @@ def _check_given(
 def _encode_image(
     author: GraphAuthor, swapper: Swapper, frame: ir.Value, faces: ir.Value
 ) -> ir.Value:
-    """The aligned crop [B, 3 * s * s] float32 RGB in [0, 1], channels first."""
+    """The aligned crop's pixels, packed: [B, s * s] float32; zeros without a face."""
     assert swapper.source_size is not None
     assert swapper.source_template is not None
     op: Op = author.op
@@ -87,8 +91,7 @@ def _encode_image(
             size=swapper.source_size,
         )
     with author.scope("postprocess"):
-        flat = op.Reshape(crop, [-1, swapper.source_length])
-        return op.Where(present, flat, 0.0)
+        return op.Where(present, pack_rgb(op, crop), 0.0)
 
 
 def _convert(

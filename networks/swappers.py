@@ -6,7 +6,7 @@ size, alignment template, normalisation and in what their source is; a row says 
 `graphs.face_swapper` and `graphs.source_encoder` read nothing else. Adding a swapper whose contract
 is one of these kinds needs no code.
 
-Source of the published contracts: FaceFusion 3.8.1, processors/modules/face_swapper, and
+Source of the published contracts: FaceFusion 3.8.1 and 3.9.0, processors/modules/face_swapper, and
 insightface 2.1, model_zoo/inswapper.py.
 """
 
@@ -35,11 +35,15 @@ class Swapper:
     crop_size: S, side of the network's crop, pixels.
     template: key in `graphs.alignment.TEMPLATES` that target crops are aligned to.
     mean, std: per RGB channel, in the crop's [0, 1] scale.
+    gives_mask: the network's second output is a mask of what it made, [*, 1, S, S] in [0, 1].
     denormalize: the output is y * std + mean; otherwise y. Both are clipped to [0, 1].
     source_kind: `identity` (an embedding; may be averaged over photos) or `image`.
-    source_length: D, length of one flat source vector.
+    source_length: D, length of one flat source vector; an image source has one number a pixel
+        (`graphs.packed_images`).
     source_size, source_template: side and template of an image source (RGB in [0, 1]).
     recognizer: row of `networks.recognizers` that embeds an identity source; None for images.
+    raw_identity: the embedding goes in with the length that the recogniser gives it; otherwise it
+        is made unit length.
     converter: key in `WEIGHTS` of the network between that recogniser's embedding and the
         swapper's own identity space; None where there is none.
     normalize_converted: an identity that passed the converter is made unit length again.
@@ -59,11 +63,13 @@ class Swapper:
     mean: Triple
     std: Triple
     denormalize: bool
+    gives_mask: bool = False
     source_kind: SourceKind
     source_length: int
     source_size: int | None = None
     source_template: str | None = None
     recognizer: str | None = None
+    raw_identity: bool = False
     converter: str | None = None
     normalize_converted: bool = False
     project_identity: bool = False
@@ -89,6 +95,8 @@ def _identity_swapper(
     mean: Triple,
     std: Triple,
     denormalize: bool,
+    gives_mask: bool = False,
+    raw_identity: bool = False,
     converter: str | None = None,
     normalize_converted: bool = False,
     project_identity: bool = False,
@@ -104,9 +112,11 @@ def _identity_swapper(
         mean=mean,
         std=std,
         denormalize=denormalize,
+        gives_mask=gives_mask,
         source_kind="identity",
         source_length=_IDENTITY_LENGTH,
         recognizer="w600k_r50",
+        raw_identity=raw_identity,
         converter=converter,
         normalize_converted=normalize_converted,
         project_identity=project_identity,
@@ -139,7 +149,7 @@ def _image_swapper(
         std=std,
         denormalize=denormalize,
         source_kind="image",
-        source_length=3 * source_size * source_size,
+        source_length=source_size * source_size,
         source_size=source_size,
         source_template=source_template,
         pixel_boosts=pixel_boosts,
@@ -183,6 +193,7 @@ _ROWS: Final[tuple[Swapper, ...]] = (
             mean=HALF,
             std=HALF,
             denormalize=True,
+            gives_mask=True,
         )
         for name in ("hyperswap_1a_256", "hyperswap_1b_256", "hyperswap_1c_256")
     ),
@@ -207,6 +218,16 @@ _ROWS: Final[tuple[Swapper, ...]] = (
             converter="crossface_ghost",
         )
         for name in ("ghost_1_256", "ghost_2_256", "ghost_3_256")
+    ),
+    # FaceFusion 3.9.0.
+    _identity_swapper(
+        "alphaface_256",
+        crop_size=256,
+        template="arcface_128",
+        mean=ZERO,
+        std=ONE,
+        denormalize=False,
+        raw_identity=True,
     ),
     _image_swapper(
         "uniface_256",

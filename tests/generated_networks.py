@@ -4,8 +4,8 @@ Names, shapes, static batch 1, opset, where the emap is, how many outputs: all a
 the weights (seeded noise) and the depth differ. Every output value depends on every input, so a
 wrong channel order, a missing projection or a swapped slot shows in exact numbers.
 
-Contracts: FaceFusion 3.8.1 (face_swapper, face_recognizer) and insightface 2.1 (inswapper.py,
-arcface_onnx.py). None of these swaps a face.
+Contracts: FaceFusion 3.8.1 and 3.9.0 (face_swapper, face_recognizer) and insightface 2.1
+(inswapper.py, arcface_onnx.py). None of these swaps a face.
 """
 
 from __future__ import annotations
@@ -186,10 +186,14 @@ def converter_network(name: str, *, seed: int = 0) -> onnx.ModelProto:
 
 
 def source_vectors(row: Swapper, count: int, *, seed: int = 0) -> npt.NDArray[np.float32]:
-    """Sources as an encoder would give them: unit vectors, or flat images in [0, 1]."""
+    """Sources as an encoder would give them: vectors, of unit length but for raw ones, or packed
+    images."""
     rng = np.random.default_rng(seed)
     if row.source_kind == "image":
-        return rng.random((count, row.source_length), dtype=np.float32)
+        red, green, blue = rng.integers(0, 256, (3, count, row.source_length))
+        return np.float32(red + 256 * green + 65_536 * blue)
     vectors = rng.normal(size=(count, row.source_length)).astype(np.float32)
+    if row.raw_identity:
+        return vectors
     unit: npt.NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     return unit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,8 @@ import pytest
 from onnx import numpy_helper
 
 from graphs import face_swapper, image_swapper
-from graphs.contract import FACE_COLUMNS, MAX_DETECTIONS, SCORE_COLUMN
+from graphs.contract import FACE_COLUMNS, MAX_DETECTIONS, OPTION_COUNT, SCORE_COLUMN, Option
+from networks.face_points import MEDIAPIPE_POINTS
 from networks.passes import CHANNELS_LAST_PASSES, PORTABLE_PASSES
 from networks.swappers import SWAPPERS
 from tests.generated_networks import source_vectors, swapper_network
@@ -51,7 +53,16 @@ def make_request(
     side = boost * row.crop_size
     crops = np.random.default_rng(1).random((batch, slots, 3, side, side), dtype=np.float32)
     sources = source_vectors(row, batch * slots).reshape(batch, slots, -1)
-    return {"crops": crops, "source": sources, "faces": faces}
+    return {"crops": crops, "source": sources, "faces": faces, **places(batch, slots)}
+
+
+def places(batch: int, slots: int) -> dict[str, npt.NDArray[np.float32]]:
+    """Where faces lie, which no published swapper asks, and the default options."""
+    return {
+        "landmarks": np.zeros((batch, slots, MEDIAPIPE_POINTS, 3), np.float32),
+        "warps": np.zeros((batch, slots, 2, 3), np.float32),
+        "options": np.zeros((batch, OPTION_COUNT), np.float32),
+    }
 
 
 def single_runner(name: str, network: onnx.ModelProto) -> swapping.Network:
@@ -59,8 +70,9 @@ def single_runner(name: str, network: onnx.ModelProto) -> swapping.Network:
     row, session = SWAPPERS[name], open_session(network)
 
     def run(crop: swapping.Array, source: swapping.Array) -> swapping.Array:
-        shape = (1, -1) if row.source_size is None else (1, 3, row.source_size, row.source_size)
-        feeds = {"target": crop[None], "source": source.reshape(shape)}
+        if row.source_size is not None:
+            source = swapping.unpack(source, row.source_size)
+        feeds = {"target": crop[None], "source": source[None]}
         outputs = session.run(None, {key: v.astype(np.float32) for key, v in feeds.items()})
         return np.asarray(outputs[0][0])
 
@@ -135,6 +147,61 @@ def test_pixel_boost_equals_interleaved_single_runs(name: str, boost: int) -> No
     np.testing.assert_allclose(run_graph(model, request), expected, rtol=0, atol=FP32_ROUNDING)
 
 
+@pytest.mark.parametrize("boost", [1, 2])
+@pytest.mark.parametrize("skip_empty", [True, False])
+def test_a_networks_own_mask_comes_out_tile_by_tile(boost: int, skip_empty: bool) -> None:
+    name = "hyperswap_1a_256"
+    network = swapper_network(name)
+    request = make_request(name, [[0.9, 0.8], [0.0, 0.7]], boost=boost)
+    model = face_swapper.build(
+        SWAPPERS[name], network, pixel_boost=boost, skip_empty=skip_empty
+    )
+    (masks,) = open_session(model).run(["swap_masks"], request)
+    session, expected = open_session(network), np.zeros_like(request["crops"][:, :, :1])
+    for b, k in ((0, 0), (0, 1), (1, 1)):
+        for i, j in np.ndindex(boost, boost):
+            target = request["crops"][b, k, :, i::boost, j::boost][None] * 2 - 1
+            feeds = {"target": target, "source": request["source"][b, k][None]}
+            (expected[b, k, :, i::boost, j::boost],) = session.run(["mask"], feeds)[0]
+    assert expected[0].std() > 0.01
+    np.testing.assert_allclose(masks, expected, rtol=0, atol=FP16_ROUNDING)
+
+
+def test_without_a_mask_of_the_networks_own_every_held_slot_has_ones() -> None:
+    request = make_request("ghost_1_256", [[0.9, 0.0]])
+    model = face_swapper.build(SWAPPERS["ghost_1_256"], swapper_network("ghost_1_256"))
+    (masks,) = open_session(model).run(["swap_masks"], request)
+    assert masks.shape == (1, 2, 1, 256, 256)
+    np.testing.assert_array_equal(masks[0, :, 0, 0, 0], [1, 0])
+    assert (masks[0, 0] == 1).all()
+    assert not masks[0, 1].any()
+
+
+@pytest.mark.parametrize("weight", [0.25, 0.6, 1.0])
+def test_the_weight_mixes_the_swap_with_the_target_row_by_row(weight: float) -> None:
+    name = "ghost_1_256"
+    request = make_request(name, [[0.9], [0.9]])
+    model = face_swapper.build(SWAPPERS[name], swapper_network(name))
+    full = run_graph(model, request)
+    request["options"][1, Option.SWAPPER_WEIGHT] = weight
+    mixed = run_graph(model, request)
+    np.testing.assert_array_equal(mixed[0], full[0])
+    expected = weight * full[1].astype(np.float64) + (1 - weight) * request["crops"][1]
+    np.testing.assert_allclose(mixed[1], expected, rtol=0, atol=1e-6)
+    if weight == 1.0:
+        np.testing.assert_array_equal(mixed[1], full[1])
+
+
+@pytest.mark.parametrize("weight", [-0.5, 1.5, np.nan])
+def test_a_weight_that_is_none_is_the_default(weight: float) -> None:
+    name = "ghost_1_256"
+    request = make_request(name, [[0.9]])
+    model = face_swapper.build(SWAPPERS[name], swapper_network(name))
+    full = run_graph(model, request)
+    request["options"][0, Option.SWAPPER_WEIGHT] = weight
+    np.testing.assert_array_equal(run_graph(model, request), full)
+
+
 @pytest.mark.parametrize("skip_empty", [True, False])
 def test_empty_slots_answer_zeros_even_when_their_crop_is_nan(skip_empty: bool) -> None:
     name = "inswapper_128"
@@ -154,7 +221,9 @@ def test_the_network_is_skipped_only_when_no_slot_of_the_batch_has_a_face() -> N
     (branch,) = [node for node in model.graph.node if node.op_type == "If"]
     bodies = {attribute.name: attribute.g for attribute in branch.attribute}
     assert any(node.op_type == "Conv" for node in bodies["then_branch"].node)
-    assert {node.op_type for node in bodies["else_branch"].node} <= {"Shape", "Expand"}
+    assert {node.op_type for node in bodies["else_branch"].node} <= {
+        "Shape", "Concat", "Constant", "Expand"
+    }
     assert not any(node.op_type == "Conv" for node in model.graph.node)
     assert not run_graph(model, make_request(name, [[0.0], [0.0]])).any()
     assert not run_graph(model, make_request(name, [[np.nan], [0.0]])).any()
@@ -196,7 +265,12 @@ def test_insightface_swaps_the_same_crop_within_a_grey_level(
     )
     crop_bgr = cv2.warpAffine(frame, warp, (128, 128), borderValue=0.0)
     crops = crop_bgr[..., ::-1].transpose(2, 0, 1)[None, None].astype(np.float32) / 255
-    request = {"crops": crops, "source": identity[None, None], "faces": make_faces([[0.9]])}
+    request = {
+        "crops": crops,
+        "source": identity[None, None],
+        "faces": make_faces([[0.9]]),
+        **places(1, 1),
+    }
     model = face_swapper.build(SWAPPERS["inswapper_128"], network)
     (ours_rgb,) = run_graph(model, request)[0]
     # insightface truncates to uint8: up to one grey level below ours.
@@ -233,8 +307,10 @@ def test_building_twice_gives_the_same_bytes_and_leaves_the_network_alone() -> N
     assert network.SerializeToString(deterministic=True) == before
 
 
-def test_the_mask_that_nobody_reads_is_left_out() -> None:
-    model = face_swapper.build(SWAPPERS["hyperswap_1a_256"], swapper_network("hyperswap_1a_256"))
+def test_an_output_that_nobody_reads_is_left_out() -> None:
+    name = "hyperswap_1a_256"
+    row = replace(SWAPPERS[name], gives_mask=False)
+    model = face_swapper.build(row, swapper_network(name))
     (branch,) = [node for node in model.graph.node if node.op_type == "If"]
     (body,) = [a.g for a in branch.attribute if a.name == "then_branch"]
     # The mask is still composited with; its own output Cast is what goes.

@@ -25,12 +25,13 @@ IMAGE_SOURCES = [
     ("uniface_256", 256, "ffhq_512"),
     ("blendswap_256", 112, "arcface_112_v2"),
 ]
-# name, converter, whether its output is made unit length
+# name, converter, whether the source is of unit length
 IDENTITY_SOURCES = [
     ("inswapper_128", None, True),
     ("hyperswap_1a_256", None, True),
     ("simswap_256", "crossface_simswap", True),
     ("ghost_1_256", "crossface_ghost", False),
+    ("alphaface_256", None, False),
 ]
 
 
@@ -65,20 +66,24 @@ def test_an_identity_is_the_embedding_in_the_swappers_own_space(
         np.testing.assert_allclose(result[row], expected, rtol=0, atol=ROUNDING)
 
 
-def test_a_ghost_source_is_not_unit_length() -> None:
-    result = run_graph(build("ghost_1_256"), make_frames(3), make_faces())
+@pytest.mark.parametrize("name", ["ghost_1_256", "alphaface_256"])
+def test_a_source_that_is_wanted_as_it_is_has_not_unit_length(name: str) -> None:
+    result = run_graph(build(name), make_frames(3), make_faces())
     assert (np.abs(np.linalg.norm(result, axis=1) - 1) > 0.1).all()
 
 
 @pytest.mark.parametrize(("name", "size", "template"), IMAGE_SOURCES)
-def test_an_image_source_is_the_flat_rgb_crop(name: str, size: int, template: str) -> None:
+def test_an_image_source_is_the_packed_rgb_crop(name: str, size: int, template: str) -> None:
     frames, faces = make_frames(3), make_faces()
     result = run_graph(build(name), frames, faces)
-    assert result.shape == (3, 3 * size * size)
+    assert result.shape == (3, size * size)
     for row, landmarks in enumerate(LANDMARKS):
         expected = swapping.warp(frames[row], swapping.fit(landmarks, template, size), size)
-        # 1e-4: coordinates near 200 in float32 are off by up to 1.5e-5 pixels, an edge is 1 a pixel
-        np.testing.assert_allclose(result[row], expected.reshape(-1), rtol=0, atol=1e-4)
+        found = swapping.unpack(result[row], size)
+        # Half a level, and 1e-4: coordinates near 200 in float32 are off by up to 1.5e-5 pixels, an
+        # edge is 1 a pixel.
+        np.testing.assert_allclose(found, expected, rtol=0, atol=0.5 / 255 + 1e-4)
+        assert np.abs(found - np.round(expected * 255) / 255).mean() < 1e-4
 
 
 @pytest.mark.parametrize("name", SWAPPERS)

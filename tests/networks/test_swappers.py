@@ -20,8 +20,9 @@ PUBLISHED = [
     ("ghost_1_256", 256, "arcface_112_v1", HALF, True, 512, "crossface_ghost"),
     ("ghost_2_256", 256, "arcface_112_v1", HALF, True, 512, "crossface_ghost"),
     ("ghost_3_256", 256, "arcface_112_v1", HALF, True, 512, "crossface_ghost"),
-    ("uniface_256", 256, "ffhq_512", HALF, True, 196608, None),
-    ("blendswap_256", 256, "ffhq_512", PLAIN, False, 37632, None),
+    ("alphaface_256", 256, "arcface_128", PLAIN, False, 512, None),
+    ("uniface_256", 256, "ffhq_512", HALF, True, 65536, None),
+    ("blendswap_256", 256, "ffhq_512", PLAIN, False, 12544, None),
 ]
 
 
@@ -58,13 +59,17 @@ def test_a_source_is_either_an_embedding_or_a_flat_image(swapper: Swapper) -> No
         assert swapper.source_length == RECOGNIZERS[swapper.recognizer].embedding_length
         assert (swapper.source_size, swapper.source_template) == (None, None)
     else:
-        assert swapper.source_length == 3 * (swapper.source_size or 0) ** 2
+        assert swapper.source_length == (swapper.source_size or 0) ** 2
         assert swapper.source_template is not None
         assert (swapper.recognizer, swapper.converter) == (None, None)
 
 
 def test_only_simswap_is_made_unit_length_after_its_converter() -> None:
     assert [row.name for row in SWAPPERS.values() if row.normalize_converted] == ["simswap_256"]
+
+
+def test_only_alphaface_takes_the_embedding_with_the_length_it_has() -> None:
+    assert [row.name for row in SWAPPERS.values() if row.raw_identity] == ["alphaface_256"]
 
 
 def test_only_inswapper_projects_the_identity_with_its_own_matrix() -> None:

@@ -55,6 +55,21 @@ def warp(frame_bgr: npt.NDArray[np.uint8], matrix: Array, size: int) -> Array:
     return crop
 
 
+def pack(image: Array) -> Array:
+    """(s * s,) numbers r + 256 g + 65,536 b of an image (3, s, s) RGB in [0, 1]."""
+    red, green, blue = np.round(image.clip(0, 1) * 255).astype(np.int64)
+    packed: Array = (red | green << 8 | blue << 16).reshape(-1).astype(np.float64)
+    return packed
+
+
+def unpack(packed: Array, size: int) -> Array:
+    """(3, size, size) RGB in [0, 1] of packed pixels (size * size,)."""
+    numbers = packed.astype(np.int64).reshape(size, size)
+    channels = [(numbers >> shift) & 255 for shift in (0, 8, 16)]
+    image: Array = np.stack(channels) / 255
+    return image
+
+
 def unit(vector: Array) -> Array:
     result: Array = vector / np.linalg.norm(vector)
     return result
