@@ -14,6 +14,8 @@ import onnx
 import onnx_ir as ir
 from onnxscript import GraphBuilder, OpBuilder
 
+from graphs.alignment import TEMPLATES, fit_similarity
+from graphs.arithmetic import are_numbers, is_number
 from graphs.authoring import GraphAuthor
 from graphs.contract import (
     DETECTOR_SIZE,
@@ -25,10 +27,10 @@ from graphs.contract import (
     TensorSpec,
 )
 from graphs.face_pose import measure_pose
-from graphs.geometry import TEMPLATES, apply_warps, fit_similarity, invert_warps, regular_warps
+from graphs.geometry import apply_warps, invert_warps, regular_warps
 from graphs.landmark_points import decode_points, sees_face
 from graphs.shapes import Op, constant, dimension, split, to_float
-from networks.batching import with_free_batch
+from networks.batching import row_shape, with_free_batch
 from networks.landmarkers import Landmarker
 
 DETECTIONS: Final = TensorSpec("detections", "float32", (MAX_DETECTIONS, FACE_COLUMNS))
@@ -41,9 +43,6 @@ COORDINATES: Final = "coordinates"
 """First part of the names of the network's nodes that make coordinates: they stay float32."""
 
 _WEIGHTED: Final = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-
-_FARTHEST_PX: Final = 1e6
-"""No landmark of any frame is farther out; NaN and infinity are not nearer either."""
 
 
 def views_spec(landmarker: Landmarker) -> TensorSpec:
@@ -116,8 +115,8 @@ def build(
         if seen is not None:
             occupied = op.And(occupied, _in_rows(op, seen, slots))
         placed = _to_frame(op, warps, points)
-        near = op.ReduceMin(to_float(op, op.Less(op.Abs(placed), _FARTHEST_PX)), [2, 3], keepdims=0)
-        present = op.And(occupied, op.Unsqueeze(op.Greater(near, 0.5), [2]))
+        numbers = op.Squeeze(are_numbers(op, placed, [2, 3]), [3])
+        present = op.And(occupied, numbers)
         landmarks = op.Where(op.Unsqueeze(present, [3]), placed, 0.0)
         pose = op.Where(present, measure_pose(op, landmarks, landmarker.pose_points), 0.0)
         faces = detections
@@ -165,10 +164,7 @@ def _with_outputs(landmarker: Landmarker, network: onnx.ModelProto) -> onnx.Mode
 def _check_input(landmarker: Landmarker, network: onnx.ModelProto) -> None:
     size = landmarker.view_size
     expected = [[5, 2]] if size is None else [[3, size, size]]
-    found = [
-        [dim.dim_value for dim in value.type.tensor_type.shape.dim][1:]
-        for value in network.graph.input
-    ]
+    found = [row_shape(value) for value in network.graph.input]
     if found != expected:
         raise ValueError(
             f"the network of {landmarker.name} should take {expected} (shapes of one row), but it "
@@ -179,7 +175,7 @@ def _check_input(landmarker: Landmarker, network: onnx.ModelProto) -> None:
 def _five_points(op: Op, rows: ir.Value) -> ir.Value:
     """The landmarks [B, F, 5, 2] of face rows; what is not finite becomes 0."""
     columns = op.Slice(rows, [LANDMARK_COLUMN], [FACE_COLUMNS], [2])
-    columns = op.Where(op.Less(op.Abs(columns), _FARTHEST_PX), columns, 0.0)
+    columns = op.Where(is_number(op, columns), columns, 0.0)
     shape = op.Concat(dimension(op, rows, 0), dimension(op, rows, 1), [5, 2], axis=0)
     return op.Reshape(columns, shape)
 
@@ -261,10 +257,7 @@ def _run_if_any(
     with author.scope("preprocess"):
         rows = dimension(op, fed, 0)
         any_face = op.Greater(op.ReduceMax(to_float(op, occupied), [0, 1, 2], keepdims=0), 0.5)
-    shapes = [
-        [dim.dim_value for dim in value.type.tensor_type.shape.dim][1:]
-        for value in network.graph.output
-    ]
+    shapes = [row_shape(value) for value in network.graph.output]
 
     def find(branch: OpBuilder) -> Sequence[ir.Value]:
         return _run(author, network, fed, branch.builder)

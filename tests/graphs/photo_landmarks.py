@@ -10,7 +10,6 @@ import onnx
 from demo.photos import read_photo
 from fetching import weights
 from graphs import face_detector, face_landmarker
-from graphs.face_detector import Frames
 from graphs.face_views import sample_views
 from graphs.shapes import constant, to_float
 from networks.detectors import DETECTORS
@@ -46,8 +45,8 @@ def look(photo: str, detections: np.ndarray, row: Landmarker) -> dict[str, np.nd
 
     def piece(op, frame, faces):
         options = constant(op, np.zeros((1, 8), np.float32))
-        frames = Frames(to_float(op, frame), "bgr", options, op.Greater(options, -1.0))
-        return list(sample_views(op, frames, faces, constant(op, np.array([slots])), row))
+        count = constant(op, np.array([slots]))
+        return list(sample_views(op, to_float(op, frame), "bgr", options, faces, count, row))
 
     views, warps = evaluate(piece, read_photo(photo)[None], detections)
     return {"views": views, "view_warps": warps, "detections": detections}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fetching.weights import WEIGHTS
-from graphs.geometry import TEMPLATES
+from graphs.alignment import TEMPLATES
 from networks.face_points import (
     IBUG_POINTS,
     IBUG_POSE,
