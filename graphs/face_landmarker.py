@@ -32,6 +32,7 @@ from graphs.landmark_points import decode_points, sees_face
 from graphs.shapes import Op, constant, dimension, split, to_float
 from networks.batching import row_shape, with_free_batch
 from networks.landmarkers import Landmarker
+from networks.passes import apply_passes
 
 DETECTIONS: Final = TensorSpec("detections", "float32", (MAX_DETECTIONS, FACE_COLUMNS))
 VIEW_WARPS: Final = TensorSpec("view_warps", "float32", ("F", 2, 3))
@@ -63,6 +64,7 @@ def build(
     network: onnx.ModelProto,
     *,
     refine: bool = True,
+    passes: Sequence[str] = (),
     skip_empty: bool = True,
 ) -> onnx.ModelProto:
     """The served model: `views`, `view_warps`, `detections` -> `faces`, `landmarks`, `pose`.
@@ -72,6 +74,7 @@ def build(
         network: as `fetching.weights.load_network` gives it; batch 1 is freed.
         refine: the five landmarks of the first F rows of `faces` become the network's; otherwise
             `faces` is `detections`.
+        passes: names of `networks.passes.PASSES`, applied to the network before it is embedded.
         skip_empty: do not run the network for a batch without any face (see `face_swapper.build`).
 
     Returns:
@@ -85,6 +88,8 @@ def build(
     """
     free = _with_outputs(landmarker, _freed(network, landmarker))
     _check_input(landmarker, free)
+    if passes:
+        free = apply_passes(free, passes)
     author = GraphAuthor("face_landmarker")
     op: Op = author.op
     views = None

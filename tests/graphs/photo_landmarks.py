@@ -22,10 +22,10 @@ NETWORKS = ("face_landmarker_v2", "face_mesh_attention")
 
 
 @functools.cache
-def graph_of(name: str) -> onnx.ModelProto:
+def graph_of(name: str, passes: tuple[str, ...] = ()) -> onnx.ModelProto:
     """The served graph of landmarker `name`, with its own weights."""
     weights.fetch(name)
-    return face_landmarker.build(LANDMARKERS[name], weights.load_network(name))
+    return face_landmarker.build(LANDMARKERS[name], weights.load_network(name), passes=passes)
 
 
 @functools.cache

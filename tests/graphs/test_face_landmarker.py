@@ -18,6 +18,7 @@ from graphs import face_landmarker
 from graphs.contract import FACE_COLUMNS, MAX_DETECTIONS, SCORE_COLUMN
 from networks.face_points import LEFT_EYE_AND_BROW, LIPS, RIGHT_EYE_AND_BROW
 from networks.landmarkers import LANDMARKERS, Landmarker
+from networks.passes import CPU_LANDMARKER_PASSES
 from tests.graphs.evaluation import open_session
 from tests.landmark_networks import landmarker_network
 from tests.reference import geometry
@@ -194,6 +195,15 @@ def test_a_batch_without_faces_gives_zeros(name: str, skip_empty: bool) -> None:
     feeds = {key: np.zeros_like(value) for key, value in make_feeds(LANDMARKERS[name]).items()}
     for value in run(session_of(name, skip_empty=skip_empty), feeds).values():
         np.testing.assert_array_equal(value, 0.0)
+
+
+def test_passes_change_no_number() -> None:
+    name = "face_mesh_attention"
+    network, feeds = landmarker_network(name), make_feeds(LANDMARKERS[name])
+    model = face_landmarker.build(LANDMARKERS[name], network, passes=CPU_LANDMARKER_PASSES)
+    exact = run(session_of(name), feeds)
+    for key, value in run(open_session(model), feeds).items():
+        np.testing.assert_array_equal(value, exact[key])
 
 
 @pytest.mark.parametrize("name", VIEWED)
