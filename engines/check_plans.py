@@ -26,6 +26,7 @@ from engines.manifest import (
     server_versions,
 )
 from engines.targets import TARGETS, UNTIL_PLAN
+from graphs.contract import PARAMETER_ONNX_UNTIL_PLAN
 
 
 class PlanConfig(Protocol):
@@ -60,7 +61,7 @@ def refused_plans(
 
 def _serves_onnx_meanwhile(model: Path, config: PlanConfig) -> bool:
     """Whether the model was told to serve ONNX until it has a plan, and can."""
-    told = config.parameters.get("onnx_until_plan")
+    told = config.parameters.get(PARAMETER_ONNX_UNTIL_PLAN)
     onnx = model / "1" / UNTIL_PLAN.filename
     return told is not None and told.string_value == "1" and onnx.is_file()
 

@@ -21,6 +21,7 @@ from engines.configs import read_config
 from engines.manifest import server_versions
 from engines.repository import COMMITTED
 from engines.targets import UNTIL_PLAN
+from graphs.contract import PARAMETER_ONNX_UNTIL_PLAN
 from server.errors import RepositoryError, StartError
 
 DEFAULT_REPOSITORY = COMMITTED
@@ -101,7 +102,7 @@ def _check_files(folder: Path, configs: Mapping[str, ModelConfig], target: str) 
         if config.ensemble_scheduling.step or not filename:
             continue
         files = {filename, *config.cc_model_filenames.values()}
-        told = config.parameters.get("onnx_until_plan")
+        told = config.parameters.get(PARAMETER_ONNX_UNTIL_PLAN)
         if told is not None and told.string_value == "1":
             files.add(UNTIL_PLAN.filename)
         if not any((folder / name / "1" / file).is_file() for file in files):

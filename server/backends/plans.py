@@ -17,6 +17,7 @@ from typing import Any
 from engines.errors import EngineError
 from engines.manifest import ServerVersions, manifest_path, read_manifest, refuse_reason
 from fetching.files import data_sha256, publish_file
+from graphs.contract import PARAMETER_ENGINE_FLAVOUR
 from server.backends.common import RequestError
 
 DEFAULT_FILENAMES = {"tensorrt": "model.plan", "tensorrt_rtx": "model.rtx.plan"}
@@ -42,7 +43,7 @@ def read_flavour(parameters: Mapping[str, str], name: str) -> str:
     Raises:
         PlanError: the parameter names neither.
     """
-    flavour = parameters.get("engine_flavour") or "tensorrt"
+    flavour = parameters.get(PARAMETER_ENGINE_FLAVOUR) or "tensorrt"
     if flavour not in DEFAULT_FILENAMES:
         raise PlanError(
             f"parameter engine_flavour of {name} must be tensorrt or tensorrt_rtx, "
