@@ -14,9 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from google.protobuf import text_format
-from tritonclient.grpc.model_config_pb2 import ModelConfig
-
+from engines.configs import read_config
 from engines.errors import EngineError
 from engines.manifest import (
     ServerVersions,
@@ -26,6 +24,7 @@ from engines.manifest import (
     server_versions,
 )
 from engines.targets import TARGETS, UNTIL_PLAN
+from graphs.contract import PARAMETER_ONNX_UNTIL_PLAN
 
 
 class PlanConfig(Protocol):
@@ -60,7 +59,7 @@ def refused_plans(
 
 def _serves_onnx_meanwhile(model: Path, config: PlanConfig) -> bool:
     """Whether the model was told to serve ONNX until it has a plan, and can."""
-    told = config.parameters.get("onnx_until_plan")
+    told = config.parameters.get(PARAMETER_ONNX_UNTIL_PLAN)
     onnx = model / "1" / UNTIL_PLAN.filename
     return told is not None and told.string_value == "1" and onnx.is_file()
 
@@ -100,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     configs = {}
     for path in sorted(options.repository.glob(f"*/configs/{options.target}.pbtxt")):
-        configs[path.parent.parent.name] = text_format.Parse(path.read_text(), ModelConfig())
+        configs[path.parent.parent.name] = read_config(path)
     if not configs:
         print(
             f"{parser.prog}: {options.repository} has no target {options.target}: run "

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from types import MappingProxyType
 from typing import Final, Literal
 
 CONTRACT_VERSION: Final = 1
@@ -102,14 +101,12 @@ DEFAULT_NMS_THRESHOLD: Final = 0.4
 """What an option of 0 means. A face is kept when score >= threshold; a box is suppressed when its
 intersection over union with a kept box is > threshold."""
 
-OPTION_CODES: Final[Mapping[Option, type[IntEnum]]] = MappingProxyType(
-    {
-        Option.FACE_ORDER: FaceOrder,
-        Option.COLOR_MATRIX: ColorMatrix,
-        Option.COLOR_RANGE: ColorRange,
-        Option.CHROMA_LOCATION: ChromaLocation,
-    }
-)
+OPTION_CODES: Final[Mapping[Option, type[IntEnum]]] = {
+    Option.FACE_ORDER: FaceOrder,
+    Option.COLOR_MATRIX: ColorMatrix,
+    Option.COLOR_RANGE: ColorRange,
+    Option.CHROMA_LOCATION: ChromaLocation,
+}
 """Options whose value is a code; the others are thresholds from 0 to 1."""
 
 
@@ -185,9 +182,7 @@ class TensorSpec:
     measure: Measure | None = None
 
 
-def frame_spec(
-    name: str, frame_format: FrameFormat, *, measure: Measure | None = None
-) -> TensorSpec:
+def frame_spec(name: str, frame_format: FrameFormat, measure: Measure | None = None) -> TensorSpec:
     """`frame` as sent: I420 is [H*3/2, W] (all of Y, then U, then V), BGR is [H, W, 3]."""
     dims = ("H*3/2", "W") if frame_format == "i420" else ("H", "W", 3)
     return TensorSpec(name, "uint8", dims, measure)
@@ -208,18 +203,13 @@ DETECTED_FRAME: Final = "detected_frame"
 """The detector's copy of `frame`, byte for byte: the blender reads the one on the device."""
 SWAPPED_FRAME: Final = "swapped_frame"
 
-CHECKED_BY_TENSOR: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {
-        FRAME: (
-            PARAMETER_FRAME_FORMAT,
-            PARAMETER_MIN_HEIGHT,
-            PARAMETER_MIN_WIDTH,
-            PARAMETER_MAX_HEIGHT,
-            PARAMETER_MAX_WIDTH,
-        ),
-        OPTIONS.name: (PARAMETER_OPTION_RANGES,),
-    }
-)
+CHECKED_BY_TENSOR: Final[Mapping[str, tuple[str, ...]]] = {
+    FRAME: (
+        PARAMETER_FRAME_FORMAT, PARAMETER_MIN_HEIGHT, PARAMETER_MIN_WIDTH,
+        PARAMETER_MAX_HEIGHT, PARAMETER_MAX_WIDTH,
+    ),
+    OPTIONS.name: (PARAMETER_OPTION_RANGES,),
+}  # fmt: skip
 """The input that the other checking parameters are about; `PARAMETER_MAX_FACES` bounds the axis K
 of the inputs in `PARAMETER_FACE_INPUTS`."""
 
@@ -340,7 +330,7 @@ def _frame_models(pixel: FrameFormat) -> Iterator[ModelSpec]:
     options = (OPTIONS,) if pixel == "i420" else ()
     yield ModelSpec(
         f"face_blender_{pixel}", (frame, SWAPPED_CROPS, WARPS, FACES, *options),
-        (frame_spec(SWAPPED_FRAME, pixel, measure="frame PSNR"),), sees="frame",
+        (frame_spec(SWAPPED_FRAME, pixel, "frame PSNR"),), sees="frame",
     )  # fmt: skip
 
 
@@ -403,9 +393,5 @@ def models_of(*ensembles: str) -> tuple[str, ...]:
 
 
 def served_spec(name: str) -> ModelSpec | EnsembleSpec:
-    """The contract of a model or an ensemble.
-
-    Raises:
-        KeyError: there is none of this name.
-    """
+    """The contract of a model or an ensemble; KeyError where there is none of this name."""
     return ENSEMBLE_SPECS[name] if name in ENSEMBLE_SPECS else MODEL_SPECS[name]

@@ -8,19 +8,18 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from frameswap.arguments import HelpFormatter, WholeNumber, frame_size, model_count, port, seconds
 from tritonclient.utils import InferenceServerException
 
 from server.errors import ServerError
 from server.launcher import EmbeddedServer
+from server.repository import DEFAULT_REPOSITORY
 from server.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
-
-DEFAULT_REPOSITORY: Final = Path(__file__).resolve().parent.parent / "model_repository"
 
 
 def register(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -144,7 +143,7 @@ def _serve(arguments: argparse.Namespace, asked_to_stop: threading.Event) -> int
         metrics_port=arguments.metrics_port,
         instance_counts=dict(arguments.instances),
         queue_delay_us=arguments.queue_delay_us,
-        one_process=arguments.one_process,
+        one_process=arguments.one_process or None,
         mps=arguments.mps,
         log_file=arguments.log,
         verbose=arguments.verbose,

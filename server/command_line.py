@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 from server.distribution import Distribution
@@ -43,6 +44,7 @@ def server_command(
     distribution: Distribution,
     repository: Repository,
     plan: MemoryPlan,
+    backends: Path,
     *,
     address: str,
     ports: Sequence[int],
@@ -53,6 +55,7 @@ def server_command(
     """Return the arguments that start the server.
 
     Args:
+        backends: the folder of `write_backends`.
         ports: of gRPC, HTTP and metrics.
         region_prefix: what the names of its shared memory regions start with.
         key: secret that restricted calls need.
@@ -68,7 +71,7 @@ def server_command(
     return [
         str(distribution.binary),
         f"--model-repository={repository.folder.resolve()}",
-        f"--backend-directory={distribution.backends}",
+        f"--backend-directory={backends}",
         f"--model-config-name={repository.target}",
         # The configs are complete; completing them would start each model's process twice.
         "--disable-auto-complete-config",

@@ -17,11 +17,15 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from engines.check_plans import refused_plans
+from engines.configs import read_config
 from engines.manifest import server_versions
-from engines.targets import UNTIL_PLAN
+from engines.publish import COMMITTED
+from engines.targets import TARGETS, UNTIL_PLAN
+from graphs.contract import PARAMETER_ONNX_UNTIL_PLAN
 from server.errors import RepositoryError, StartError
 
-BUILD_COMMAND = "python build_engines.py"
+DEFAULT_REPOSITORY = COMMITTED
+"""The one beside this code; `build_engines.py` builds into it."""
 DEFAULT_FILENAMES = {"onnxruntime": "model.onnx", "tensorrt": "model.plan"}
 
 
@@ -49,12 +53,12 @@ def read_repository(folder: Path, target: str, models: Sequence[str] | None = No
     """
     if not folder.is_dir():
         raise RepositoryError(
-            f"the model repository {folder} does not exist; build it with {BUILD_COMMAND}."
+            f"the model repository {folder} does not exist; build it with {build_command(target)}"
         )
     present = sorted(path.parent.name for path in folder.glob("*/config.pbtxt"))
     if not present:
         raise RepositoryError(
-            f"{folder} holds no model (no folder with a config.pbtxt); give a model repository."
+            f"{folder} holds no model (no folder with a config.pbtxt); give a model repository"
         )
     asked = tuple(models) if models is not None else tuple(present)
     configs: dict[str, ModelConfig] = {}
@@ -65,12 +69,18 @@ def read_repository(folder: Path, target: str, models: Sequence[str] | None = No
             continue
         if name not in present:
             raise RepositoryError(
-                f"the model repository {folder} has no model {name!r}; it has {', '.join(present)}."
+                f"the model repository {folder} has no model {name!r}; it has {', '.join(present)}"
             )
         configs[name] = _read_config(folder / name, target, folder, present)
         waiting += [step.model_name for step in configs[name].ensemble_scheduling.step]
     _check_files(folder, configs, target)
     return Repository(folder, target, dict(sorted(configs.items())), asked)
+
+
+def build_command(target: str) -> str:
+    """What builds a target; where no such target is known, with the names that are."""
+    name = target if target in TARGETS else f"NAME, which is one of {', '.join(TARGETS)}"
+    return f"python build_engines.py --target {name}"
 
 
 def _read_config(model: Path, target: str, folder: Path, present: Sequence[str]) -> ModelConfig:
@@ -83,12 +93,12 @@ def _read_config(model: Path, target: str, folder: Path, present: Sequence[str])
         known = f"targets that all models have: {', '.join(usable)}" if usable else "it has none"
         raise RepositoryError(
             f"model {model.name} of {folder} has no target {target!r} ({known}); choose one, or "
-            f"build it with {BUILD_COMMAND}."
+            f"build it with {build_command(target)}"
         )
     try:
-        return text_format.Parse(path.read_text(encoding="utf-8"), ModelConfig())
-    except text_format.ParseError as error:
-        raise RepositoryError(f"{path} is not a Triton model configuration: {error}.") from error
+        return read_config(path)
+    except ValueError as error:
+        raise RepositoryError(str(error)) from error
 
 
 def _check_files(folder: Path, configs: Mapping[str, ModelConfig], target: str) -> None:
@@ -97,13 +107,13 @@ def _check_files(folder: Path, configs: Mapping[str, ModelConfig], target: str) 
         if config.ensemble_scheduling.step or not filename:
             continue
         files = {filename, *config.cc_model_filenames.values()}
-        told = config.parameters.get("onnx_until_plan")
+        told = config.parameters.get(PARAMETER_ONNX_UNTIL_PLAN)
         if told is not None and told.string_value == "1":
             files.add(UNTIL_PLAN.filename)
         if not any((folder / name / "1" / file).is_file() for file in files):
             raise RepositoryError(
                 f"{folder / name / '1' / filename} is missing, so that the "
-                f"{target} target cannot be served; build it with {BUILD_COMMAND}."
+                f"{target} target cannot be served; build it with {build_command(target)}"
             )
 
 
@@ -115,7 +125,7 @@ def refuse_foreign_plans(repository: Repository) -> None:
     """
     if any(config.backend == "tensorrt" for config in repository.configs.values()):
         for reason in refused_plans(repository.folder, repository.configs, server_versions()):
-            raise RepositoryError(f"{reason}.")
+            raise RepositoryError(reason)
 
 
 def top_models(configs: Mapping[str, ModelConfig]) -> list[str]:
@@ -139,7 +149,7 @@ def with_queue_delay(repository: Repository, delay_us: int) -> Repository:
         RepositoryError: it is negative, or no such model joins requests.
     """
     if delay_us < 0:
-        raise RepositoryError(f"a queue delay is 0 or more microseconds, and {delay_us} was given.")
+        raise RepositoryError(f"a queue delay is 0 or more microseconds, and {delay_us} was given")
     configs = dict(repository.configs)
     steps_of = {name: config.ensemble_scheduling.step for name, config in configs.items()}
     met = {steps[0].model_name for steps in steps_of.values() if steps}
@@ -149,7 +159,7 @@ def with_queue_delay(repository: Repository, delay_us: int) -> Repository:
         raise RepositoryError(
             f"a queue delay was given, and {', '.join(sorted(met))} of the {repository.target} "
             "target run each request by itself (no dynamic_batching, or preferred_batch_size 1, "
-            "as on a CPU): it would have no effect, leave it out."
+            "as on a CPU): it would have no effect, leave it out"
         )
     for name in joining:
         configs[name] = ModelConfig()
@@ -179,10 +189,10 @@ def write_overlay(
             steps = [n for n, c in repository.configs.items() if not c.ensemble_scheduling.step]
             raise RepositoryError(
                 f"an instance count was given for {name!r}, which is no model that runs here; "
-                f"these are: {', '.join(steps)}."
+                f"these are: {', '.join(steps)}"
             )
         if count < 1:
-            raise RepositoryError(f"{name} must have at least one instance, and {count} was given.")
+            raise RepositoryError(f"{name} must have at least one instance, and {count} was given")
     configs: dict[str, ModelConfig] = {}
     for name, config in repository.configs.items():
         changed = ModelConfig()
@@ -229,5 +239,5 @@ def check_loaded(client: triton_grpc.InferenceServerClient, repository: Reposito
         if not same:
             raise StartError(
                 f"the server has not loaded the target {repository.target!r} of {name} that "
-                f"{repository.folder} holds."
+                f"{repository.folder} holds"
             )

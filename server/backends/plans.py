@@ -18,8 +18,8 @@ from typing import Any
 from engines.errors import EngineError
 from engines.manifest import ServerVersions, manifest_path, read_manifest, refuse_reason
 from fetching.files import publish_file
-
-from .common import RequestError
+from graphs.contract import PARAMETER_ENGINE_FLAVOUR
+from server.backends.common import RequestError
 
 DEFAULT_FILENAMES = {"tensorrt": "model.plan", "tensorrt_rtx": "model.rtx.plan"}
 
@@ -44,11 +44,11 @@ def read_flavour(parameters: Mapping[str, str], name: str) -> str:
     Raises:
         PlanError: the parameter names neither.
     """
-    flavour = parameters.get("engine_flavour") or "tensorrt"
+    flavour = parameters.get(PARAMETER_ENGINE_FLAVOUR) or "tensorrt"
     if flavour not in DEFAULT_FILENAMES:
         raise PlanError(
             f"parameter engine_flavour of {name} must be tensorrt or tensorrt_rtx, "
-            f"and is {flavour!r}."
+            f"and is {flavour!r}"
         )
     return flavour
 
@@ -66,13 +66,13 @@ def choose_plan(
     Raises:
         PlanMissing: the file is not there.
     """
-    named = config.get("cc_model_filenames") or {}
-    default = config.get("default_model_filename") or DEFAULT_FILENAMES[flavour]
+    named: Mapping[str, str] = config.get("cc_model_filenames") or {}
+    default: str = config.get("default_model_filename") or DEFAULT_FILENAMES[flavour]
     path = folder / named.get(compute_capability, default)
     if not path.is_file():
         raise PlanMissing(
             f"{path} is missing: run `python build_engines.py --compute-capability "
-            f"{compute_capability}` to compile it."
+            f"{compute_capability}` to compile it"
         )
     return path
 
@@ -145,7 +145,7 @@ def check_shapes(model: str, shapes: Mapping[str, Sequence[int]], ranges: Ranges
     """
     for name, (low, high) in ranges.items():
         if name not in shapes:
-            raise RequestError(f"{model} needs the input {name!r}, and it was not sent.")
+            raise RequestError(f"{model} needs the input {name!r}, and it was not sent")
         shape = tuple(shapes[name])
         inside = len(shape) == len(low) and all(
             least <= size <= most for least, size, most in zip(low, shape, high, strict=True)
@@ -153,7 +153,7 @@ def check_shapes(model: str, shapes: Mapping[str, Sequence[int]], ranges: Ranges
         if not inside:
             raise RequestError(
                 f"input {name!r} of {model} has the shape {list(shape)}, and its plan takes "
-                f"{list(low)} to {list(high)}; send less, or build a plan with larger limits."
+                f"{list(low)} to {list(high)}; send less, or build a plan with larger limits"
             )
 
 

@@ -7,7 +7,7 @@ TensorRT does, so a wrong pointer, a stale buffer or an aliased output shows in 
 from __future__ import annotations
 
 import ctypes
-import importlib.util
+import importlib
 import json
 import os
 import sys
@@ -20,7 +20,6 @@ import numpy as np
 import onnx
 import pytest
 
-import server.backends
 from engines.manifest import Manifest, manifest_path, write_manifest
 from server.backends import common, plans, tensorrt_network
 from server.backends.common import RequestError
@@ -36,8 +35,6 @@ from server.backends.plans import (
     save_runtime_cache,
 )
 from server.backends.tensorrt_network import CAPTURE_AFTER, MOST_GRAPHS, TensorRTNetwork
-
-MODEL = Path(server.backends.__file__).parent / "tensorrt" / "model.py"
 
 
 class Array(np.ndarray):
@@ -461,17 +458,13 @@ def make_triton_utils() -> ModuleType:
 def load_backend(monkeypatch: pytest.MonkeyPatch) -> Any:
     """`model.py` as Triton's stub imports it, with a stand-in library."""
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", make_triton_utils())
-    monkeypatch.setitem(sys.modules, "frameswap_backend", server.backends)
-    for name in ("common", "device", "serving", "plans", "tensorrt_network", "triton_arrays"):
-        module = importlib.import_module(f"server.backends.{name}")
-        monkeypatch.setitem(sys.modules, f"frameswap_backend.{name}", module)
     monkeypatch.setitem(sys.modules, "tensorrt", make_trt())
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", make_trt("tensorrt_rtx", "1.7.1"))
-    spec = importlib.util.spec_from_file_location("tensorrt_model", MODEL)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    # Afresh, because each keeps the Triton module that it found; no later test finds this one.
+    for name in ("tensorrt", "onnxruntime"):
+        monkeypatch.delitem(sys.modules, f"server.backends.{name}.model", raising=False)
+    module = importlib.import_module("server.backends.tensorrt.model")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
     return module
 
 
