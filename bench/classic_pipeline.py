@@ -32,8 +32,8 @@ from frameswap.video_writer import VideoWriter
 from bench.peer_way import make_box_mask
 from fetching import weights
 from graphs import image_swapper
+from graphs.alignment import TEMPLATES
 from graphs.contract import DEFAULT_NMS_THRESHOLD, DEFAULT_SCORE_THRESHOLD, DETECTOR_SIZE
-from graphs.geometry import TEMPLATES
 from networks.detectors import DEFAULT_DETECTOR, DETECTORS, Detector
 from networks.swappers import DEFAULT_SWAPPER, SWAPPERS
 

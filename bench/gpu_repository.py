@@ -9,7 +9,6 @@ named for what it is. The models that see photos are left out: their weights can
 from __future__ import annotations
 
 import argparse
-import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,12 +22,14 @@ from bench import random_inswapper
 from engines import configs, targets
 from engines.configs import CudaOptions, HostOptions, Limits
 from engines.deployment import Deployment
+from engines.manifest import describe
 from engines.precision import to_fp16
-from engines.publish import Repository
 from engines.recipe import sources_digest
+from engines.repository import RepositoryWriter
 from engines.served_graphs import served_graphs
 from engines.targets import TARGETS, TargetName
 from fetching import weights
+from fetching.files import data_sha256
 from graphs.contract import MODEL_SPECS, models_of
 from networks.recognizers import RECOGNIZERS
 from networks.swappers import SWAPPERS
@@ -79,7 +80,7 @@ def build(
 ) -> Deployment:
     """Write the repository; what lies there already is overwritten."""
     wanted = deployment(pixel_boost=pixel_boost, crop_size=crop_size)
-    repository = Repository(root)
+    repository = RepositoryWriter(root)
     repository.complete()
     row = TARGETS[target]
     graphs = served_graphs(wanted, row)
@@ -88,7 +89,8 @@ def build(
         if precision == "fp16" and MODEL_SPECS[model].network == "swapper":
             graph = to_fp16(graph)
         data = graph.SerializeToString(deterministic=True)
-        repository.publish(model, row.filename, data, recipe={"bench": precision})
+        manifest = describe(data, model=model, file=row.filename, recipe={"bench": precision})
+        repository.publish(data, manifest)
     limits = Limits(max_batch_size=max_batch_size, max_faces=4)
     repository.write_configs(row, wanted, limits=limits, host=host or HostOptions())
     (root / MADE_OF).write_text(made_of())
@@ -98,7 +100,7 @@ def build(
 def made_of() -> str:
     """Digest of the code that authors graphs and configs."""
     written_by = (Path(str(module.__file__)).read_bytes() for module in (configs, targets))
-    return hashlib.sha256(b"".join((sources_digest().encode(), *written_by))).hexdigest()
+    return data_sha256(b"".join((sources_digest("fp16").encode(), *written_by)))
 
 
 def is_current(root: Path) -> bool:

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from frameswap.arguments import HelpFormatter
+
 from engines.configs import read_config
 from engines.errors import EngineError
 from engines.manifest import (
@@ -89,13 +91,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m engines.check_plans",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
-    parser.add_argument("--repository", type=Path, required=True, help="the model repository")
     parser.add_argument(
-        "--target", "--variant", default="tensorrt",
-        help="configs/<target>.pbtxt (default: %(default)s)",
+        "--repository", type=Path, required=True, metavar="FOLDER", help="the model repository"
     )
+    parser.add_argument(
+        "--target", "--variant", default="tensorrt", metavar="NAME",
+        help="configs/<target>.pbtxt of each model",
+    )  # fmt: skip
     options = parser.parse_args(arguments)
     configs = {}
     for path in sorted(options.repository.glob(f"*/configs/{options.target}.pbtxt")):

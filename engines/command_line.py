@@ -12,14 +12,19 @@ from frameswap.arguments import HelpFormatter, WholeNumber, frame_size, mebibyte
 from engines.build import BuildRequest
 from engines.compilers import CompileOptions, Compiler, choose_compiler
 from engines.configs import CudaOptions, HostOptions, Limits
-from engines.deployment import DeploymentError, resolve
+from engines.deployment import resolve
 from engines.devices import parse_compute_capability, present_compute_capability
-from engines.errors import EngineError, PrecisionError, UnsupportedDevice
+from engines.errors import (
+    DeploymentError,
+    EngineError,
+    FramesError,
+    PrecisionError,
+    UnsupportedDevice,
+)
 from engines.plans import CompileSettings, PlanAxes
 from engines.precision import PRECISIONS, Precision
 from engines.profiles import AxisRange
-from engines.publish import COMMITTED, Repository
-from engines.samples import FramesError
+from engines.repository import COMMITTED, RepositoryWriter
 from engines.targets import DEFAULT_TARGET, TARGETS, Target, target_of
 from fetching.cache_folder import cache_dir
 from graphs.contract import MODEL_SPECS
@@ -221,7 +226,7 @@ def make_request(options: argparse.Namespace) -> BuildRequest:
         target=target,
         precision=precision,
         models=models,
-        repository=Repository(options.repository),
+        repository=RepositoryWriter(options.repository),
         limits=axes.limits if settings is not None else _fixed_limits(target, options, axes),
         host=_host_options(options),
         frames=tuple(options.frames),

@@ -17,7 +17,7 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from engines.errors import EngineError
+from engines.errors import FramesError
 from fetching import weights
 from fetching.downloads import WeightsError, read_member
 from graphs.contract import (
@@ -44,10 +44,6 @@ Tensors = dict[str, NDArray[Any]]
 _PAINTINGS: Final = ("scrfd-0.3.0/images/newton.png", "scrfd-0.3.0/images/gauss.png")
 
 _IMAGE_SUFFIXES: Final = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-
-
-class FramesError(EngineError):
-    """The frames to check with cannot be read, or show nothing to check."""
 
 
 @dataclass(frozen=True)

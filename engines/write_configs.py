@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from engines.publish import COMMITTED, VERSION
+from engines.repository import COMMITTED, VERSION
 from engines.targets import DEFAULT_TARGET
 from fetching.files import publish_file
 from graphs.contract import (

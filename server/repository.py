@@ -19,7 +19,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from engines.check_plans import refused_plans
 from engines.configs import read_config
 from engines.manifest import server_versions
-from engines.publish import COMMITTED
+from engines.repository import COMMITTED
 from engines.targets import TARGETS, UNTIL_PLAN
 from graphs.contract import PARAMETER_ONNX_UNTIL_PLAN
 from server.errors import RepositoryError, StartError

@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig, ModelInstanceGroup
 
 from engines import configs, deployment
+from engines.errors import DeploymentError
 from engines.served_graphs import served_graphs
 from engines.targets import TARGETS
 from graphs.contract import (
@@ -415,7 +416,7 @@ def test_a_deployment_that_cannot_work_is_refused(
     arguments: dict[str, object], sentence: str
 ) -> None:
     wanted = {"swapper": "image_swapper_256", "detector": "yunet", "detectors": ("yunet",)}
-    with pytest.raises(deployment.DeploymentError, match=sentence):
+    with pytest.raises(DeploymentError, match=sentence):
         deployment.resolve(**{**wanted, **arguments})  # type: ignore[arg-type]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 import textwrap
 import threading
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ __all__ = [
     "frame_size",
     "mebibytes",
     "model_count",
+    "number_or_zero",
     "port",
     "seconds",
     "seconds_or_zero",
@@ -77,6 +79,11 @@ def mebibytes(text: str) -> int:
 def share(text: str) -> float:
     """A number greater than 0 and at most 1."""
     return _number(text, "greater than 0 and at most 1", 1.0)
+
+
+def number_or_zero(text: str) -> float:
+    """A number, 0 or more; none without an end."""
+    return _number(text, "a number, 0 or more", sys.float_info.max, zero=True)
 
 
 def seconds(text: str) -> float:

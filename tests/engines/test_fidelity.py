@@ -15,10 +15,10 @@ import skimage
 from onnx import parser
 
 from engines import deployment
-from engines.errors import FidelityError
+from engines.errors import FidelityError, FramesError
 from engines.fidelity import FidelityReport, OutputError, check_report, measure
 from engines.precision import to_fp16
-from engines.samples import FramesError, Sample, Samples, bgr_to_i420, read_frames
+from engines.samples import Sample, Samples, bgr_to_i420, read_frames
 from engines.served_graphs import served_graphs
 from engines.typed_graphs import FLOAT32_NETWORKS, YARDSTICK, model_precision
 from fetching import weights

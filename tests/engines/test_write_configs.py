@@ -10,7 +10,7 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from engines import write_configs
-from engines.publish import COMMITTED
+from engines.repository import COMMITTED
 from engines.write_configs import base_config, main
 from graphs.contract import CROPS, ENSEMBLE_SPECS, MODEL_SPECS, ModelSpec
 

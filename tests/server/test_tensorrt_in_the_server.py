@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import pytest
@@ -26,14 +25,12 @@ def test_the_real_server_finds_the_backend_and_passes_its_sentence_on(tmp_path: 
         parameters {{ key: "engine_flavour" value: {{ string_value: "tensorrt_rtx" }} }}"""
     (folder / "config.pbtxt").write_text(config)
     (folder / "configs" / "rtx.pbtxt").write_text(config)
-    data = b"a plan of this release"
     write_plan(
         folder / "1",
-        data,
-        plan="model.rtx.plan",
+        b"a plan of this release",
+        filename="model.rtx.plan",
         flavour="tensorrt_rtx",
         tensorrt_version=tensorrt_rtx.__version__,
-        plan_sha256=hashlib.sha256(data).hexdigest(),
     )
     # KIND_CPU gets past Triton's own check for a GPU, as far as the backend's.
     with pytest.raises(StartError, match="face_swapper: TensorRT needs KIND_GPU; serve the cpu"):

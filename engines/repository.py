@@ -1,22 +1,20 @@
-"""The model repository on disk: complete folders, files that appear whole, a record beside each.
+"""The model repository as a build writes it: complete folders, files that appear whole.
 
-A record, `<version>/<file>.build.json`, says what the file beside it was made from. A build that
-would make the same again leaves the file alone; one that would not can say why.
+Beside each built file lies its manifest. A build that would make the same again leaves the file
+alone; one that would not can say why.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from engines.configs import HostOptions, Limits, config_text, make_config, read_config
 from engines.deployment import Deployment
-from engines.errors import EngineError
+from engines.errors import ManifestError, RepositoryUnwritable
+from engines.manifest import Manifest, manifest_path, read_manifest, write_manifest
 from engines.targets import Target
 from fetching.files import file_sha256, publish_file
 from graphs.contract import ENSEMBLE_SPECS, MODEL_SPECS
@@ -28,27 +26,7 @@ COMMITTED: Final = Path(__file__).resolve().parent.parent / "model_repository"
 """The repository whose base configs are committed."""
 
 
-class RepositoryError(EngineError):
-    """The model repository cannot be read, written, or completed."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BuildRecord:
-    """What one built file was made from and what was measured on it.
-
-    recipe: everything that decides the file, by name.
-    sha256, size: of the file.
-    facts: what a build found out and a reader may want: versions, memory, fidelity.
-    """
-
-    model: str
-    recipe: Mapping[str, str]
-    sha256: str
-    size: int
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-
-class Repository:
+class RepositoryWriter:
     """A model repository at `root`: `<model>/config.pbtxt`, `<model>/1/`, `<model>/configs/`."""
 
     def __init__(self, root: Path) -> None:
@@ -62,7 +40,7 @@ class Repository:
         """Make sure that every model and ensemble has its folder, version and committed config.
 
         Raises:
-            RepositoryError: the folder cannot be written, or holds a model of another kind.
+            RepositoryUnwritable: the folder cannot be written, or holds a model of another kind.
         """
         for model in (*MODEL_SPECS, *ENSEMBLE_SPECS):
             committed = (COMMITTED / model / "config.pbtxt").read_bytes()
@@ -72,52 +50,35 @@ class Repository:
                 if self.root.resolve() != COMMITTED and _read(target) != committed:
                     publish_file(target, committed)
 
-    def record(self, model: str, filename: str) -> BuildRecord | None:
-        """The record of a built file; None when there is none that can be read."""
-        path = self._record_path(model, filename)
+    def manifest(self, model: str, filename: str) -> Manifest | None:
+        """What lies beside a built file; None when there is none that can be read."""
         try:
-            return BuildRecord(**json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
+            return read_manifest(self.file(model, filename))
+        except ManifestError:
             return None
 
     def is_current(self, model: str, filename: str, recipe: Mapping[str, str]) -> bool:
         """Whether the file is there, whole, and made from `recipe`."""
-        record = self.record(model, filename)
-        if record is None or dict(record.recipe) != dict(recipe):
+        manifest = self.manifest(model, filename)
+        if manifest is None or dict(manifest.recipe) != dict(recipe):
             return False
         try:
-            return file_sha256(self.file(model, filename)) == record.sha256
+            return file_sha256(self.file(model, filename)) == manifest.sha256
         except OSError:
             return False
 
-    def publish(
-        self,
-        model: str,
-        filename: str,
-        data: bytes,
-        *,
-        recipe: Mapping[str, str],
-        facts: Mapping[str, Any] | None = None,
-    ) -> BuildRecord:
-        """Put a built file and its record in place, each whole or not at all.
+    def publish(self, data: bytes, manifest: Manifest) -> None:
+        """Put a built file and its manifest in place, each whole or not at all.
 
         Raises:
-            RepositoryError: the disk is full or the folder cannot be written.
+            RepositoryUnwritable: the disk is full or the folder cannot be written.
         """
-        record = BuildRecord(
-            model=model,
-            recipe=dict(recipe),
-            sha256=hashlib.sha256(data).hexdigest(),
-            size=len(data),
-            facts=dict(facts or {}),
-        )
-        text = json.dumps(asdict(record), indent=2, sort_keys=True) + "\n"
+        path = self.file(manifest.model, manifest.file)
         with _sentences(self.root):
-            # The old record goes first: a kill in between leaves a file that is rebuilt.
-            self._record_path(model, filename).unlink(missing_ok=True)
-            publish_file(self.file(model, filename), data)
-            publish_file(self._record_path(model, filename), text.encode())
-        return record
+            # The old manifest goes first: a kill in between leaves a file that is rebuilt.
+            manifest_path(path).unlink(missing_ok=True)
+            publish_file(path, data)
+            write_manifest(path, manifest)
 
     def write_configs(
         self,
@@ -137,9 +98,6 @@ class Repository:
                 with _sentences(self.root):
                     publish_file(path, text)
 
-    def _record_path(self, model: str, filename: str) -> Path:
-        return self.file(model, f"{filename}.build.json")
-
 
 def _read(path: Path) -> bytes | None:
     try:
@@ -154,6 +112,6 @@ def _sentences(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RepositoryError(
+        raise RepositoryUnwritable(
             f"the model repository {root} cannot be written: {error.strerror or error}"
         ) from error
