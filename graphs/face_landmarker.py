@@ -16,6 +16,7 @@ import onnx_ir as ir
 from onnxscript import GraphBuilder, OpBuilder
 
 from graphs.alignment import TEMPLATES, fit_similarity
+from graphs.arithmetic import are_numbers, is_number
 from graphs.authoring import GraphAuthor
 from graphs.contract import (
     DETECTIONS,
@@ -39,22 +40,21 @@ from graphs.geometry import apply_warps, invert_warps, regular_warps
 from graphs.landmark_points import decode_points, sees_face
 from graphs.pixels import option
 from graphs.shapes import Op, constant, dimension, split, to_float
-from networks.batching import with_free_batch
+from networks.batching import row_shape, with_free_batch
 from networks.landmarkers import Landmarker, point_count, view_size
+from networks.passes import apply_passes
 
 COORDINATES: Final = "coordinates"
 """First part of the names of the network's nodes that make coordinates: they stay float32."""
 
 _WEIGHTED: Final = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
-_FARTHEST_PX: Final = 1e6
-"""No landmark of any frame is farther out; NaN and infinity are not nearer either."""
-
 
 def build(
     landmarker: Landmarker,
     network: onnx.ModelProto,
     *,
+    passes: Sequence[str] = (),
     skip_empty: bool = True,
 ) -> onnx.ModelProto:
     """The served model: `views`, `view_warps`, `detections`, `options` -> `faces` and the rest.
@@ -65,6 +65,7 @@ def build(
     Args:
         landmarker: which contract `network` has. One that looks at no view takes the F of `views`.
         network: as `fetching.weights.load_network` gives it; batch 1 is freed.
+        passes: names of `networks.passes.PASSES`, applied to the network before it is embedded.
         skip_empty: do not run the network for a batch without any face (see `face_swapper.build`).
 
     Returns:
@@ -78,6 +79,8 @@ def build(
     """
     free = _with_outputs(landmarker, _freed(network, landmarker))
     _check_input(landmarker, free)
+    if passes:
+        free = apply_passes(free, passes)
     author = GraphAuthor("face_landmarker")
     op: Op = author.op
     views, warps, detections, options = _inputs(author, landmarker)
@@ -105,8 +108,8 @@ def build(
         if seen is not None:
             occupied = op.And(occupied, _in_rows(op, seen, rows))
         placed = _to_frame(op, warps, points)
-        near = op.ReduceMin(to_float(op, op.Less(op.Abs(placed), _FARTHEST_PX)), [2, 3], keepdims=0)
-        present = op.And(occupied, op.Unsqueeze(op.Greater(near, 0.5), [2]))
+        numbers = op.Squeeze(are_numbers(op, placed, [2, 3]), [3])
+        present = op.And(occupied, numbers)
         landmarks = op.Where(op.Unsqueeze(present, [3]), placed, 0.0)
         pose = op.Where(present, measure_pose(op, landmarks, landmarker.pose_points), 0.0)
         refined = op.And(present, op.Unsqueeze(_wants_refinement(op, options), [2]))
@@ -191,10 +194,7 @@ def _with_outputs(landmarker: Landmarker, network: onnx.ModelProto) -> onnx.Mode
 def _check_input(landmarker: Landmarker, network: onnx.ModelProto) -> None:
     size = landmarker.view_size
     expected = [[5, 2]] if size is None else [[3, size, size]]
-    found = [
-        [dim.dim_value for dim in value.type.tensor_type.shape.dim][1:]
-        for value in network.graph.input
-    ]
+    found = [row_shape(value) for value in network.graph.input]
     if found != expected:
         raise ValueError(
             f"the network of {landmarker.name} should take {expected} (shapes of one row), but it "
@@ -205,7 +205,7 @@ def _check_input(landmarker: Landmarker, network: onnx.ModelProto) -> None:
 def _five_points(op: Op, rows: ir.Value) -> ir.Value:
     """The landmarks [B, F, 5, 2] of face rows; what is not finite becomes 0."""
     columns = op.Slice(rows, [LANDMARK_COLUMN], [FACE_COLUMNS], [2])
-    columns = op.Where(op.Less(op.Abs(columns), _FARTHEST_PX), columns, 0.0)
+    columns = op.Where(is_number(op, columns), columns, 0.0)
     shape = op.Concat(dimension(op, rows, 0), dimension(op, rows, 1), [5, 2], axis=0)
     return op.Reshape(columns, shape)
 
@@ -287,10 +287,7 @@ def _run_if_any(
     with author.scope("preprocess"):
         rows = dimension(op, fed, 0)
         any_face = op.Greater(op.ReduceMax(to_float(op, occupied), [0, 1, 2], keepdims=0), 0.5)
-    shapes = [
-        [dim.dim_value for dim in value.type.tensor_type.shape.dim][1:]
-        for value in network.graph.output
-    ]
+    shapes = [row_shape(value) for value in network.graph.output]
 
     def find(branch: OpBuilder) -> Sequence[ir.Value]:
         return _run(author, network, fed, branch.builder)
