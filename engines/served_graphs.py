@@ -23,7 +23,7 @@ from graphs import (
 from graphs.contract import FRAME_FORMATS, MODEL_SPECS, FrameFormat
 from networks.detectors import DETECTORS
 from networks.landmarkers import point_count
-from networks.passes import CHANNELS_LAST_PASSES, PORTABLE_PASSES
+from networks.passes import CHANNELS_LAST_PASSES, CPU_LANDMARKER_PASSES, PORTABLE_PASSES
 
 LoadNetwork = Callable[[str], onnx.ModelProto]
 """A weight's name, as in `fetching.weights.WEIGHTS`, to its network."""
@@ -97,7 +97,12 @@ def _detector(
 
 def _landmarker(deployment: Deployment, target: Target) -> ServedGraph:
     landmarker = deployment.landmarker
-    settings = {"landmarker": deployment.landmarker_name, "skip empty": str(target.skip_empty)}
+    passes = CPU_LANDMARKER_PASSES if target.runtime == "onnxruntime" else ()
+    settings = {
+        "landmarker": deployment.landmarker_name,
+        "skip empty": str(target.skip_empty),
+        "passes": " ".join(passes),
+    }
     if landmarker is None:
         return ServedGraph(
             model="face_landmarker",
@@ -110,7 +115,10 @@ def _landmarker(deployment: Deployment, target: Target) -> ServedGraph:
         settings=settings,
         weights=(landmarker.weight,),
         author=lambda load: face_landmarker.build(
-            landmarker, load(landmarker.weight), skip_empty=target.skip_empty
+            landmarker,
+            load(landmarker.weight),
+            passes=passes,
+            skip_empty=target.skip_empty,
         ),
     )
 
@@ -146,13 +154,14 @@ def _recognizer(deployment: Deployment) -> ServedGraph:
 
 def _source_encoder(deployment: Deployment) -> ServedGraph:
     swapper = deployment.swapper
-    settings = {"swapper": swapper.name}
+    settings = {"swapper": swapper.name, "landmarker": deployment.landmarker_name}
+    points = point_count(deployment.landmarker)
     if swapper.recognizer is None:
         return ServedGraph(
             model="source_encoder",
             settings=settings,
             weights=(),
-            author=lambda _: source_encoder.build(swapper),
+            author=lambda _: source_encoder.build(swapper, point_count=points),
         )
     recognizer, converter = deployment.recognizer.weight, swapper.converter
 
@@ -161,6 +170,7 @@ def _source_encoder(deployment: Deployment) -> ServedGraph:
             swapper,
             recognizer_network=load(recognizer),
             converter_network=None if converter is None else load(converter),
+            point_count=points,
         )
 
     weights = (recognizer,) if converter is None else (recognizer, converter)
@@ -177,7 +187,12 @@ def _swapper(deployment: Deployment, target: Target) -> ServedGraph:
         else:
             network = load(swapper.weight)
         return face_swapper.build(
-            swapper, network, pixel_boost=boost, skip_empty=target.skip_empty, passes=passes
+            swapper,
+            network,
+            point_count=point_count(deployment.landmarker),
+            pixel_boost=boost,
+            skip_empty=target.skip_empty,
+            passes=passes,
         )
 
     weights = () if swapper.weight is None else (swapper.weight,)
@@ -185,6 +200,7 @@ def _swapper(deployment: Deployment, target: Target) -> ServedGraph:
         model="face_swapper",
         settings={
             **_swapper_settings(deployment),
+            "landmarker": deployment.landmarker_name,
             "skip empty": str(target.skip_empty),
             "passes": " ".join(passes),
         },
