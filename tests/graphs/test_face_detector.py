@@ -1,4 +1,7 @@
-"""face_detector and face_locator as served graphs: planted networks, NumPy as the judge."""
+"""face_detector, face_locator and face_aligner in a row: planted networks, NumPy as the judge.
+
+The landmarks of views are `test_face_landmarker`'s; here the detector's faces stand as they are.
+"""
 
 import dataclasses
 import functools
@@ -7,22 +10,26 @@ from pathlib import Path
 import cv2
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 import skimage
 
 from fetching import weights
-from graphs import face_detector
+from graphs import face_aligner, face_detector
 from graphs.alignment import TEMPLATES
 from graphs.contract import (
     DETECTED_FRAME,
     FRAME_FORMATS,
+    MAX_VIEWS,
     MODEL_SPECS,
     OPSET,
     SCORE_COLUMN,
+    SEEN_FRAME,
     FaceOrder,
     Option,
 )
 from networks.detectors import DETECTORS
+from networks.landmarkers import LANDMARKERS, point_count, view_size
 from networks.swappers import SWAPPERS
 from tests.detector_networks import SCENE_STEP, empty_scene, place_face, plant, random_scene
 from tests.graphs.evaluation import open_session
@@ -75,20 +82,43 @@ def scenes(detector_name):
     return [empty_scene(detector), few, many, random_scene(detector, 7), edges]
 
 
-@functools.cache
-def detector_session(
-    frame_format, detector_name="yunet", *, with_swapper=True, pixel_boost=1, runtime="tensorrt"
+@dataclasses.dataclass(frozen=True)
+class Chain:
+    """A detector and an aligner without a landmark network between them."""
+
+    detector: ort.InferenceSession
+    aligner: ort.InferenceSession
+
+    def run(self, frame, options, source):
+        found = run_session(self.detector, {"frame": frame, "options": options})
+        landmarks = np.zeros((len(frame), 4, 478, 3), np.float32)
+        feeds = {"faces": found["detections"], "landmarks": landmarks, "source": source}
+        frame = found[DETECTED_FRAME]
+        aligned = run_session(self.aligner, {"frame": frame, "options": options, **feeds})
+        return {"faces": found["detections"], **aligned}
+
+
+def run_session(session, feeds):
+    names = [value.name for value in session.get_outputs()]
+    return dict(zip(names, session.run(names, feeds), strict=True))
+
+
+def make_chain(
+    frame_format, detector, network, *, swapper=SWAPPER, pixel_boost=1, runtime="tensorrt"
 ):
-    detector = DETECTORS[detector_name]
-    model = face_detector.build(
-        frame_format,
-        detector,
-        plant(detector, scenes(detector_name)),
-        swapper=SWAPPER if with_swapper else None,
-        pixel_boost=pixel_boost,
-        runtime=runtime,
+    return Chain(
+        open_session(face_detector.build(frame_format, detector, network, runtime=runtime)),
+        open_session(
+            face_aligner.build(frame_format, swapper, pixel_boost=pixel_boost, runtime=runtime)
+        ),
     )
-    return open_session(model)
+
+
+@functools.cache
+def detector_session(frame_format, detector_name="yunet", *, runtime="tensorrt"):
+    detector = DETECTORS[detector_name]
+    network = plant(detector, scenes(detector_name))
+    return make_chain(frame_format, detector, network, runtime=runtime)
 
 
 # The ways to read a frame; BGR has one.
@@ -117,11 +147,8 @@ def ask(session, frames, options=None, slots=1):
     batch = np.stack(frames)
     if options is None:
         options = np.zeros((len(frames), 16), dtype=np.float32)
-    feeds = {"frame": batch, "options": options}
-    if any(value.name == "source" for value in session.get_inputs()):
-        feeds["source"] = np.zeros((len(frames), slots, SWAPPER.source_length), np.float32)
-    names = [value.name for value in session.get_outputs()]
-    return dict(zip(names, session.run(names, feeds), strict=True))
+    length = session.aligner.get_inputs()[3].shape[2]
+    return session.run(batch, options, np.zeros((len(frames), slots, length), np.float32))
 
 
 def expect(frame, frame_format, scene, options, slots, detector_name="yunet"):
@@ -140,7 +167,7 @@ def check(answer, row, frame, frame_format, scene, options, detector_name="yunet
     np.testing.assert_allclose(answer["faces"][row], faces, atol=COORDINATE_TOLERANCE)
     np.testing.assert_allclose(answer["warps"][row], aligned.warps, atol=WARP_TOLERANCE)
     np.testing.assert_allclose(answer["crops"][row], aligned.crops, atol=CROP_TOLERANCE)
-    np.testing.assert_array_equal(answer[DETECTED_FRAME][row], frame)
+    np.testing.assert_array_equal(answer[SEEN_FRAME][row], frame)
     return faces
 
 
@@ -219,8 +246,8 @@ def test_without_a_face_everything_is_empty_and_the_frame_is_untouched(frame_for
     answer = ask(detector_session(frame_format), [frame, frame], slots=3)
     for name in ("faces", "warps", "crops"):
         assert not answer[name].any()
-    assert answer[DETECTED_FRAME].dtype == np.uint8
-    np.testing.assert_array_equal(answer[DETECTED_FRAME], [frame, frame])
+    assert answer[SEEN_FRAME].dtype == np.uint8
+    np.testing.assert_array_equal(answer[SEEN_FRAME], [frame, frame])
 
 
 def test_a_face_partly_outside_is_cropped_with_the_edge_repeated():
@@ -258,9 +285,8 @@ def test_a_broken_box_or_landmark_is_not_a_face(poison, group):
     put(outputs, YUNET, (300, 100, 460, 290), 0.8, 2)
     hit = int(outputs[1].argmax())
     outputs[group * 3 + 1][hit, 1] = poison
-    model = face_detector.build("bgr", YUNET, plant(YUNET, [outputs]), swapper=SWAPPER)
     frame = picture(360, 640, 0, 71)
-    answer = ask(open_session(model), [frame], slots=2)
+    answer = ask(make_chain("bgr", YUNET, plant(YUNET, [outputs])), [frame], slots=2)
     assert np.isfinite(answer["faces"]).all()
     np.testing.assert_allclose(answer["faces"][0, 0, :5], [300, 100, 460, 290, 0.8], atol=1e-3)
     assert not answer["faces"][0, 1:].any()
@@ -271,49 +297,47 @@ def test_a_broken_box_or_landmark_is_not_a_face(poison, group):
 def test_landmarks_in_one_point_are_a_face_without_a_warp():
     outputs = empty_scene(YUNET)
     place_face(YUNET, outputs, box=(60, 70, 160, 200), landmarks=np.full((5, 2), 100.0), score=0.9)
-    model = face_detector.build("bgr", YUNET, plant(YUNET, [outputs]), swapper=SWAPPER)
-    answer = ask(open_session(model), [picture(360, 640, 0, 81)])
+    chain = make_chain("bgr", YUNET, plant(YUNET, [outputs]))
+    answer = ask(chain, [picture(360, 640, 0, 81)])
     assert answer["faces"][0, 0, 4] > 0
     assert not answer["warps"].any()
     assert not answer["crops"].any()
 
 
-def test_the_locator_finds_the_same_faces_and_needs_no_source():
-    frame = picture(360, 640, MANY, 91)
-    session = detector_session("bgr", with_swapper=False)
-    assert [value.name for value in session.get_inputs()] == ["frame", "options"]
-    assert [value.name for value in session.get_outputs()] == ["faces", DETECTED_FRAME]
-    faces = ask(detector_session("bgr"), [frame])["faces"]
-    np.testing.assert_array_equal(ask(session, [frame])["faces"], faces)
+def test_the_locator_is_the_detector_of_photos():
+    network = plant(YUNET, [scenes("yunet")[FEW]])
+    models = [
+        face_detector.build("bgr", YUNET, network, role=role) for role in ("detector", "locator")
+    ]
+    assert [model.graph.name for model in models] == ["face_detector_bgr", "face_locator_bgr"]
+    models[1].graph.name = models[0].graph.name
+    assert models[0] == models[1]
 
 
 def test_a_boosted_crop_is_the_same_face_in_more_pixels():
-    swapper = SWAPPERS["inswapper_128"]
-    sessions = [
-        open_session(
-            face_detector.build(
-                "i420", YUNET, plant(YUNET, scenes("yunet")), swapper=swapper, pixel_boost=boost
-            )
+    network = plant(YUNET, scenes("yunet"))
+    frame = to_frame(picture(360, 640, FEW, 95), "i420")
+    small, large = (
+        ask(
+            make_chain(
+                "i420", YUNET, network, swapper=SWAPPERS["inswapper_128"], pixel_boost=boost
+            ),
+            [frame],
         )
         for boost in (1, 2)
-    ]
-    frame = to_frame(picture(360, 640, FEW, 95), "i420")
-    source = np.zeros((1, 1, 512), np.float32)
-    options = np.zeros((1, 16), np.float32)
-    feeds = {"frame": frame[None], "source": source, "options": options}
-    small, large = (session.run(["warps", "crops"], feeds) for session in sessions)
-    assert small[1].shape == (1, 1, 3, 128, 128)
-    assert large[1].shape == (1, 1, 3, 256, 256)
+    )
+    assert small["crops"].shape == (1, 1, 3, 128, 128)
+    assert large["crops"].shape == (1, 1, 3, 256, 256)
     # templates scale with the side: the same matrix twice as large
-    np.testing.assert_allclose(large[0], 2 * small[0], rtol=1e-5)
-    np.testing.assert_allclose(large[1][..., ::2, ::2], small[1], atol=CROP_TOLERANCE)
+    np.testing.assert_allclose(large["warps"], 2 * small["warps"], rtol=1e-5)
+    np.testing.assert_allclose(
+        large["crops"][..., ::2, ::2], small["crops"], atol=CROP_TOLERANCE
+    )
 
 
 def test_a_boost_that_the_swapper_does_not_have_is_refused():
     with pytest.raises(ValueError, match="image_swapper_256 takes a pixel boost of 1, but 2 was"):
-        face_detector.build(
-            "bgr", YUNET, plant(YUNET, scenes("yunet")[:1]), swapper=SWAPPER, pixel_boost=2
-        )
+        face_aligner.build("bgr", SWAPPER, pixel_boost=2)
 
 
 def test_another_detectors_network_is_refused():
@@ -322,23 +346,34 @@ def test_another_detectors_network_is_refused():
         face_detector.build("bgr", YUNET, network)
 
 
-def build_model(frame_format, *, locator=False):
+MESH = LANDMARKERS["face_mesh_attention"]
+
+
+def build_model(name, landmarker=MESH):
+    role, frame_format = name.removeprefix("face_").split("_")
+    if role == "aligner":
+        return face_aligner.build(frame_format, SWAPPER, landmarker=landmarker)
     network = plant(YUNET, [scenes("yunet")[FEW]])
-    return face_detector.build(frame_format, YUNET, network, swapper=None if locator else SWAPPER)
+    return face_detector.build(frame_format, YUNET, network, landmarker=landmarker, role=role)
 
 
+@pytest.mark.parametrize("landmarker", [None, MESH, LANDMARKERS["fan_68_5"]])
 @pytest.mark.parametrize(
-    ("name", "frame_format"),
-    [("face_detector_i420", "i420"), ("face_detector_bgr", "bgr"), ("face_locator_bgr", "bgr")],
-)
-def test_tensors_are_the_contracts(name, frame_format):
-    model = build_model(frame_format, locator=name.startswith("face_locator"))
+    "name",
+    ["face_detector_i420", "face_detector_bgr", "face_locator_bgr", "face_aligner_i420",
+     "face_aligner_bgr"],
+)  # fmt: skip
+def test_tensors_are_the_contracts(name, landmarker):
+    model = build_model(name, landmarker)
     assert model.graph.name == name
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", OPSET)]
     onnx.checker.check_model(model, full_check=True)
     spec = MODEL_SPECS[name]
     types = {"uint8": onnx.TensorProto.UINT8, "float32": onnx.TensorProto.FLOAT}
-    letters = {"S": SIDE, "D": SWAPPER.source_length}
+    letters = {
+        "S": SIDE, "D": SWAPPER.source_length, "F": MAX_VIEWS,
+        "V": view_size(landmarker), "P": point_count(landmarker),
+    }  # fmt: skip
     for values, specs in ((model.graph.input, spec.inputs), (model.graph.output, spec.outputs)):
         assert {value.name for value in values} == {tensor.name for tensor in specs}
         for tensor in specs:
@@ -349,14 +384,17 @@ def test_tensors_are_the_contracts(name, frame_format):
 
 
 @pytest.mark.parametrize("frame_format", FRAME_FORMATS)
-def test_the_same_graph_is_the_same_bytes(frame_format):
-    first, second = (build_model(frame_format).SerializeToString() for _ in range(2))
+@pytest.mark.parametrize("role", ["detector", "aligner"])
+def test_the_same_graph_is_the_same_bytes(role, frame_format):
+    name = f"face_{role}_{frame_format}"
+    first, second = (build_model(name).SerializeToString() for _ in range(2))
     assert first == second
 
 
 @pytest.mark.parametrize("frame_format", FRAME_FORMATS)
-def test_bytes_are_only_cast_or_passed_through(frame_format):
-    model = build_model(frame_format)
+@pytest.mark.parametrize("role", ["detector", "aligner"])
+def test_bytes_are_only_cast_or_passed_through(role, frame_format):
+    model = build_model(f"face_{role}_{frame_format}")
     readers = sorted(node.op_type for node in model.graph.node if "frame" in node.input)
     assert readers == ["Cast", "Identity"]
     operators = {node.op_type for node in model.graph.node}
@@ -368,10 +406,14 @@ def test_bytes_are_only_cast_or_passed_through(frame_format):
 @pytest.mark.parametrize("frame_format", FRAME_FORMATS)
 def test_what_is_written_for_onnx_runtime_gives_the_same_numbers(frame_format, runtime):
     network = plant(YUNET, scenes("yunet"))
-    model = face_detector.build(frame_format, YUNET, network, swapper=SWAPPER, runtime=runtime)
     if runtime == "onnxruntime":
-        assert "Cast" not in {node.op_type for node in model.graph.node if "frame" in node.input}
-    session = open_session(model)
+        for model in (
+            face_detector.build(frame_format, YUNET, network, runtime=runtime),
+            face_aligner.build(frame_format, SWAPPER, runtime=runtime),
+        ):
+            readers = {node.op_type for node in model.graph.node if "frame" in node.input}
+            assert "Cast" not in readers
+    session = detector_session(frame_format, runtime=runtime)
     for scenes_shown in ((EMPTY,), (FEW, EDGES), (MANY, EMPTY, RANDOM)):
         frames = [to_frame(picture(90, 150, scene, 98), frame_format) for scene in scenes_shown]
         ours = ask(session, frames, slots=2)
@@ -391,8 +433,7 @@ def test_a_frame_that_is_sampled_shows_yunet_the_same_faces():
     for image in (photo, large):
         frame = to_frame(image, "i420")
         found = [
-            ask(open_session(face_detector.build("i420", YUNET, network, runtime=runtime)),
-                [frame])["faces"][0]
+            ask(make_chain("i420", YUNET, network, runtime=runtime), [frame])["faces"][0]
             for runtime in ("onnxruntime", "onnxruntime_gpu")
         ]  # fmt: skip
         assert (found[0][:, SCORE_COLUMN] > 0).sum() == 1
@@ -400,17 +441,21 @@ def test_a_frame_that_is_sampled_shows_yunet_the_same_faces():
 
 
 def test_metadata_says_what_the_graph_was_built_for():
-    entries = {entry.key: entry.value for entry in build_model("bgr").metadata_props}
+    entries = {
+        entry.key: entry.value
+        for role in ("detector", "aligner")
+        for entry in build_model(f"face_{role}_bgr").metadata_props
+    }
     assert entries["detector"] == "yunet"
+    assert entries["landmarker"] == MESH.name
     assert entries["swapper"] == SWAPPER.name
     assert entries["crop_size"] == str(SIDE)
 
 
 def test_rows_of_data_decide_the_crop():
     swapper = dataclasses.replace(SWAPPER, template="arcface_112_v1", crop_size=64)
-    model = face_detector.build("bgr", YUNET, plant(YUNET, scenes("yunet")), swapper=swapper)
     frame = picture(360, 640, FEW, 97)
-    answer = ask(open_session(model), [frame])
+    answer = ask(make_chain("bgr", YUNET, plant(YUNET, scenes("yunet")), swapper=swapper), [frame])
     faces = answer["faces"][0]
     template = TEMPLATES["arcface_112_v1"] * 64
     aligned = reference.align_faces(frame, "bgr", faces, 1, template, 64, np.zeros(16))

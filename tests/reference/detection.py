@@ -165,6 +165,46 @@ def find_faces(
     return faces
 
 
+def fit_share(points: np.ndarray, template: np.ndarray) -> float:
+    """How much of the template's spread the best similarity of the points explains."""
+    if ((points - points.mean(axis=0)) ** 2).sum() < 1e-3:
+        return 0.0
+    warp = geometry.fit_least_squares(points, template)
+    reached = points @ warp[:, :2].T + warp[:, 2]
+    missed = ((reached - template) ** 2).sum()
+    return float(1.0 - missed / ((template - template.mean(axis=0)) ** 2).sum())
+
+
+def judge(
+    faces: np.ndarray,
+    slots: int,
+    template: np.ndarray,
+    *,
+    pose: np.ndarray | None = None,
+    options: np.ndarray | None = None,
+) -> np.ndarray:
+    """`verdicts` (16,) of one frame's `faces`; pose (F, 3) degrees of those that have landmarks."""
+    threshold = 0.0 if options is None else float(options[4])
+    limit = (0.0 if options is None else float(options[12])) or 75.0
+    verdicts = np.zeros(len(faces))
+    for row, face in enumerate(faces):
+        if face[4] <= 0:
+            continue
+        if row >= slots:
+            verdicts[row] = 3
+        elif face[4] < threshold:
+            verdicts[row] = 4
+        elif not (np.abs(face) < 1e6).all() or not fit_share(
+            face[5:].reshape(5, 2).astype(np.float64), template
+        ) > 0.6:
+            verdicts[row] = 2
+        elif pose is not None and row < len(pose):
+            yaw, pitch = np.radians(pose[row, :2])
+            if np.degrees(np.arccos(np.cos(yaw) * np.cos(pitch))) > limit:
+                verdicts[row] = 1
+    return verdicts
+
+
 @dataclass(frozen=True)
 class Aligned:
     warps: np.ndarray
@@ -180,10 +220,14 @@ def align_faces(
     side: int,
     options: np.ndarray,
 ) -> Aligned:
-    """Warps (K, 2, 3) and crops (K, 3, S, S) of one frame; template in crop pixels."""
+    """Warps (K, 2, 3) and crops (K, 3, S, S) of one frame; template in crop pixels.
+
+    Of faces without landmarks: rows whose points fit no face are left out.
+    """
     warps, crops = np.zeros((slots, 2, 3)), np.zeros((slots, 3, side, side))
+    verdicts = judge(faces, slots, template, options=options)
     for slot in range(slots):
-        if faces[slot, 4] == 0.0:
+        if faces[slot, 4] == 0.0 or verdicts[slot]:
             continue
         warps[slot] = geometry.fit_least_squares(faces[slot, 5:].reshape(5, 2), template)
         x, y = geometry.crop_positions(warps[slot], side)
