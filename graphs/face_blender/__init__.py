@@ -17,8 +17,8 @@ Three methods give the same picture:
 - "patches" (ONNX Runtime on a GPU, `patches.py`): slot by slot, of all rows together, the pixels
   that the largest of their faces covers.
 
-Mask: FaceFusion's box mask (facefusion@33cc6b40, face_masker.py, `create_box_mask`) with its
-default blur 0.3 and no padding. FaceFusion cuts fractions off where this rounds: one level apart.
+Mask: FaceFusion's box mask (`graphs.face_masker.box`) with its default blur and no padding.
+FaceFusion cuts fractions off where this rounds: one level apart.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final, Literal
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -52,6 +51,7 @@ from graphs.face_blender.blend import Blend
 from graphs.face_blender.patches import blend_patches
 from graphs.face_blender.regions import blend_regions
 from graphs.face_blender.whole import blend_whole
+from graphs.face_masker.box import box_mask_profile
 from graphs.geometry import regular_warps
 from graphs.pixels import (
     chroma_offset,
@@ -63,31 +63,11 @@ from graphs.pixels import (
 )
 from graphs.shapes import Op, dimension, split, to_float
 
-MASK_BLUR: Final = 0.3
-
 Method = Literal["whole", "regions", "patches"]
 
 _FORMS: Final[Mapping[Method, Callable[[GraphAuthor, Blend], ir.Value]]] = MappingProxyType(
     {"whole": blend_whole, "regions": blend_regions, "patches": blend_patches}
 )
-
-
-def box_mask_profile(size: int) -> npt.NDArray[np.float32]:
-    """One side of the mask, (S,) float32 in [0, 1]; the mask is its outer product with itself.
-
-    FaceFusion zeroes a border of half the blur amount and blurs ones and zeros by a Gaussian of a
-    quarter of it; both steps are separable.
-    """
-    amount = int(size * 0.5 * MASK_BLUR)
-    border = max(amount // 2, 1)
-    profile = np.ones((1, size), np.float32)
-    profile[:, :border] = 0.0
-    profile[:, -border:] = 0.0
-    if amount > 0:
-        # a single row: the vertical blur sees its own mirror image and changes nothing
-        profile = cv2.GaussianBlur(profile, (0, 0), amount * 0.25).astype(np.float32)
-    side: npt.NDArray[np.float32] = profile[0]
-    return side
 
 
 def build(
