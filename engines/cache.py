@@ -156,7 +156,7 @@ class PlanCache:
                 continue
             yield EntryInfo(path, manifest, status.st_size, status.st_mtime)
 
-    def describe(self, model: str, key: PlanKey) -> str:
+    def nearest(self, model: str, key: PlanKey) -> str:
         """Whether the cache has this plan, or how its nearest one of `model` differs: a sentence.
 
         `model` is a label for people: the key decides.

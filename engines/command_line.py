@@ -29,6 +29,7 @@ from engines.targets import DEFAULT_TARGET, TARGETS, Target, target_of
 from fetching.cache_folder import cache_dir
 from graphs.contract import MODEL_SPECS
 from networks.detectors import DETECTORS
+from networks.landmarkers import DEFAULT_LANDMARKER, LANDMARKERS, NO_LANDMARKER
 from networks.recognizers import RECOGNIZERS
 from networks.swappers import DEFAULT_SWAPPER, SWAPPERS
 
@@ -76,6 +77,10 @@ def _add_networks(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--detector", default="yunet", metavar="NAME",
         help=f"one of {', '.join(DETECTORS)}",
+    )  # fmt: skip
+    group.add_argument(
+        "--landmarker", default=DEFAULT_LANDMARKER, metavar="NAME",
+        help=f"one of {', '.join((*LANDMARKERS, NO_LANDMARKER))}",
     )  # fmt: skip
     group.add_argument(
         "--recognizer", metavar="NAME",
@@ -207,6 +212,7 @@ def make_request(options: argparse.Namespace) -> BuildRequest:
         swapper=options.swapper,
         detector=options.detector,
         recognizer=options.recognizer,
+        landmarker=options.landmarker,
         pixel_boost=options.pixel_boost,
         detectors=tuple(DETECTORS),
     )

@@ -25,6 +25,7 @@ from engines.targets import DEFAULT_TARGET, Target
 from graphs.contract import (
     CONTRACT_VERSION,
     MAX_DETECTIONS,
+    MAX_VIEWS,
     MIN_FRAME_SIDE,
     MODEL_SPECS,
     OPTIONS,
@@ -34,6 +35,7 @@ from graphs.contract import (
     PARAMETER_FACE_INPUTS,
     PARAMETER_FINITE_INPUTS,
     PARAMETER_FRAME_FORMAT,
+    PARAMETER_LANDMARKER,
     PARAMETER_MAX_FACES,
     PARAMETER_MAX_HEIGHT,
     PARAMETER_MAX_ROWS,
@@ -49,6 +51,8 @@ from graphs.contract import (
     PARAMETER_ROW_INPUTS,
     PARAMETER_ROW_MASK,
     PARAMETER_ROW_OUTPUTS,
+    PARAMETER_ROW_SHARED,
+    PARAMETER_ROW_UPDATED,
     PARAMETER_SESSION_PER_SIZE,
     PARAMETER_SOURCE_KIND,
     PARAMETER_SOURCE_LENGTH,
@@ -288,6 +292,7 @@ def _shared_parameters(
         PARAMETER_SOURCE_KIND: swapper.source_kind,
         PARAMETER_SOURCE_LENGTH: str(swapper.source_length),
         PARAMETER_DETECTOR: deployment.detector,
+        PARAMETER_LANDMARKER: deployment.landmarker_name,
         PARAMETER_RECOGNIZER: deployment.recognizer.name,
         PARAMETER_PIXEL_BOOST: str(deployment.pixel_boost),
         PARAMETER_MAX_FACES: str(limits.max_faces),
@@ -328,12 +333,19 @@ def _execution_parameters(
         pairs = (f"{output}={given}" for output, given in spec.passthrough.items())
         parameters[PARAMETER_PASSTHROUGH] = ",".join(pairs)
     if spec.joined_rows is not None and target.joins_rows:
+        rows = spec.joined_rows
+        most = MAX_VIEWS if spec.rows_axis == "F" else limits.max_faces
         parameters |= {
-            PARAMETER_ROW_INPUTS: ",".join(spec.joined_rows.inputs),
-            PARAMETER_ROW_MASK: spec.joined_rows.mask,
-            PARAMETER_ROW_OUTPUTS: ",".join(spec.joined_rows.outputs),
-            PARAMETER_MAX_ROWS: str(limits.max_batch_size * limits.max_faces),
+            PARAMETER_ROW_INPUTS: ",".join(rows.inputs),
+            PARAMETER_ROW_MASK: rows.mask,
+            PARAMETER_ROW_OUTPUTS: ",".join(rows.outputs),
+            PARAMETER_MAX_ROWS: str(limits.max_batch_size * most),
         }
+        for key, names in (
+            (PARAMETER_ROW_SHARED, rows.shared), (PARAMETER_ROW_UPDATED, rows.updated),
+        ):  # fmt: skip
+            if names:
+                parameters[key] = ",".join(names)
     if target.backend == "onnxruntime" and host.intra_op_thread_count is not None:
         parameters["intra_op_thread_count"] = str(host.intra_op_thread_count)
     if target.on_gpu:

@@ -1,4 +1,4 @@
-"""What one build of the model repository is for: a swapper with its detector and recogniser."""
+"""What one build of the model repository is for: a swapper and the networks around it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,15 @@ from typing import TypeVar
 
 from engines.errors import DeploymentError
 from engines.targets import Target
+from graphs.contract import MAX_VIEWS
+from networks.landmarkers import (
+    DEFAULT_LANDMARKER,
+    LANDMARKERS,
+    NO_LANDMARKER,
+    Landmarker,
+    point_count,
+    view_size,
+)
 from networks.recognizers import DEFAULT_RECOGNIZER, RECOGNIZERS, Recognizer
 from networks.swappers import SWAPPERS, Swapper, check_pairing, check_pixel_boost
 
@@ -19,12 +28,14 @@ class Deployment:
     """The networks behind one repository.
 
     detector: row of `networks.detectors.DETECTORS`.
+    landmarker: what refines faces and gives landmarks; None: nothing does.
     recognizer: behind `embed_face_bgr`; an identity swapper's sources come from this one too.
     """
 
     swapper: Swapper
     detector: str
     recognizer: Recognizer
+    landmarker: Landmarker | None
     pixel_boost: int = 1
 
     @property
@@ -36,10 +47,18 @@ class Deployment:
     def axis_sizes(self) -> dict[str, int]:
         """Sizes of the contract's axes that this deployment decides."""
         return {
+            "F": MAX_VIEWS,
+            "V": view_size(self.landmarker),
+            "P": point_count(self.landmarker),
             "S": self.crop_size,
             "D": self.swapper.source_length,
             "E": self.recognizer.embedding_length,
         }
+
+    @property
+    def landmarker_name(self) -> str:
+        """Of the landmarker's row, or "none"."""
+        return NO_LANDMARKER if self.landmarker is None else self.landmarker.name
 
     def is_channels_last(self, target: Target) -> bool:
         """Whether the swapper's network is rewritten for channels-last kernels on `target`."""
@@ -51,6 +70,7 @@ def resolve(
     swapper: str,
     detector: str,
     recognizer: str | None = None,
+    landmarker: str = DEFAULT_LANDMARKER,
     pixel_boost: int = 1,
     detectors: tuple[str, ...],
 ) -> Deployment:
@@ -58,6 +78,7 @@ def resolve(
 
     Args:
         recognizer: None takes the one that the swapper needs, and the default where it needs none.
+        landmarker: "none" for a deployment without one.
         detectors: the known detectors' names.
 
     Raises:
@@ -75,7 +96,14 @@ def resolve(
         check_pixel_boost(row, pixel_boost)
     except ValueError as refusal:
         raise DeploymentError(str(refusal)) from refusal
-    return Deployment(swapper=row, detector=detector, recognizer=chosen, pixel_boost=pixel_boost)
+    mesh = None if landmarker == NO_LANDMARKER else _known("landmarker", landmarker, LANDMARKERS)
+    return Deployment(
+        swapper=row,
+        detector=detector,
+        recognizer=chosen,
+        landmarker=mesh,
+        pixel_boost=pixel_boost,
+    )
 
 
 def _known(kind: str, name: str, rows: Mapping[str, Row]) -> Row:

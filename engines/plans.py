@@ -22,7 +22,7 @@ from engines.progress import Announce, CompileProgress
 from engines.shapes import check_elements
 from engines.targets import Target
 from fetching.files import data_sha256
-from graphs.contract import MAX_DETECTIONS, MIN_FRAME_SIDE, MODEL_SPECS
+from graphs.contract import MAX_DETECTIONS, MAX_VIEWS, MIN_FRAME_SIDE, MODEL_SPECS
 
 MINIMA: Final = {"height": MIN_FRAME_SIDE, "width": MIN_FRAME_SIDE, "photo": MIN_FRAME_SIDE}
 """What the smallest frame is, for every backend."""
@@ -75,13 +75,15 @@ class PlanAxes:
         """The axes of one model's plan."""
         spec = MODEL_SPECS[model]
         if spec.joined_rows is not None and target.joins_rows:
-            # Our backend joins the faces of a whole batch: N rows go in as B = N, K = 1.
+            # Our backend joins the faces of a whole batch: N rows go in as B = N, K = F = 1.
+            slots = AxisRange(1, 1, MAX_VIEWS) if spec.rows_axis == "F" else self.faces
             rows = AxisRange(
-                self.batch.min * self.faces.min,
-                self.batch.opt * self.faces.opt,
-                self.batch.max * self.faces.max,
+                self.batch.min * slots.min,
+                self.batch.opt * slots.opt,
+                self.batch.max * slots.max,
             )
-            return ProfileLimits(batch=rows, faces=AxisRange(1, 1, 1))
+            one_row = AxisRange(1, 1, 1)
+            return ProfileLimits(batch=rows, faces=one_row, views=one_row)
         if spec.sees == "photo":
             one = AxisRange(self.batch.min, 1, self.batch.max)
             return ProfileLimits(batch=one, faces=self.faces, height=self.photo, width=self.photo)

@@ -44,7 +44,7 @@ def preview_cache(request: BuildRequest, announce: Announce) -> Iterator[str]:
     cache = PlanCache(settings.cache)
     for model, served in selected_graphs(request).items():
         _, key = plan_key(model, typist.type_graph(served), request.target, settings)
-        yield cache.describe(model, key)
+        yield cache.nearest(model, key)
 
 
 def inspect(request: BuildRequest, announce: Announce) -> Iterator[str]:

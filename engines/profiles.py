@@ -15,6 +15,7 @@ import onnx
 from engines.errors import MemoryLimitExceeded, ProfileError
 from engines.manifest import PlannedMemory
 from engines.shapes import GraphShapes, Shape
+from graphs.contract import MAX_VIEWS
 
 _MIB = 2**20
 
@@ -54,7 +55,7 @@ class ProfileLimits:
 
     batch: AxisRange = AxisRange(1, 8, 8)
     faces: AxisRange = AxisRange(1, 1, 4)
-    views: AxisRange = AxisRange(1, 4, 4)
+    views: AxisRange = AxisRange(MAX_VIEWS, MAX_VIEWS, MAX_VIEWS)
     height: AxisRange = AxisRange(64, 1080, 1080)
     width: AxisRange = AxisRange(64, 1920, 1920)
 

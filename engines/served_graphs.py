@@ -10,8 +10,11 @@ import onnx
 from engines.deployment import Deployment
 from engines.targets import Target
 from graphs import (
+    face_aligner,
     face_blender,
     face_detector,
+    face_landmarker,
+    face_masker,
     face_recognizer,
     face_swapper,
     image_swapper,
@@ -19,7 +22,8 @@ from graphs import (
 )
 from graphs.contract import FRAME_FORMATS, MODEL_SPECS, FrameFormat
 from networks.detectors import DETECTORS
-from networks.passes import CHANNELS_LAST_PASSES, PORTABLE_PASSES
+from networks.landmarkers import point_count
+from networks.passes import CHANNELS_LAST_PASSES, CPU_LANDMARKER_PASSES, PORTABLE_PASSES
 
 LoadNetwork = Callable[[str], onnx.ModelProto]
 """A weight's name, as in `fetching.weights.WEIGHTS`, to its network."""
@@ -51,44 +55,87 @@ def served_graphs(deployment: Deployment, target: Target) -> Mapping[str, Served
     The form changes how fast a graph is, and not what it answers.
     """
     graphs = [
-        _locator(deployment, target),
+        _detector(deployment, "bgr", "locator", target),
         _source_encoder(deployment),
         _recognizer(deployment),
+        _landmarker(deployment, target),
         _swapper(deployment, target),
+        _masker(deployment),
     ]
     for pixel in FRAME_FORMATS:
-        graphs += [_detector(deployment, pixel, target), _blender(deployment, pixel, target)]
+        graphs += [
+            _detector(deployment, pixel, "detector", target),
+            _aligner(deployment, pixel, target),
+            _blender(deployment, pixel, target),
+        ]
     by_name = {graph.model: graph for graph in graphs}
     return {name: by_name[name] for name in MODEL_SPECS}
 
 
-def _locator(deployment: Deployment, target: Target) -> ServedGraph:
+def _detector(
+    deployment: Deployment, frame_format: FrameFormat, role: face_detector.Role, target: Target
+) -> ServedGraph:
     detector = DETECTORS[deployment.detector]
     return ServedGraph(
-        model="face_locator_bgr",
-        settings={"detector": detector.name, "runtime": target.runtime},
-        weights=(detector.weight,),
-        author=lambda load: face_detector.build(
-            "bgr", detector, load(detector.weight), runtime=target.runtime
-        ),
-    )
-
-
-def _detector(deployment: Deployment, frame_format: FrameFormat, target: Target) -> ServedGraph:
-    detector = DETECTORS[deployment.detector]
-    return ServedGraph(
-        model=f"face_detector_{frame_format}",
+        model=f"face_{role}_{frame_format}",
         settings={
             "detector": detector.name,
+            "landmarker": deployment.landmarker_name,
             "runtime": target.runtime,
-            **_swapper_settings(deployment),
         },
         weights=(detector.weight,),
         author=lambda load: face_detector.build(
             frame_format,
             detector,
             load(detector.weight),
-            swapper=deployment.swapper,
+            landmarker=deployment.landmarker,
+            role=role,
+            runtime=target.runtime,
+        ),
+    )
+
+
+def _landmarker(deployment: Deployment, target: Target) -> ServedGraph:
+    landmarker = deployment.landmarker
+    passes = CPU_LANDMARKER_PASSES if target.runtime == "onnxruntime" else ()
+    settings = {
+        "landmarker": deployment.landmarker_name,
+        "skip empty": str(target.skip_empty),
+        "passes": " ".join(passes),
+    }
+    if landmarker is None:
+        return ServedGraph(
+            model="face_landmarker",
+            settings=settings,
+            weights=(),
+            author=lambda _: face_landmarker.build_without_network(),
+        )
+    return ServedGraph(
+        model="face_landmarker",
+        settings=settings,
+        weights=(landmarker.weight,),
+        author=lambda load: face_landmarker.build(
+            landmarker,
+            load(landmarker.weight),
+            passes=passes,
+            skip_empty=target.skip_empty,
+        ),
+    )
+
+
+def _aligner(deployment: Deployment, frame_format: FrameFormat, target: Target) -> ServedGraph:
+    return ServedGraph(
+        model=f"face_aligner_{frame_format}",
+        settings={
+            "landmarker": deployment.landmarker_name,
+            "runtime": target.runtime,
+            **_swapper_settings(deployment),
+        },
+        weights=(),
+        author=lambda _: face_aligner.build(
+            frame_format,
+            deployment.swapper,
+            landmarker=deployment.landmarker,
             pixel_boost=deployment.pixel_boost,
             runtime=target.runtime,
         ),
@@ -107,13 +154,14 @@ def _recognizer(deployment: Deployment) -> ServedGraph:
 
 def _source_encoder(deployment: Deployment) -> ServedGraph:
     swapper = deployment.swapper
-    settings = {"swapper": swapper.name}
+    settings = {"swapper": swapper.name, "landmarker": deployment.landmarker_name}
+    points = point_count(deployment.landmarker)
     if swapper.recognizer is None:
         return ServedGraph(
             model="source_encoder",
             settings=settings,
             weights=(),
-            author=lambda _: source_encoder.build(swapper),
+            author=lambda _: source_encoder.build(swapper, point_count=points),
         )
     recognizer, converter = deployment.recognizer.weight, swapper.converter
 
@@ -122,6 +170,7 @@ def _source_encoder(deployment: Deployment) -> ServedGraph:
             swapper,
             recognizer_network=load(recognizer),
             converter_network=None if converter is None else load(converter),
+            point_count=points,
         )
 
     weights = (recognizer,) if converter is None else (recognizer, converter)
@@ -138,7 +187,12 @@ def _swapper(deployment: Deployment, target: Target) -> ServedGraph:
         else:
             network = load(swapper.weight)
         return face_swapper.build(
-            swapper, network, pixel_boost=boost, skip_empty=target.skip_empty, passes=passes
+            swapper,
+            network,
+            point_count=point_count(deployment.landmarker),
+            pixel_boost=boost,
+            skip_empty=target.skip_empty,
+            passes=passes,
         )
 
     weights = () if swapper.weight is None else (swapper.weight,)
@@ -146,11 +200,28 @@ def _swapper(deployment: Deployment, target: Target) -> ServedGraph:
         model="face_swapper",
         settings={
             **_swapper_settings(deployment),
+            "landmarker": deployment.landmarker_name,
             "skip empty": str(target.skip_empty),
             "passes": " ".join(passes),
         },
         weights=weights,
         author=author,
+    )
+
+
+def _masker(deployment: Deployment) -> ServedGraph:
+    points = point_count(deployment.landmarker)
+    return ServedGraph(
+        model="face_masker",
+        settings={
+            **_swapper_settings(deployment),
+            "crop size": str(deployment.crop_size),
+            "landmarker": deployment.landmarker_name,
+        },
+        weights=(),
+        author=lambda _: face_masker.build(
+            deployment.swapper, crop_size=deployment.crop_size, point_count=points
+        ),
     )
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from engines.compilers import Flavour
     from engines.precision import Precision
     from graphs.face_blender import Method
-    from graphs.face_detector import Runtime
+    from graphs.frames import Runtime
 
 TargetName = Literal["cpu", "cuda", "tensorrt", "rtx"]
 Backend = Literal["onnxruntime", "tensorrt"]
@@ -39,7 +39,7 @@ class Target:
     precision: of the networks, where none is asked for.
     channels_last: rewrite the swapper's network for channels-last kernels where its row in
         `networks.swappers` says so, and have the provider use them; else the portable passes.
-    runtime: the form of the detector, see `graphs.face_detector`.
+    runtime: the form of the detector, see `graphs.frames` and `graphs.face_detector`.
     blending: the form of the blender, see `graphs.face_blender`.
     skip_empty: leave the swapper's network out of a batch without faces inside the graph; our
         backends drop empty slots before they call it.

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from frameswap.arguments import HelpFormatter
+
 from engines.repository import COMMITTED, VERSION
 from engines.targets import DEFAULT_TARGET
 from fetching.files import publish_file
@@ -108,7 +110,9 @@ def write_configs(repository: Path) -> list[Path]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write what has changed and say which files those are."""
     parser = argparse.ArgumentParser(
-        prog="python -m engines.write_configs", description=(__doc__ or "").splitlines()[0]
+        prog="python -m engines.write_configs",
+        description=(__doc__ or "").splitlines()[0],
+        formatter_class=HelpFormatter,
     )
     parser.add_argument(
         "--repository", type=Path, default=COMMITTED, metavar="PATH",

@@ -66,8 +66,7 @@ class WeightMissingError(WeightsError):
 
 Role = Literal["detector", "recognizer", "swapper", "converter", "landmarker"]
 Form = Literal["fp32", "int8bq", "tflite"]
-"""What `load_network` does: nothing; unpack OpenCV Zoo's int8 blocks; read a TensorFlow Lite
-file."""
+"""What `load_network` does: nothing; unpack OpenCV Zoo's int8 blocks; read TensorFlow Lite."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Align: where the landmarks of a face belong in a crop, the warp that takes them there, the crop.
 
-The detector aligns the faces of a request to the swapper's template, the recogniser and the source
+The aligner aligns the faces of a request to the swapper's template, the recogniser and the source
 encoder the first face of a photo to their own. For coordinates and warps see `graphs.geometry`.
 """
 
@@ -123,6 +123,30 @@ def fit_similarity(op: Op, points: ir.Value, template: Array) -> ir.Value:
     return op.Where(fitted, warps, 0.0)
 
 
+def fit_quality(op: Op, warps: ir.Value, points: ir.Value, template: Array) -> ir.Value:
+    """How much of a template's spread the fitted points explain: [...] float32 in [0, 1].
+
+    The squared correlation of points and template, (a^2 + b^2) sum(p^2) / sum(q^2): what the least
+    squares of `fit_similarity` leave is one minus this. 0 where there is no warp.
+
+    Args:
+        warps: [..., 2, 3] of `fit_similarity` for these points [..., 5, 2] and this template.
+    """
+    q = template - template.mean(axis=0)
+    p = op.Sub(points, op.ReduceMean(points, [-2], keepdims=1))
+    spread = op.ReduceSum(op.Mul(p, p), [-2, -1], keepdims=0)
+    column = op.Slice(warps, [0], [1], [-1])
+    scale = op.ReduceSum(op.Mul(column, column), [-2, -1], keepdims=0)
+    return op.Mul(op.Mul(scale, spread), float(1.0 / (q * q).sum()))
+
+
+def landmark_points(op: Op, faces: ir.Value) -> ir.Value:
+    """The five landmarks [B, K, 5, 2] of face rows [B, K, 15]."""
+    columns = op.Slice(faces, [LANDMARK_COLUMN], [FACE_COLUMNS], [2])
+    shape = op.Concat(dimension(op, columns, 0), dimension(op, columns, 1), [5, 2], axis=0)
+    return op.Reshape(columns, shape)
+
+
 def fit_warps(op: Op, faces: ir.Value, template: Array) -> ir.Value:
     """Warps [B, K, 2, 3] float32, frame to crop, one a face; empty slots are 0.
 
@@ -130,9 +154,7 @@ def fit_warps(op: Op, faces: ir.Value, template: Array) -> ir.Value:
         faces: [B, K, 15] float32, finite.
         template: (5, 2), pixels of the crop.
     """
-    columns = op.Slice(faces, [LANDMARK_COLUMN], [FACE_COLUMNS], [2])
-    shape = op.Concat(dimension(op, columns, 0), dimension(op, columns, 1), [5, 2], axis=0)
-    warps = fit_similarity(op, op.Reshape(columns, shape), template)
+    warps = fit_similarity(op, landmark_points(op, faces), template)
     score = op.Slice(faces, [SCORE_COLUMN], [SCORE_COLUMN + 1], [2])
     return op.Where(op.Greater(op.Unsqueeze(score, [3]), 0.0), warps, 0.0)
 

@@ -1,72 +1,50 @@
-"""face_detector_{i420,bgr}: frame -> faces, aligned crops, warps; face_locator_bgr: frame -> faces.
+"""face_detector_{i420,bgr}, face_locator_bgr: frame -> detections, and views of the first faces.
 
-letterbox -> network -> decode -> exact NMS -> order -> five-point similarity -> crops. The locator
-stops at `faces`: it serves the recogniser and the source encoder, which see BGR photos and align
-with templates of their own. Both pass the frame through, so that the next model reads the copy that
-is already on the device.
+letterbox -> network -> decode -> exact NMS -> order -> views for the landmark network. The locator
+is the detector of photos: the same graph with limits of its own. Both pass the frame through, so
+that the next model reads the copy that is already on the device.
+
+"tensorrt" graphs have all rounds of suppression written out, because it fuses them; in the others
+rounds end with the last face. "onnxruntime_gpu" has the network rewritten by `GPU_DETECTOR_PASSES`.
+For how frames are read see `graphs.frames`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 
-from graphs.alignment import TEMPLATES, crop_bgr, crop_i420, fit_warps
 from graphs.arithmetic import are_numbers
 from graphs.authoring import GraphAuthor
 from graphs.contract import (
     CONTRACT_VERSION,
-    CROPS,
     DETECTED_FRAME,
-    FACES,
-    FRAME,
+    DETECTIONS,
     MAX_DETECTIONS,
-    OPTIONS,
-    SOURCE,
-    WARPS,
+    MAX_VIEWS,
+    VIEW_WARPS,
+    VIEWS,
     FrameFormat,
     Option,
-    TensorSpec,
     frame_spec,
 )
 from graphs.detections import Candidates, decode_candidates, decode_landmarks
+from graphs.face_views import sample_views
+from graphs.frames import Frames, Runtime, declare_frame, declare_options, read_frames
 from graphs.letterbox import Letterbox, letterbox
-from graphs.pixels import option, safe_options, valid_options
-from graphs.shapes import Op, dimension, to_float
+from graphs.pixels import option
+from graphs.shapes import Op, constant, dimension
 from graphs.suppression import order_faces, suppress
 from networks.batching import row_shape, with_free_batch
 from networks.detectors import Detector, check_outputs
+from networks.landmarkers import Landmarker, view_size
 from networks.passes import DETECTOR_PASSES, GPU_DETECTOR_PASSES, apply_passes
-from networks.swappers import Swapper, check_pixel_boost
 
-Runtime = Literal["tensorrt", "onnxruntime", "onnxruntime_gpu"]
-"""Which runtime a detector is written for; the faces are the same.
-
-"tensorrt" (ONNX Runtime runs it too): the whole frame is cast first, because TensorRT's parser
-takes nothing else on uint8, and all rounds of suppression are written out, because it fuses them.
-"onnxruntime": only the bytes that are read are cast, and rounds end with the last face.
-"onnxruntime_gpu": that, I420 frames are read by ONNX Runtime's GridSample, and the network is
-rewritten by `GPU_DETECTOR_PASSES`.
-"""
-
-
-@dataclass(frozen=True)
-class Frames:
-    """A batch of frames inside the graph.
-
-    pixels: float32 in 0..255, or uint8, shaped as sent.
-    options: [B, 16] float32, every row valid.
-    sampled: read them by GridSample (`graphs.frame_sampling`); float32 and I420 then.
-    """
-
-    pixels: ir.Value
-    frame_format: FrameFormat
-    options: ir.Value
-    sampled: bool = False
-
+Role = Literal["detector", "locator"]
 
 def preprocess(op: Op, detector: Detector, frames: Frames) -> tuple[ir.Value, Letterbox]:
     """The network's input [B, 3, 640, 640] float32, and the letterbox it came from."""
@@ -129,72 +107,54 @@ def postprocess(
     )
 
 
-def crop_faces(op: Op, frames: Frames, warps: ir.Value, side: int) -> ir.Value:
-    """Aligned crops [B, K, 3, S, S] float32 RGB in [0, 1]; slots without a warp are 0."""
-    if frames.frame_format == "bgr":
-        return crop_bgr(op, frames.pixels, warps, side)
-    return crop_i420(op, frames.pixels, frames.options, warps, side, sampled=frames.sampled)
-
-
 def build(
     frame_format: FrameFormat,
     detector: Detector,
     network: onnx.ModelProto,
     *,
-    swapper: Swapper | None = None,
-    pixel_boost: int = 1,
+    landmarker: Landmarker | None = None,
+    views: int = MAX_VIEWS,
+    role: Role = "detector",
     runtime: Runtime = "tensorrt",
 ) -> onnx.ModelProto:
     """The served graph.
 
-    Inputs `frame`, `options` and, with a swapper, `source` (for its K alone); outputs `faces`,
-    `detected_frame` and, with a swapper, `crops` and `warps`, as in `graphs.contract`. Rows whose
-    options are invalid have NaN in all of `faces`, no crops and no warps.
+    Inputs `frame` and `options`; outputs `detections`, `views`, `view_warps` and `detected_frame`,
+    as in `graphs.contract`. Rows whose options are invalid have NaN in all of `detections`, no
+    views and no warps.
 
     Args:
         network: the detector's, batch 1 or free.
-        swapper: whose template and crop size to align to; None gives the locator.
-        pixel_boost: crops are `pixel_boost` times the swapper's size.
+        landmarker: whose views to cut; None, or one that looks at none: views are 1 pixel of 0.
+        views: F.
+        role: in the graph's name.
         runtime: which one the graph is written for; the faces are the same.
 
     Raises:
-        ValueError: the network is not this detector's, or the swapper has no such boost.
+        ValueError: the network is not this detector's.
     """
-    if swapper is not None:
-        check_pixel_boost(swapper, pixel_boost)
     free = _ready_network(detector, network, runtime)
-    author = GraphAuthor(f"face_{'locator' if swapper is None else 'detector'}_{frame_format}")
-    sampled = runtime == "onnxruntime_gpu" and frame_format == "i420"
-    if sampled:
-        author.use_onnxruntime_operators()
+    author = GraphAuthor(f"face_{role}_{frame_format}")
     op: Op = author.op
-    frame = author.input(frame_spec(FRAME, frame_format))
-    source = None if swapper is None else author.input(_source_spec(swapper))
-    options = author.input(OPTIONS)
+    frame, options = declare_frame(author, frame_format, runtime), declare_options(author)
     with author.scope("preprocess"):
-        valid = valid_options(op, options)
-        frames = Frames(
-            to_float(op, frame) if runtime == "tensorrt" or sampled else frame,
-            frame_format,
-            safe_options(op, options, valid),
-            sampled,
-        )
+        frames, valid = read_frames(op, frame, options, frame_format, runtime)
         pixels, box = preprocess(op, detector, frames)
     (input_name,) = (value.name for value in free.graph.input)
     outputs = author.embed(free, {input_name: pixels})
     with author.scope("postprocess"):
         candidates = decode_candidates(op, detector, outputs)
-        rows = postprocess(op, detector, frames, candidates, box.scale, loop=runtime != "tensorrt")
+        loop = runtime != "tensorrt"
+        rows = postprocess(op, detector, frames, candidates, box.scale, loop=loop)
         refused = op.Not(op.Unsqueeze(valid, [2]))
-        faces = op.Where(refused, float("nan"), rows)
-        author.output(faces, FACES)
-        if swapper is not None and source is not None:
-            slots = dimension(op, source, 1)
-            shown = op.Where(refused, 0.0, rows)
-            chosen = op.Slice(shown, [0], slots, [1])
-            _align(author, frames, chosen, swapper.template, swapper.crop_size * pixel_boost)
+        author.output(op.Where(refused, float("nan"), rows), DETECTIONS)
+        shown = op.Where(refused, 0.0, rows)
+        side = view_size(landmarker)
+        pictures, warps = _views(op, frames, shown, views, landmarker)
+        author.output(pictures, replace(VIEWS, dims=(views, 3, side, side)))
+        author.output(warps, replace(VIEW_WARPS, dims=(views, 2, 3)))
     author.output(frame, frame_spec(DETECTED_FRAME, frame_format))
-    author.metadata(_metadata(detector, swapper, pixel_boost))
+    author.metadata(_metadata(detector, landmarker))
     return author.finish()
 
 
@@ -208,27 +168,23 @@ def _ready_network(
     return free
 
 
-def _align(author: GraphAuthor, frames: Frames, faces: ir.Value, template: str, side: int) -> None:
-    """The outputs `crops` and `warps` of faces [B, K, 15]; the crops are `side` pixels wide."""
-    op: Op = author.op
-    warps = fit_warps(op, faces, TEMPLATES[template] * side)
-    crops = crop_faces(op, frames, warps, side)
-    author.output(crops, replace(CROPS, dims=("K", 3, side, side)))
-    author.output(warps, WARPS)
+def _views(
+    op: Op, frames: Frames, detections: ir.Value, views: int, landmarker: Landmarker | None
+) -> tuple[ir.Value, ir.Value]:
+    """Views [B, F, 3, V, V] and their warps [B, F, 2, 3] of detections [B, M, 15]."""
+    if landmarker is not None and landmarker.input == "view":
+        slots = constant(op, np.array([views], np.int64))
+        return sample_views(op, frames, detections, slots, landmarker)
+    batch = dimension(op, detections, 0)
+    shapes = ([views, 3, 1, 1], [views, 2, 3])
+    pictures, warps = (op.Expand(0.0, op.Concat(batch, s, axis=0)) for s in shapes)
+    return pictures, warps
 
 
-def _source_spec(swapper: Swapper) -> TensorSpec:
-    return replace(SOURCE, dims=("K", swapper.source_length))
-
-
-def _metadata(detector: Detector, swapper: Swapper | None, pixel_boost: int) -> dict[str, str]:
-    entries = {
+def _metadata(detector: Detector, landmarker: Landmarker | None) -> dict[str, str]:
+    return {
         "contract_version": str(CONTRACT_VERSION),
         "detector": detector.name,
+        "landmarker": "none" if landmarker is None else landmarker.name,
         "max_detections": str(MAX_DETECTIONS),
     }
-    if swapper is not None:
-        entries["swapper"] = swapper.name
-        entries["template"] = swapper.template
-        entries["crop_size"] = str(swapper.crop_size * pixel_boost)
-    return entries

@@ -7,6 +7,7 @@ does not take for a face keeps its detection as it is, and has neither landmarks
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -14,90 +15,80 @@ import onnx
 import onnx_ir as ir
 from onnxscript import GraphBuilder, OpBuilder
 
+from graphs.alignment import TEMPLATES, fit_similarity
+from graphs.arithmetic import are_numbers, is_number
 from graphs.authoring import GraphAuthor
 from graphs.contract import (
+    DETECTIONS,
     DETECTOR_SIZE,
     FACE_COLUMNS,
     FACES,
     LANDMARK_COLUMN,
+    LANDMARKS,
     MAX_DETECTIONS,
+    OPTIONS,
+    POSE,
     SCORE_COLUMN,
+    VIEW_WARPS,
+    VIEWS,
+    Option,
+    Refinement,
     TensorSpec,
 )
 from graphs.face_pose import measure_pose
-from graphs.alignment import TEMPLATES, fit_similarity
 from graphs.geometry import apply_warps, invert_warps, regular_warps
 from graphs.landmark_points import decode_points, sees_face
+from graphs.pixels import option
 from graphs.shapes import Op, constant, dimension, split, to_float
-from networks.batching import with_free_batch
-from networks.landmarkers import Landmarker
-
-DETECTIONS: Final = TensorSpec("detections", "float32", (MAX_DETECTIONS, FACE_COLUMNS))
-VIEW_WARPS: Final = TensorSpec("view_warps", "float32", ("F", 2, 3))
-"""Frame to view: view_xy = view_warp @ [x, y, 1]. All zeros for an empty row."""
-POSE: Final = TensorSpec("pose", "float32", ("F", 3))
-"""Yaw, pitch, roll in degrees, see `graphs.face_pose`; zeros where there are no landmarks."""
+from networks.batching import row_shape, with_free_batch
+from networks.landmarkers import Landmarker, point_count, view_size
+from networks.passes import apply_passes
 
 COORDINATES: Final = "coordinates"
 """First part of the names of the network's nodes that make coordinates: they stay float32."""
 
 _WEIGHTED: Final = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
-_FARTHEST_PX: Final = 1e6
-"""No landmark of any frame is farther out; NaN and infinity are not nearer either."""
-
-
-def views_spec(landmarker: Landmarker) -> TensorSpec:
-    """`views` [F, 3, V, V]: RGB in [0, 1], one row a face, zeros for none."""
-    size = landmarker.view_size
-    if size is None:
-        raise ValueError(f"{landmarker.name} takes landmarks, not a view")
-    return TensorSpec("views", "float32", ("F", 3, size, size))
-
-
-def landmarks_spec(landmarker: Landmarker) -> TensorSpec:
-    """`landmarks` [F, P, 3]: x, y in frame pixels, z in the same unit (0 where not known)."""
-    return TensorSpec("landmarks", "float32", ("F", landmarker.point_count, 3))
-
 
 def build(
     landmarker: Landmarker,
     network: onnx.ModelProto,
     *,
-    refine: bool = True,
+    passes: Sequence[str] = (),
     skip_empty: bool = True,
 ) -> onnx.ModelProto:
-    """The served model: `views`, `view_warps`, `detections` -> `faces`, `landmarks`, `pose`.
+    """The served model: `views`, `view_warps`, `detections`, `options` -> `faces` and the rest.
+
+    The five landmarks of the first F rows of `faces` become the network's, unless a request's
+    options say `Refinement.NONE`.
 
     Args:
-        landmarker: which contract `network` has. One that looks at no view has no input `views`.
+        landmarker: which contract `network` has. One that looks at no view takes the F of `views`.
         network: as `fetching.weights.load_network` gives it; batch 1 is freed.
-        refine: the five landmarks of the first F rows of `faces` become the network's; otherwise
-            `faces` is `detections`.
+        passes: names of `networks.passes.PASSES`, applied to the network before it is embedded.
         skip_empty: do not run the network for a batch without any face (see `face_swapper.build`).
 
     Returns:
         A model with inputs `views` [B, F, 3, V, V] float32 RGB in [0, 1], `view_warps`
-        [B, F, 2, 3] float32 and `detections` [B, M, 15] float32, F <= M, and outputs `faces`
-        [B, M, 15], `landmarks` [B, F, P, 3] and `pose` [B, F, 3], float32. Rows of `detections`
-        that are NaN (invalid options) pass through.
+        [B, F, 2, 3], `detections` [B, M, 15] and `options` [B, 16] float32, F <= M, and outputs
+        `faces` [B, M, 15], `landmarks` [B, F, P, 3] and `pose` [B, F, 3], float32. Rows of
+        `detections` that are NaN (invalid options) pass through.
 
     Raises:
         ValueError: the network does not have that contract.
     """
     free = _with_outputs(landmarker, _freed(network, landmarker))
     _check_input(landmarker, free)
+    if passes:
+        free = apply_passes(free, passes)
     author = GraphAuthor("face_landmarker")
     op: Op = author.op
-    views = None
-    if landmarker.input == "view":
-        views = author.input(views_spec(landmarker))
-    warps = author.input(VIEW_WARPS)
-    detections = author.input(DETECTIONS)
+    views, warps, detections, options = _inputs(author, landmarker)
     with author.scope("preprocess"):
-        slots = dimension(op, warps, 1)
+        # From both, so that a network that looks at no view leaves neither unread.
+        slots, rows = dimension(op, views, 1), dimension(op, warps, 1)
         first = op.Slice(detections, [0], slots, [1])
-        if views is None:
+        if landmarker.input == "points":
             assert landmarker.point_template is not None
             template = TEMPLATES[landmarker.point_template]
             warps = fit_similarity(op, _five_points(op, first), template)
@@ -112,23 +103,60 @@ def build(
     )
     with author.scope("postprocess"):
         outputs = dict(zip((value.name for value in free.graph.output), made, strict=True))
-        points = _in_rows(op, decode_points(op, landmarker, outputs), slots)
+        points = _in_rows(op, decode_points(op, landmarker, outputs), rows)
         seen = sees_face(op, landmarker, outputs)
         if seen is not None:
-            occupied = op.And(occupied, _in_rows(op, seen, slots))
+            occupied = op.And(occupied, _in_rows(op, seen, rows))
         placed = _to_frame(op, warps, points)
-        near = op.ReduceMin(to_float(op, op.Less(op.Abs(placed), _FARTHEST_PX)), [2, 3], keepdims=0)
-        present = op.And(occupied, op.Unsqueeze(op.Greater(near, 0.5), [2]))
+        numbers = op.Squeeze(are_numbers(op, placed, [2, 3]), [3])
+        present = op.And(occupied, numbers)
         landmarks = op.Where(op.Unsqueeze(present, [3]), placed, 0.0)
         pose = op.Where(present, measure_pose(op, landmarks, landmarker.pose_points), 0.0)
-        faces = detections
-        if refine:
-            faces = _refine(op, detections, landmarks, present, landmarker)
+        refined = op.And(present, op.Unsqueeze(_wants_refinement(op, options), [2]))
+        faces = _refine(op, detections, landmarks, refined, landmarker)
     author.output(faces, FACES)
-    author.output(landmarks, landmarks_spec(landmarker))
+    author.output(landmarks, _landmarks_spec(landmarker))
     author.output(pose, POSE)
     author.metadata({"landmarker": landmarker.name})
     return author.finish()
+
+
+def build_without_network() -> onnx.ModelProto:
+    """The same model for a deployment without a landmark network: nothing is refined or known.
+
+    `faces` is `detections`, `landmarks` and `pose` are 0.
+    """
+    author = GraphAuthor("face_landmarker")
+    op: Op = author.op
+    views, warps, detections, options = _inputs(author, None)
+    batch = dimension(op, options, 0)
+    author.output(detections, FACES)
+    for slots, spec in (
+        (dimension(op, views, 1), _landmarks_spec(None)),
+        (dimension(op, warps, 1), POSE),
+    ):
+        author.output(op.Expand(0.0, op.Concat(batch, slots, spec.dims[1:], axis=0)), spec)
+    author.metadata({"landmarker": "none"})
+    return author.finish()
+
+
+def _inputs(
+    author: GraphAuthor, landmarker: Landmarker | None
+) -> tuple[ir.Value, ir.Value, ir.Value, ir.Value]:
+    """`views`, `view_warps`, `detections` and `options`."""
+    side = view_size(landmarker)
+    specs = (replace(VIEWS, dims=("F", 3, side, side)), VIEW_WARPS, DETECTIONS, OPTIONS)
+    views, warps, detections, options = (author.input(spec) for spec in specs)
+    return views, warps, detections, options
+
+
+def _landmarks_spec(landmarker: Landmarker | None) -> TensorSpec:
+    return replace(LANDMARKS, dims=("F", point_count(landmarker), 3))
+
+
+def _wants_refinement(op: Op, options: ir.Value) -> ir.Value:
+    """bool [B, 1]."""
+    return op.Not(op.Equal(option(op, options, Option.REFINEMENT), float(Refinement.NONE)))
 
 
 def _freed(network: onnx.ModelProto, landmarker: Landmarker) -> onnx.ModelProto:
@@ -166,10 +194,7 @@ def _with_outputs(landmarker: Landmarker, network: onnx.ModelProto) -> onnx.Mode
 def _check_input(landmarker: Landmarker, network: onnx.ModelProto) -> None:
     size = landmarker.view_size
     expected = [[5, 2]] if size is None else [[3, size, size]]
-    found = [
-        [dim.dim_value for dim in value.type.tensor_type.shape.dim][1:]
-        for value in network.graph.input
-    ]
+    found = [row_shape(value) for value in network.graph.input]
     if found != expected:
         raise ValueError(
             f"the network of {landmarker.name} should take {expected} (shapes of one row), but it "
@@ -180,7 +205,7 @@ def _check_input(landmarker: Landmarker, network: onnx.ModelProto) -> None:
 def _five_points(op: Op, rows: ir.Value) -> ir.Value:
     """The landmarks [B, F, 5, 2] of face rows; what is not finite becomes 0."""
     columns = op.Slice(rows, [LANDMARK_COLUMN], [FACE_COLUMNS], [2])
-    columns = op.Where(op.Less(op.Abs(columns), _FARTHEST_PX), columns, 0.0)
+    columns = op.Where(is_number(op, columns), columns, 0.0)
     shape = op.Concat(dimension(op, rows, 0), dimension(op, rows, 1), [5, 2], axis=0)
     return op.Reshape(columns, shape)
 
@@ -262,10 +287,7 @@ def _run_if_any(
     with author.scope("preprocess"):
         rows = dimension(op, fed, 0)
         any_face = op.Greater(op.ReduceMax(to_float(op, occupied), [0, 1, 2], keepdims=0), 0.5)
-    shapes = [
-        [dim.dim_value for dim in value.type.tensor_type.shape.dim][1:]
-        for value in network.graph.output
-    ]
+    shapes = [row_shape(value) for value in network.graph.output]
 
     def find(branch: OpBuilder) -> Sequence[ir.Value]:
         return _run(author, network, fed, branch.builder)

@@ -11,14 +11,12 @@ from typing import Final
 
 import onnx_ir as ir
 
-from graphs.contract import FACE_COLUMNS, LANDMARK_COLUMN, SCORE_COLUMN
-from graphs.face_detector import Frames, crop_faces
-from graphs.alignment import TEMPLATES, fit_similarity
-from graphs.shapes import Op, dimension, split, to_float
+from graphs.alignment import TEMPLATES, fit_similarity, landmark_points
+from graphs.arithmetic import are_numbers
+from graphs.contract import SCORE_COLUMN
+from graphs.frames import Frames, crop_faces
+from graphs.shapes import Op, split
 from networks.landmarkers import Framing, Landmarker
-
-_FARTHEST_PX: Final = 1e6
-"""No face of any frame is farther out; NaN and infinity are not nearer either."""
 
 _LEAST_BOX_PX: Final = 1.0
 """A box that is smaller is no face: its view would be one pixel, many times over."""
@@ -32,8 +30,7 @@ def sample_views(
 ) -> tuple[ir.Value, ir.Value]:
     """Views of the first F faces, and the warps that take the frame to them.
 
-    Bilinear, edge pixels repeated outside the frame; of an I420 frame the planes are read each at
-    their own resolution. Rows without a face are 0.
+    Read as by `graphs.alignment.crop_bgr` and `crop_i420`. Rows without a face are 0.
 
     Args:
         detections: [B, M, 15] float32, as `faces` in the contract.
@@ -46,10 +43,11 @@ def sample_views(
     Raises:
         ValueError: the landmarker looks at no view.
     """
-    if landmarker.framing is None or landmarker.view_size is None:
+    size = landmarker.view_size
+    if landmarker.framing is None or size is None:
         raise ValueError(f"{landmarker.name} takes landmarks, not a view: there is none to sample")
-    warps = frame_views(op, detections, slots, landmarker.framing, landmarker.view_size)
-    return crop_faces(op, frames, warps, landmarker.view_size), warps
+    warps = frame_views(op, detections, slots, landmarker.framing, size)
+    return crop_faces(op, frames, warps, size), warps
 
 
 def frame_views(
@@ -66,16 +64,13 @@ def frame_views(
         size: V, pixels.
     """
     chosen = op.Slice(detections, [0], slots, [1])
-    # Comparisons with NaN are false, and a maximum may drop a NaN: count what is near instead.
-    near = op.ReduceMin(
-        to_float(op, op.Less(op.Abs(chosen), _FARTHEST_PX)), [2], keepdims=1
-    )
+    numbers = are_numbers(op, chosen, [2])
     score = op.Slice(chosen, [SCORE_COLUMN], [SCORE_COLUMN + 1], [2])
-    safe = op.Where(op.Greater(near, 0.5), chosen, 0.0)
+    safe = op.Where(numbers, chosen, 0.0)
     left, top, right, bottom = split(op, op.Slice(safe, [0], [SCORE_COLUMN], [2]), 4, 2)
     longer = op.Max(op.Sub(right, left), op.Sub(bottom, top))
     usable = op.And(
-        op.And(op.Greater(near, 0.5), op.Greater(score, 0.0)), op.Greater(longer, _LEAST_BOX_PX)
+        op.And(numbers, op.Greater(score, 0.0)), op.Greater(longer, _LEAST_BOX_PX)
     )
     scale = op.Div(size / framing.scale, op.Where(usable, longer, 1.0))
     cosine, sine = scale, op.Mul(scale, 0.0)
@@ -97,9 +92,7 @@ def _upright(op: Op, rows: ir.Value) -> tuple[ir.Value, ir.Value]:
 
     All five landmarks are asked, not the eyes alone: in a profile those are too near each other.
     """
-    columns = op.Slice(rows, [LANDMARK_COLUMN], [FACE_COLUMNS], [2])
-    shape = op.Concat(dimension(op, rows, 0), dimension(op, rows, 1), [5, 2], axis=0)
-    fitted = fit_similarity(op, op.Reshape(columns, shape), _UPRIGHT)
+    fitted = fit_similarity(op, landmark_points(op, rows), _UPRIGHT)
     a = op.Squeeze(op.Slice(fitted, [0, 0], [1, 1], [2, 3]), [3])
     b = op.Squeeze(op.Slice(fitted, [1, 0], [2, 1], [2, 3]), [3])
     length = op.Sqrt(op.Add(op.Mul(a, a), op.Mul(b, b)))

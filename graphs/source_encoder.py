@@ -7,17 +7,28 @@ one number (`graphs.packed_images`).
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import onnx
 import onnx_ir as ir
 
 from graphs.alignment import crop_first_face, has_first_face
 from graphs.arithmetic import unit_length
 from graphs.authoring import GraphAuthor
-from graphs.contract import ENCODED_SOURCE, FACES, FRAME, TensorSpec, frame_spec
+from graphs.contract import (
+    ENCODED_SOURCE,
+    FACES,
+    FRAME,
+    LANDMARKS,
+    MAX_VIEWS,
+    TensorSpec,
+    frame_spec,
+)
 from graphs.face_recognizer import embed_first_face
 from graphs.packed_images import pack_rgb
-from graphs.shapes import Op
+from graphs.shapes import Op, dimension
 from networks.batching import with_free_batch
+from networks.face_points import MEDIAPIPE_POINTS
 from networks.recognizers import RECOGNIZERS
 from networks.swappers import Swapper
 
@@ -27,18 +38,23 @@ def build(
     *,
     recognizer_network: onnx.ModelProto | None = None,
     converter_network: onnx.ModelProto | None = None,
+    views: int = MAX_VIEWS,
+    point_count: int = MEDIAPIPE_POINTS,
 ) -> onnx.ModelProto:
-    """The served model: `frame`, `faces` -> `source`.
+    """The served model: `frame`, `faces`, `landmarks` -> `source`.
 
     Args:
         swapper: for whom; decides everything.
         recognizer_network: network of the swapper's own recogniser; None for image swappers.
         converter_network: network between that recogniser's embedding and the swapper's identity
             space, [*, 512] -> [*, 512]; None where the swapper's row names none.
+        views, point_count: F and P. No swapper here wants the source's landmarks: they are taken
+            for the batch's size alone.
 
     Returns:
-        A model with inputs `frame` [B, H, W, 3] uint8 BGR and `faces` [B, M, 15] float32, and
-        output `source` [B, D] float32 from row 0 of `faces`; zeros where row 0 is empty.
+        A model with inputs `frame` [B, H, W, 3] uint8 BGR, `faces` [B, M, 15] and `landmarks`
+        [B, F, P, 3] float32, and output `source` [B, D] float32 from row 0 of `faces`; zeros where
+        row 0 is empty.
 
     Raises:
         ValueError: a network is missing, unwanted, or does not have the contract.
@@ -48,6 +64,7 @@ def build(
     author = GraphAuthor("source_encoder")
     frame = author.input(frame_spec(FRAME, "bgr"))
     faces = author.input(FACES)
+    landmarks = author.input(replace(LANDMARKS, dims=(views, point_count, 3)))
     if recognizer_network is None:
         source = _encode_image(author, swapper, frame, faces)
     else:
@@ -57,6 +74,10 @@ def build(
         )
     if converter_network is not None:
         source = _convert(author, swapper, source, faces, converter_network)
+    op: Op = author.op
+    with author.scope("postprocess"):
+        shape = op.Concat(dimension(op, landmarks, 0), [swapper.source_length], axis=0)
+        source = op.Reshape(source, shape)
     spec = TensorSpec(ENCODED_SOURCE.name, ENCODED_SOURCE.dtype, (swapper.source_length,))
     author.output(source, spec)
     author.metadata({"swapper": swapper.name, "source_kind": swapper.source_kind})

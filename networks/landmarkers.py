@@ -88,7 +88,7 @@ class Landmarker:
 
     weight: key in `fetching.weights.WEIGHTS`.
     input: `view`, or `points` for a network that sees no picture: its input is the five landmarks
-        [B, 5, 2] on `point_template` (key in `graphs.geometry.TEMPLATES`), in sides of it, and so
+        [B, 5, 2] on `point_template` (key in `graphs.alignment.TEMPLATES`), in sides of it, and so
         are the points that it answers.
     view_size: V, pixels; None for `points`.
     framing: how a view lies; None for `points`.
@@ -219,3 +219,19 @@ LANDMARKERS: Final[Mapping[str, Landmarker]] = MappingProxyType(
     }
 )
 """Every landmarker by name."""
+
+DEFAULT_LANDMARKER: Final = FACE_MESH_ATTENTION.name
+"""A quarter of the other mesh's time on a CPU, and it sees blinks and lips."""
+
+NO_LANDMARKER: Final = "none"
+"""Instead of a row's name: faces stay as the detector found them."""
+
+
+def view_size(landmarker: Landmarker | None) -> int:
+    """V, side of the views that a detector cuts for it; 1 where no network looks at them."""
+    return 1 if landmarker is None or landmarker.view_size is None else landmarker.view_size
+
+
+def point_count(landmarker: Landmarker | None) -> int:
+    """P, points of a face; without a landmark network as many as the mesh has, all 0."""
+    return MEDIAPIPE_POINTS if landmarker is None else landmarker.point_count

@@ -25,7 +25,7 @@ from graphs.contract import (
 )
 from server.backends.pipelines import STEP_PREFIX, StepText
 from server.errors import RepositoryError
-from server.repository import BUILD_COMMAND, Repository, top_models, write_model
+from server.repository import Repository, build_command, top_models, write_model
 
 BACKEND: Final = "pipeline"
 
@@ -119,7 +119,7 @@ def pipeline_config(
     if not models[0].instance_group:
         raise RepositoryError(
             f"the config of {models[0].name} names no instance_group; build it with "
-            f"{BUILD_COMMAND}"
+            f"{build_command(repository.target)}"
         )
     group = config.instance_group.add()
     group.CopyFrom(models[0].instance_group[0])
@@ -192,5 +192,5 @@ def _tightest(ensemble: str, key: str, texts: Sequence[str]) -> str:
         return str(min(map(int, texts)))
     raise RepositoryError(
         f"the steps of {ensemble} disagree about {key} ({' or '.join(sorted(set(texts)))}); build "
-        f"them together with {BUILD_COMMAND}"
+        "them together with python build_engines.py"
     )

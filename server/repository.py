@@ -20,13 +20,12 @@ from engines.check_plans import refused_plans
 from engines.configs import read_config
 from engines.manifest import server_versions
 from engines.repository import COMMITTED
-from engines.targets import UNTIL_PLAN
+from engines.targets import TARGETS, UNTIL_PLAN
 from graphs.contract import PARAMETER_ONNX_UNTIL_PLAN
 from server.errors import RepositoryError, StartError
 
 DEFAULT_REPOSITORY = COMMITTED
 """The one beside this code; `build_engines.py` builds into it."""
-BUILD_COMMAND = "python build_engines.py"
 DEFAULT_FILENAMES = {"onnxruntime": "model.onnx", "tensorrt": "model.plan"}
 
 
@@ -54,7 +53,7 @@ def read_repository(folder: Path, target: str, models: Sequence[str] | None = No
     """
     if not folder.is_dir():
         raise RepositoryError(
-            f"the model repository {folder} does not exist; build it with {BUILD_COMMAND}"
+            f"the model repository {folder} does not exist; build it with {build_command(target)}"
         )
     present = sorted(path.parent.name for path in folder.glob("*/config.pbtxt"))
     if not present:
@@ -78,6 +77,12 @@ def read_repository(folder: Path, target: str, models: Sequence[str] | None = No
     return Repository(folder, target, dict(sorted(configs.items())), asked)
 
 
+def build_command(target: str) -> str:
+    """What builds a target; where no such target is known, with the names that are."""
+    name = target if target in TARGETS else f"NAME, which is one of {', '.join(TARGETS)}"
+    return f"python build_engines.py --target {name}"
+
+
 def _read_config(model: Path, target: str, folder: Path, present: Sequence[str]) -> ModelConfig:
     path = model / "configs" / f"{target}.pbtxt"
     if not path.is_file():
@@ -88,7 +93,7 @@ def _read_config(model: Path, target: str, folder: Path, present: Sequence[str])
         known = f"targets that all models have: {', '.join(usable)}" if usable else "it has none"
         raise RepositoryError(
             f"model {model.name} of {folder} has no target {target!r} ({known}); choose one, or "
-            f"build it with {BUILD_COMMAND}"
+            f"build it with {build_command(target)}"
         )
     try:
         return read_config(path)
@@ -108,7 +113,7 @@ def _check_files(folder: Path, configs: Mapping[str, ModelConfig], target: str) 
         if not any((folder / name / "1" / file).is_file() for file in files):
             raise RepositoryError(
                 f"{folder / name / '1' / filename} is missing, so that the "
-                f"{target} target cannot be served; build it with {BUILD_COMMAND}"
+                f"{target} target cannot be served; build it with {build_command(target)}"
             )
 
 

@@ -18,6 +18,13 @@ COMMANDS = {
     "frameswap models": ("-m", "frameswap", "models"),
     "frameswap models fetch": ("-m", "frameswap", "models", "fetch"),
     "build_engines.py": ("build_engines.py",),
+    **{
+        f"python -m {module}": ("-m", module)
+        for module in (
+            "engines.check_plans", "engines.collect_garbage", "engines.write_configs", "demo.run",
+            "demo.make_clip",
+        )
+    },
 }
 GROUPS = {
     "frameswap swap": ("files", "faces", "encoding of a video", "server"),
@@ -64,6 +71,7 @@ def test_no_help_speaks_python(command: str) -> None:
 def test_every_option_says_what_it_is_for_and_what_it_takes(command: str) -> None:
     options = options_of(command)
     assert len(options) >= 2
+    assert help_of(command).startswith(f"usage: {command} [-h]")
     for name, entry in options.items():
         if name == "--help":
             continue

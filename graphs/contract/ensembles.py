@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from graphs.contract.limits import FRAME_FORMATS, FrameFormat
-from graphs.contract.models import MODEL_SPECS, ModelSpec, ServedSpec
+from graphs.contract.models import MODEL_SPECS, ModelSpec, Sees, ServedSpec
 from graphs.contract.tensors import (
     CHOSEN_FACES,
     DETECTED_FRAME,
@@ -76,6 +76,27 @@ def _step(model: str, renamed: Mapping[str, str] | None = None) -> StepSpec:
     )
 
 
+def _ensemble(
+    name: str,
+    inputs: tuple[TensorSpec, ...],
+    outputs: tuple[TensorSpec, ...],
+    sees: Sees,
+    steps: tuple[StepSpec, ...],
+) -> EnsembleSpec:
+    """An ensemble without the values that nothing reads: Triton loads none that names one."""
+    read = {value for step in steps for value in step.inputs.values()}
+    read |= {tensor.name for tensor in outputs}
+    pruned = tuple(
+        StepSpec(
+            step.model,
+            step.inputs,
+            {tensor: value for tensor, value in step.outputs.items() if value in read},
+        )
+        for step in steps
+    )
+    return EnsembleSpec(name, inputs, outputs, sees=sees, steps=pruned)
+
+
 def _find_steps(pixel: FrameFormat) -> tuple[StepSpec, ...]:
     return _step(f"face_detector_{pixel}"), _step("face_landmarker")
 
@@ -91,33 +112,32 @@ def _swap_steps(pixel: FrameFormat, frame: str) -> tuple[StepSpec, ...]:
 
 
 def _swap_ensemble(pixel: FrameFormat) -> EnsembleSpec:
-    return EnsembleSpec(
+    return _ensemble(
         f"swap_faces_{pixel}", (frame_spec(FRAME, pixel), SOURCE, OPTIONS),
-        (frame_spec(SWAPPED_FRAME, pixel), FACES, VERDICTS), sees="frame",
-        steps=(*_find_steps(pixel), *_swap_steps(pixel, DETECTED_FRAME)),
+        (frame_spec(SWAPPED_FRAME, pixel), FACES, VERDICTS), "frame",
+        (*_find_steps(pixel), *_swap_steps(pixel, DETECTED_FRAME)),
     )  # fmt: skip
 
 
 def _find_ensemble(pixel: FrameFormat) -> EnsembleSpec:
-    return EnsembleSpec(
+    return _ensemble(
         f"find_faces_{pixel}", (frame_spec(FRAME, pixel), OPTIONS), (FACES, LANDMARKS, POSE),
-        sees="frame", steps=_find_steps(pixel),
+        "frame", _find_steps(pixel),
     )  # fmt: skip
 
 
 def _swap_found_ensemble(pixel: FrameFormat) -> EnsembleSpec:
-    return EnsembleSpec(
+    return _ensemble(
         f"swap_found_faces_{pixel}",
         (frame_spec(FRAME, pixel), FACES, LANDMARKS, SOURCE, OPTIONS),
-        (frame_spec(SWAPPED_FRAME, pixel), VERDICTS), sees="frame",
-        steps=_swap_steps(pixel, FRAME),
+        (frame_spec(SWAPPED_FRAME, pixel), VERDICTS), "frame", _swap_steps(pixel, FRAME),
     )  # fmt: skip
 
 
 def _photo_ensemble(name: str, answer: TensorSpec, model: str) -> EnsembleSpec:
-    return EnsembleSpec(
-        name, (frame_spec(FRAME, "bgr"), OPTIONS), (answer, FACES), sees="photo",
-        steps=(_step("face_locator_bgr"), _step("face_landmarker"), _step(model, _ON_DEVICE)),
+    return _ensemble(
+        name, (frame_spec(FRAME, "bgr"), OPTIONS), (answer, FACES), "photo",
+        (_step("face_locator_bgr"), _step("face_landmarker"), _step(model, _ON_DEVICE)),
     )  # fmt: skip
 
 

@@ -91,6 +91,14 @@ class ModelSpec(ServedSpec):
     passthrough: Mapping[str, str] = field(default_factory=dict)
     joined_rows: JoinedRows | None = None
 
+    @property
+    def rows_axis(self) -> str | None:
+        """Letter of the axis whose rows are joined, K or F; None where none are."""
+        if self.joined_rows is None:
+            return None
+        first = self.joined_rows.inputs[0]
+        return next(str(tensor.dims[0]) for tensor in self.inputs if tensor.name == first)
+
 
 _OF_SLOTS: Final = TensorSpec(LANDMARKS.name, "float32", SLOT_LANDMARKS.dims)
 """`landmarks` of the models behind the aligner: a row a slot."""

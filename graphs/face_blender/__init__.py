@@ -5,8 +5,9 @@ m the box mask at that point, out = frame + (crop - frame) * m, rounded to the n
 are laid on in order, later over earlier; empty ones are left out. An I420 frame is blended in its
 own planes: only the crop is ever converted, and luma and chroma outside the mask keep their bytes.
 
-A crop is made harmless before it is looked up: what is not a number gets weight 0 there, values are
-clipped. So no NaN can reach a pixel, and where the mask is 0 the blend returns the frame exactly.
+Crops and masks are made harmless before they are looked up: what is not a number gets weight 0
+there, values are clipped. So no NaN can reach a pixel, and where the mask is 0 the blend returns
+the frame exactly.
 
 Three methods give the same picture:
 
@@ -17,7 +18,6 @@ Three methods give the same picture:
 - "patches" (ONNX Runtime on a GPU, `patches.py`): slot by slot, of all rows together, the pixels
   that the largest of their faces covers.
 
-Mask: FaceFusion's box mask (`graphs.face_masker.box`) with its default blur and no padding.
 FaceFusion cuts fractions off where this rounds: one level apart.
 """
 
@@ -27,8 +27,6 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final, Literal
 
-import numpy as np
-import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
@@ -37,7 +35,7 @@ from graphs.authoring import GraphAuthor
 from graphs.contract import (
     FACES,
     FRAME,
-    MODEL_SPECS,
+    MASKS,
     OPTIONS,
     SCORE_COLUMN,
     SWAPPED_CROPS,
@@ -51,7 +49,6 @@ from graphs.face_blender.blend import Blend
 from graphs.face_blender.patches import blend_patches
 from graphs.face_blender.regions import blend_regions
 from graphs.face_blender.whole import blend_whole
-from graphs.face_masker.box import box_mask_profile
 from graphs.geometry import regular_warps
 from graphs.pixels import (
     chroma_offset,
@@ -76,43 +73,42 @@ def build(
     *,
     method: Method = "whole",
 ) -> onnx.ModelProto:
-    """The served model: frame, swapped_crops, warps, faces (, options) -> swapped_frame.
+    """The served model: frame, swapped_crops, masks, warps, faces, options -> swapped_frame.
 
     Args:
-        frame_format: `i420` takes `options` too: the colour matrix, range and chroma location.
+        frame_format: of `i420` frames the options say colour matrix, range and chroma location.
         crop_size: S, side of the crops.
         method: how the graph goes about it, see the module.
 
     Returns:
         A model with `frame` [B, H*3/2, W] or [B, H, W, 3] uint8, `swapped_crops` [B, K, 3, S, S]
-        float32 RGB in [0, 1], `warps` [B, K, 2, 3] float32 frame to crop, `faces` [B, M, 15]
-        float32, `options` [B, 16] float32, and `swapped_frame` like `frame`. Rows whose options are
-        not valid keep their frame.
+        float32 RGB in [0, 1], `masks` [B, K, 1, S, S] float32 in [0, 1], `warps` [B, K, 2, 3]
+        float32 frame to crop, `faces` [B, M, 15] float32, `options` [B, 16] float32, and
+        `swapped_frame` like `frame`. Rows whose options are not valid keep their frame.
     """
     author = GraphAuthor(f"face_blender_{frame_format}")
     op: Op = author.op
     frame = author.input(frame_spec(FRAME, frame_format))
     crops = author.input(TensorSpec(SWAPPED_CROPS.name, "float32", ("K", 3, crop_size, crop_size)))
-    warps, faces = author.input(WARPS), author.input(FACES)
-    options = author.input(OPTIONS) if _wants_options(frame_format) else None
+    masks = author.input(TensorSpec(MASKS.name, "float32", ("K", 1, crop_size, crop_size)))
+    warps, faces, options = (author.input(spec) for spec in (WARPS, FACES, OPTIONS))
     with author.scope("preprocess"):
         height, _ = frame_size(op, frame, frame_format)
         rows, solid = _harmless_crops(op, crops)
-        shown = _shown_slots(op, warps, faces)
+        valid = valid_options(op, options)
+        shown = op.And(_shown_slots(op, warps, faces), valid)
         offset = None
-        if options is not None:
-            valid = valid_options(op, options)
+        if frame_format == "i420":
             options = safe_options(op, options, valid)
-            shown = op.And(shown, valid)
             rows = rgb_to_yuv(op, rows, color_index(op, options, height))
             offset = chroma_offset(op, options)
         else:
             rows = op.Mul(_reverse_channels(op, rows), 255.0)
+        weights = op.Mul(solid, _harmless_masks(op, masks))
     blend = Blend(
         frame=frame,
         crops=rows,
-        solid=solid,
-        box_mask=_box_mask(crop_size),
+        masks=weights,
         warps=warps,
         shown=shown,
         offset=offset,
@@ -121,17 +117,6 @@ def build(
     swapped = _FORMS[method](author, blend)
     author.output(swapped, frame_spec(SWAPPED_FRAME, frame_format))
     return author.finish()
-
-
-def _box_mask(size: int) -> npt.NDArray[np.float32]:
-    """The mask of one crop, [1, 1, 1, S, S]."""
-    profile = box_mask_profile(size)
-    return np.outer(profile, profile)[None, None, None].astype(np.float32)
-
-
-def _wants_options(frame_format: FrameFormat) -> bool:
-    spec = MODEL_SPECS[f"face_blender_{frame_format}"]
-    return OPTIONS in spec.inputs
 
 
 def _reverse_channels(op: Op, rgb: ir.Value) -> ir.Value:
@@ -150,6 +135,11 @@ def _harmless_crops(op: Op, crops: ir.Value) -> tuple[ir.Value, ir.Value]:
     # A product of three, not a minimum over the axis, which ONNX Runtime leaves to cuDNN on a GPU.
     red, green, blue = split(op, to_float(op, number), 3, 2)
     return clean, op.Mul(op.Mul(red, green), blue)
+
+
+def _harmless_masks(op: Op, masks: ir.Value) -> ir.Value:
+    """Masks clipped to [0, 1], with 0 for what is no number."""
+    return op.Clip(op.Where(is_number(op, masks), masks, 0.0), 0.0, 1.0)
 
 
 def _shown_slots(op: Op, warps: ir.Value, faces: ir.Value) -> ir.Value:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from graphs.arithmetic import lerp
@@ -19,9 +17,8 @@ class Blend:
 
     frame: [B, H*3/2, W] or [B, H, W, 3] uint8.
     crops: [B, K, 3, S, S] float32, harmless, in the frame's own colours on the 8-bit scale.
-    solid: [B, K, 1, S, S] float32 in [0, 1], how much of each pixel may be shown: 0 where the crop
-        was no number.
-    box_mask: (1, 1, 1, S, S) float32 in [0, 1]. The weight of a pixel is its product with `solid`.
+    masks: [B, K, 1, S, S] float32 in [0, 1], the weight of each pixel: 0 where the crop was no
+        number.
     warps: [B, K, 2, 3] float32, frame to crop.
     shown: bool [B, K]; of other slots nothing is seen.
     offset: [B, 2] float32, luma position of chroma sample (0, 0); None for BGR frames.
@@ -30,8 +27,7 @@ class Blend:
 
     frame: ir.Value
     crops: ir.Value
-    solid: ir.Value
-    box_mask: npt.NDArray[np.float32]
+    masks: ir.Value
     warps: ir.Value
     shown: ir.Value
     offset: ir.Value | None

@@ -65,13 +65,11 @@ def blend_patches(author: GraphAuthor, blend: Blend) -> ir.Value:
     """Frames with their crops laid on, uint8 like `blend.frame`."""
     op: Op = author.op
     author.use_onnxruntime_operators()
-    with author.scope("preprocess"):
-        masks = op.Mul(blend.solid, constant(op, blend.box_mask))
     with author.scope("blend"):
         layout = frame_layout(op, blend.frame, blend.frame_format)
         # a hidden slot must not make a patch large, and its weight is 0 whatever its warp
         warps = op.Where(op.Unsqueeze(blend.shown, [2, 3]), blend.warps, 0.0)
-        masks = op.Mul(masks, op.Unsqueeze(to_float(op, blend.shown), [2, 3, 4]))
+        masks = op.Mul(blend.masks, op.Unsqueeze(to_float(op, blend.shown), [2, 3, 4]))
         bordered = with_border(op, blend.crops, masks, leading=3)
         boxes = _bounds(op, blend, warps, layout)
         flat = op.Reshape(blend.frame, op.Concat(dimension(op, blend.frame, 0), [-1], axis=0))

@@ -80,8 +80,6 @@ class _Slots:
 def blend_regions(author: GraphAuthor, blend: Blend) -> ir.Value:
     """Frames with their crops laid on, uint8 like `blend.frame`."""
     op: Op = author.op
-    with author.scope("preprocess"):
-        masks = op.Mul(blend.solid, constant(op, blend.box_mask))
     layout = frame_layout(op, blend.frame, blend.frame_format)
     flat = op.Reshape(blend.frame, op.Concat(dimension(op, blend.frame, 0), [-1], axis=0))
 
@@ -91,7 +89,7 @@ def blend_regions(author: GraphAuthor, blend: Blend) -> ir.Value:
 
         slots = _Slots(
             crops=of_row(blend.crops),
-            masks=of_row(masks),
+            masks=of_row(blend.masks),
             warps=of_row(blend.warps),
             shown=of_row(blend.shown),
             offset=of_row(blend.offset) if blend.offset is not None else None,

@@ -14,16 +14,15 @@ from graphs.authoring import GraphAuthor
 from graphs.face_blender.blend import Blend, blend_pixels
 from graphs.face_blender.crops import BORDER, sampling_grid, with_border
 from graphs.pixels import join_i420, split_i420
-from graphs.shapes import Op, constant, dimension, to_float, typed_value
+from graphs.shapes import Op, dimension, to_float, typed_value
 
 
 def blend_whole(author: GraphAuthor, blend: Blend) -> ir.Value:
     """Frames with their crops laid on, uint8 like `blend.frame`."""
     op: Op = author.op
     with author.scope("preprocess"):
-        mask = constant(op, blend.box_mask)
         gate = op.Unsqueeze(to_float(op, blend.shown), [2, 3, 4])
-        weights = op.Mul(op.Mul(blend.solid, mask), gate)
+        weights = op.Mul(blend.masks, gate)
         layers = with_border(op, blend.crops, weights, leading=3)
         usable = op.Where(op.Unsqueeze(blend.shown, [2, 3]), blend.warps, 0.0)
         if blend.frame_format == "bgr":

@@ -34,6 +34,8 @@ from graphs.contract import (
     PARAMETER_ROW_INPUTS,
     PARAMETER_ROW_MASK,
     PARAMETER_ROW_OUTPUTS,
+    PARAMETER_ROW_SHARED,
+    PARAMETER_ROW_UPDATED,
 )
 
 BOUNDS = (
@@ -96,6 +98,8 @@ class RowRule:
     outputs: tuple[str, ...]
     mask: str
     max_rows: int
+    shared: tuple[str, ...] = ()
+    updated: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -234,7 +238,14 @@ def _read_row_rule(parameters: Mapping[str, str]) -> RowRule | None:
     if not most.isdigit() or int(most) < 1:
         raise ValueError(f"parameter max_rows must be a whole number from 1, and is {most!r}")
     outputs = _read_names(parameters, PARAMETER_ROW_OUTPUTS)
-    return RowRule(inputs, outputs, parameters[PARAMETER_ROW_MASK], int(most))
+    return RowRule(
+        inputs,
+        outputs,
+        parameters[PARAMETER_ROW_MASK],
+        int(most),
+        shared=_read_names(parameters, PARAMETER_ROW_SHARED),
+        updated=_read_names(parameters, PARAMETER_ROW_UPDATED),
+    )
 
 
 def check_request(settings: ModelSettings, arrays: Mapping[str, Any]) -> None:

@@ -4,7 +4,8 @@ Triton hands a Python-based backend a list of requests. Requests of equal shapes
 batch axis; a model whose inputs are ragged in K is joined along its face rows, and rows without a
 face are left out. Arrays are anything with NumPy's indexing, where a `common.Memory` keeps them.
 
-Axis letters: B batch, K face slots of a request, M rows of `faces`, N joined face rows.
+Axis letters: B batch, K face slots of a request (F of a landmark network), M rows of `faces`, N
+joined face rows.
 """
 
 from __future__ import annotations
@@ -113,11 +114,13 @@ def run_rows(
     """Run the face rows of all requests as one batch, rows without a face left out.
 
     The network is called with N kept rows as B = N, K = 1: row inputs become [N, 1, ...], and the
-    mask (`faces`) becomes [N, M, 15], zeros but for row 0, which is that row's face. Requests may
-    differ in K. Empty slots of an output are 0. With no face at all the network is not called.
+    mask (`faces`) becomes [N, M, 15], zeros but for row 0, which is that row's face; what the rows
+    of a frame share becomes [N, ...], once for each. Requests may differ in K. Empty slots of an
+    output are 0. An output that updates the mask is the mask, and row 0 of what the network made of
+    a slot's in that slot. With no face at all the network is not called.
 
     Args:
-        requests: row inputs [b_i, K_i, ...] and the mask [b_i, M, 15].
+        requests: row inputs [b_i, K_i, ...], shared inputs [b_i, ...] and the mask [b_i, M, 15].
         rule: names of the row tensors, and the most rows of one call.
         run: the network.
         memory: where the arrays are.
@@ -125,7 +128,7 @@ def run_rows(
         output_shape: shape of one slot of an output, for requests without any face.
 
     Returns:
-        For each request its row outputs [b_i, K_i, ...].
+        For each request its row outputs [b_i, K_i, ...] and updated masks [b_i, M, 15].
     """
     slots = _find_slots(requests, rule, memory)
     pieces = [(position, flat) for position, request in enumerate(slots) for flat in request.kept]
@@ -134,9 +137,19 @@ def run_rows(
         part = pieces[first : first + rule.max_rows]
         rows = padded_rows(len(part))
         joined = {name: memory.join(_row_parts(requests, name, part), rows) for name in rule.inputs}
+        for name in rule.shared:
+            frames = [divmod(flat, slots[at].count)[0] for at, flat in part]
+            shared = [
+                requests[at][name][b : b + 1] for (at, _), b in zip(part, frames, strict=True)
+            ]
+            joined[name] = memory.join(shared, rows)
         joined[rule.mask] = _join_masks(requests, rule, slots, part, rows, memory)
         chunks.append(run(joined, len(part)))
-    return _scatter_rows(requests, rule, slots, chunks, memory, output_shape)
+    scattered = _scatter_rows(requests, rule, slots, chunks, memory, output_shape)
+    for name in rule.updated:
+        if not chunks or name in chunks[0]:
+            _update_masks(scattered, name, requests, rule, slots, chunks, memory)
+    return scattered
 
 
 def _find_slots(
@@ -205,6 +218,8 @@ def _scatter_rows(
         last = first + len(request.kept)
         outputs = {}
         for name in rule.outputs:
+            if chunks and name not in chunks[0]:
+                continue
             whole = len(request.kept) == request.batch * request.count
             if whole and first // rule.max_rows == (last - 1) // rule.max_rows:
                 start = first % rule.max_rows
@@ -220,3 +235,27 @@ def _scatter_rows(
         split.append(outputs)
         first = last
     return split
+
+
+def _update_masks(
+    scattered: Sequence[dict[str, Any]],
+    name: str,
+    requests: Sequence[Mapping[str, Any]],
+    rule: RowRule,
+    slots: Sequence[_Slots],
+    chunks: Sequence[Mapping[str, Any]],
+    memory: Memory,
+) -> None:
+    """Give every request its mask with the rows that were run as the network made them."""
+    row = 0
+    for outputs, arrays, request in zip(scattered, requests, slots, strict=True):
+        mask = arrays[rule.mask]
+        # A copy in any case: the request's own memory goes back when it is answered.
+        updated = memory.zeros(tuple(mask.shape), mask)
+        memory.put(updated, mask)
+        for flat in request.kept:
+            b, k = divmod(flat, request.count)
+            made = chunks[row // rule.max_rows][name][row % rule.max_rows, 0]
+            memory.put(updated[b, k], made)
+            row += 1
+        outputs[name] = updated

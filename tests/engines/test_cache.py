@@ -284,7 +284,7 @@ def test_every_component_of_the_key_changes_the_digest_and_is_explained(
     cache, _ = filled
     changed = dataclasses.replace(KEY, **{component: CHANGED[component]})
     assert changed.digest != KEY.digest
-    explanation = cache.describe(MODEL, changed)
+    explanation = cache.nearest(MODEL, changed)
     word = "the typed graph" if component == "onnx_sha256" else component
     assert explanation.startswith(f"face_swapper: the nearest plan in the cache differs in {word}")
     assert ";" not in explanation
@@ -300,10 +300,10 @@ def test_it_tells_a_plan_that_is_there_missing_or_damaged(
     filled: tuple[PlanCache, Path],
 ) -> None:
     cache, path = filled
-    assert "is in the cache" in cache.describe(MODEL, KEY)
-    assert "no plan of it" in cache.describe("face_blender", CHANGED_KEY)
+    assert "is in the cache" in cache.nearest(MODEL, KEY)
+    assert "no plan of it" in cache.nearest("face_blender", CHANGED_KEY)
     path.write_bytes(b"")
-    assert "is damaged" in cache.describe(MODEL, KEY)
+    assert "is damaged" in cache.nearest(MODEL, KEY)
 
 
 CHANGED_KEY = dataclasses.replace(KEY, onnx_sha256="cd" * 32)

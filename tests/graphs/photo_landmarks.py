@@ -10,8 +10,8 @@ import onnx
 from demo.photos import read_photo
 from fetching import weights
 from graphs import face_detector, face_landmarker
-from graphs.face_detector import Frames
 from graphs.face_views import sample_views
+from graphs.frames import Frames
 from graphs.shapes import constant, to_float
 from networks.detectors import DETECTORS
 from networks.landmarkers import LANDMARKERS, Landmarker
@@ -23,10 +23,10 @@ NETWORKS = ("face_landmarker_v2", "face_mesh_attention")
 
 
 @functools.cache
-def graph_of(name: str) -> onnx.ModelProto:
+def graph_of(name: str, passes: tuple[str, ...] = ()) -> onnx.ModelProto:
     """The served graph of landmarker `name`, with its own weights."""
     weights.fetch(name)
-    return face_landmarker.build(LANDMARKERS[name], weights.load_network(name))
+    return face_landmarker.build(LANDMARKERS[name], weights.load_network(name), passes=passes)
 
 
 @functools.cache
@@ -36,7 +36,7 @@ def detect(detector: str, photo: str) -> np.ndarray:
     network = weights.load_network(detector)
     session = open_session(face_detector.build("bgr", DETECTORS[detector], network))
     feeds = {"frame": read_photo(photo)[None], "options": np.zeros((1, 16), np.float32)}
-    (found,) = session.run(["faces"], feeds)
+    (found,) = session.run(["detections"], feeds)
     return np.asarray(found)
 
 
@@ -46,11 +46,12 @@ def look(photo: str, detections: np.ndarray, row: Landmarker) -> dict[str, np.nd
 
     def piece(op, frame, faces):
         options = constant(op, np.zeros((1, 16), np.float32))
-        frames = Frames(to_float(op, frame), "bgr", options, op.Greater(options, -1.0))
+        frames = Frames(to_float(op, frame), "bgr", options)
         return list(sample_views(op, frames, faces, constant(op, np.array([slots])), row))
 
     views, warps = evaluate(piece, read_photo(photo)[None], detections)
-    return {"views": views, "view_warps": warps, "detections": detections}
+    options = np.zeros((1, 16), np.float32)
+    return {"views": views, "view_warps": warps, "detections": detections, "options": options}
 
 
 def run(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -15,9 +15,17 @@ from engines.profiles import AxisRange, ProfileLimits, make_profile
 from engines.rounding import with_explicit_rounding
 from engines.shapes import MAX_ELEMENTS, check_elements
 from graphs import face_landmarker
-from graphs.contract import FACE_COLUMNS, MAX_DETECTIONS, SCORE_COLUMN
+from graphs.contract import (
+    FACE_COLUMNS,
+    MAX_DETECTIONS,
+    OPTION_COUNT,
+    SCORE_COLUMN,
+    Option,
+    Refinement,
+)
 from networks.face_points import LEFT_EYE_AND_BROW, LIPS, RIGHT_EYE_AND_BROW
 from networks.landmarkers import LANDMARKERS, Landmarker
+from networks.passes import CPU_LANDMARKER_PASSES
 from tests.graphs.evaluation import open_session
 from tests.landmark_networks import landmarker_network
 from tests.reference import geometry
@@ -32,12 +40,11 @@ ANGLE_TOLERANCE = 0.05
 
 
 @functools.cache
-def session_of(name: str, *, refine: bool = True, skip_empty: bool = True):
+def session_of(name: str, *, skip_empty: bool = True):
     row = LANDMARKERS[name]
-    model = face_landmarker.build(
-        row, landmarker_network(name), refine=refine, skip_empty=skip_empty
+    return open_session(
+        face_landmarker.build(row, landmarker_network(name), skip_empty=skip_empty)
     )
-    return open_session(model)
 
 
 def make_feeds(row: Landmarker, *, seed: int = 0) -> dict[str, np.ndarray]:
@@ -61,7 +68,9 @@ def make_feeds(row: Landmarker, *, seed: int = 0) -> dict[str, np.ndarray]:
                 turned=framing is None or framing.turned,
                 size=size,
             )
-    feeds = {"view_warps": warps, "detections": faces}
+    options = np.zeros((BATCH, OPTION_COUNT), np.float32)
+    feeds = {"view_warps": warps, "detections": faces, "options": options}
+    feeds["views"] = np.zeros((BATCH, SLOTS, 3, 1, 1), np.float32)
     if row.input == "view":
         views = random.random((BATCH, SLOTS, 3, size, size), np.float32)
         # from dark to bright
@@ -172,9 +181,11 @@ def test_some_of_the_generated_views_show_no_face_to_the_network(name: str) -> N
 
 def test_without_refinement_faces_are_the_detections() -> None:
     feeds = make_feeds(LANDMARKERS["face_mesh_attention"])
-    found = run(session_of("face_mesh_attention", refine=False), feeds)
-    np.testing.assert_array_equal(found["faces"], feeds["detections"])
-    assert found["landmarks"].any()
+    feeds["options"][0, Option.REFINEMENT] = Refinement.NONE
+    found = run(session_of("face_mesh_attention"), feeds)
+    np.testing.assert_array_equal(found["faces"][0], feeds["detections"][0])
+    assert found["landmarks"][0].any()
+    assert (found["faces"][1] != feeds["detections"][1]).any()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -194,6 +205,15 @@ def test_a_batch_without_faces_gives_zeros(name: str, skip_empty: bool) -> None:
     feeds = {key: np.zeros_like(value) for key, value in make_feeds(LANDMARKERS[name]).items()}
     for value in run(session_of(name, skip_empty=skip_empty), feeds).values():
         np.testing.assert_array_equal(value, 0.0)
+
+
+def test_passes_change_no_number() -> None:
+    name = "face_mesh_attention"
+    network, feeds = landmarker_network(name), make_feeds(LANDMARKERS[name])
+    model = face_landmarker.build(LANDMARKERS[name], network, passes=CPU_LANDMARKER_PASSES)
+    exact = run(session_of(name), feeds)
+    for key, value in run(open_session(model), feeds).items():
+        np.testing.assert_array_equal(value, exact[key])
 
 
 @pytest.mark.parametrize("name", VIEWED)
@@ -256,8 +276,16 @@ def test_the_file_of_another_landmarker_is_refused() -> None:
         )
     with pytest.raises(ValueError, match=r"2dfan4 should take \[\[3, 256, 256\]\].*\[\[5, 2\]\]"):
         face_landmarker.build(rows["2dfan4"], landmarker_network("fan_68_5"))
-    with pytest.raises(ValueError, match="fan_68_5 takes landmarks, not a view"):
-        face_landmarker.views_spec(rows["fan_68_5"])
+
+
+def test_without_a_network_faces_are_the_detections_and_nothing_is_known() -> None:
+    feeds = make_feeds(LANDMARKERS["fan_68_5"])
+    found = run(open_session(face_landmarker.build_without_network()), feeds)
+    np.testing.assert_array_equal(found["faces"], feeds["detections"])
+    assert found["landmarks"].shape == (BATCH, SLOTS, 478, 3)
+    assert found["pose"].shape == (BATCH, SLOTS, 3)
+    assert not found["landmarks"].any()
+    assert not found["pose"].any()
 
 
 @pytest.mark.parametrize("name", NAMES)

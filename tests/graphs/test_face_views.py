@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from graphs.contract import FACE_COLUMNS, MAX_DETECTIONS, FrameFormat
-from graphs.face_detector import Frames
 from graphs.face_views import frame_views, sample_views
+from graphs.frames import Frames
 from graphs.shapes import constant, to_float
 from networks.landmarkers import LANDMARKERS, Framing
 from tests.graphs.evaluation import evaluate
@@ -96,27 +96,43 @@ def frames_of(frame_format: FrameFormat) -> np.ndarray:
 
 
 def views_of(
-    frame: np.ndarray, frame_format: FrameFormat, faces: np.ndarray, name: str, slots: int
+    frame: np.ndarray,
+    frame_format: FrameFormat,
+    faces: np.ndarray,
+    name: str,
+    slots: int,
+    *,
+    sampled: bool = False,
+    counted: bool = False,
 ) -> list[np.ndarray]:
     row, options = LANDMARKERS[name], np.zeros((len(frame), 16), np.float32)
 
     def piece(op, frame, faces, options):
-        valid = op.Greater(op.ReduceMin(options, [1], keepdims=1), -1.0)
-        frames = Frames(to_float(op, frame), frame_format, options, valid)
+        frames = Frames(to_float(op, frame), frame_format, options, sampled, counted)
         return list(sample_views(op, frames, faces, constant(op, np.array([slots])), row))
 
     return evaluate(piece, frame, faces, options)
 
 
 @pytest.mark.parametrize("name", FRAMINGS)
-@pytest.mark.parametrize("frame_format", ["bgr", "i420"])
-def test_a_view_shows_the_frame(name: str, frame_format: FrameFormat) -> None:
+@pytest.mark.parametrize(
+    ("frame_format", "sampled", "counted"),
+    [
+        ("bgr", False, False), ("bgr", False, True), ("i420", False, False), ("i420", False, True),
+        ("i420", True, False),
+    ],
+)
+def test_a_view_shows_the_frame(
+    name: str, frame_format: FrameFormat, sampled: bool, counted: bool
+) -> None:
     size = LANDMARKERS[name].view_size
     assert size is not None
     # In the frame, half outside it, and far outside.
     faces = detections(face(100, 70, 60, turn=12), face(195, 20, 90, -40), face(900, 900, 50))
     frame = frames_of(frame_format)
-    views, warps = views_of(frame, frame_format, faces, name, 4)
+    views, warps = views_of(
+        frame, frame_format, faces, name, 4, sampled=sampled, counted=counted
+    )
     assert views.shape == (1, 4, 3, size, size)
     for view, warp in zip(views[0, :3], warps[0, :3], strict=True):
         x, y = crop_positions(warp, size)

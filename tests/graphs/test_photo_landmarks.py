@@ -9,7 +9,9 @@ from engines.compilers import choose_compiler
 from engines.precision import to_fp16
 from engines.profiles import AxisRange, ProfileLimits, make_profile
 from engines.rounding import with_explicit_rounding
+from engines.shapes import MAX_ELEMENTS, check_elements
 from networks.landmarkers import LANDMARKERS
+from networks.passes import CPU_LANDMARKER_PASSES
 from tests.graphs.photo_landmarks import (
     NETWORKS,
     PHOTOS,
@@ -27,6 +29,8 @@ from tests.graphs.photo_landmarks import (
 FP16_VIEW_PX = 0.1
 FP16_DEGREES = 0.1
 
+DEVICES = ("8.0", "8.6", "8.9", "12.0")
+
 
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("photo", PHOTOS)
@@ -43,6 +47,15 @@ def test_a_network_in_float16_moves_no_landmark_by_a_tenth_of_a_pixel(
 
 
 @pytest.mark.parametrize("name", NETWORKS)
+def test_the_form_for_a_cpu_gives_the_same_landmarks(name: str) -> None:
+    feeds = look("obama", detect("scrfd_2.5g", "obama"), LANDMARKERS[name])
+    exact = run(graph_of(name), feeds)
+    fast = run(graph_of(name, CPU_LANDMARKER_PASSES), feeds)
+    # convolutions of another memory layout add up in another order
+    np.testing.assert_allclose(fast["landmarks"], exact["landmarks"], rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("detector", ["yunet", "scrfd_2.5g"])
 def test_refined_landmarks_lie_near_the_detectors(name: str, detector: str) -> None:
     off = []
@@ -53,12 +66,12 @@ def test_refined_landmarks_lie_near_the_detectors(name: str, detector: str) -> N
         ours, theirs = (rows[0, 0, 5:].reshape(5, 2) for rows in (refined, detections))
         eyes = np.linalg.norm(ours[1] - ours[0])
         off.append(np.linalg.norm(ours - theirs, axis=1) / eyes)
-    # In eye distances, over five portraits. A detector sees a face on 100 or 200 pixels; YuNet's
-    # right mouth corner is the farthest off: 0.13 on average, 0.2 at most.
-    mean = np.mean(off, axis=0)
-    print(f"{name} {detector}: {np.round(100 * mean, 1)} % of the eye distance, {np.max(off):.3f}")
-    assert (mean < 0.15).all()
-    assert np.max(off) < 0.25
+    # In eye distances, over five portraits. Seen: SCRFD's points 0.03 to 0.05 off on average,
+    # YuNet's 0.07 to 0.13 (the mouth's corners are the farthest).
+    mean, farthest = (0.07, 0.12) if detector == "scrfd_2.5g" else (0.15, 0.25)
+    print(f"{name} {detector}: {np.round(100 * np.mean(off, axis=0), 1)} % of the eye distance")
+    assert (np.mean(off, axis=0) < mean).all()
+    assert np.max(off) < farthest
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -113,9 +126,11 @@ def test_a_view_of_no_face_leaves_its_detection(name: str) -> None:
 def test_a_real_compiler_takes_the_published_network(name: str, half: bool) -> None:
     model = to_fp16(graph_of(name)) if half else graph_of(name)
     limits = ProfileLimits(batch=AxisRange(1, 8, 8), views=AxisRange(1, 1, 4))
+    profile = make_profile(model, limits)
+    largest = {tensor: shapes.max for tensor, shapes in profile.items()}
+    assert check_elements(model, largest).largest.elements <= MAX_ELEMENTS
     plan = choose_compiler("tensorrt_rtx").compile(
-        model.SerializeToString(),
-        profile=make_profile(model, limits),
-        compute_capabilities=["8.9"],
+        model.SerializeToString(), profile=profile, compute_capabilities=DEVICES
     )
+    assert plan.compute_capabilities == DEVICES
     assert len(plan.data) > 100_000

@@ -1,0 +1,194 @@
+"""face_aligner_{i420,bgr}: faces and landmarks -> which are swapped, their warps and their crops.
+
+Geometry alone, no network. A face is left as it is when its points fit no face, when it looks away
+from the camera too far, when the request has no source for it, or when its score is below the
+threshold that the request names; `verdicts` says which. Its slot is empty for every later step.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from graphs.alignment import TEMPLATES, fit_quality, fit_similarity, landmark_points
+from graphs.arithmetic import are_numbers
+from graphs.authoring import GraphAuthor
+from graphs.contract import (
+    CHOSEN_FACES,
+    CROPS,
+    DEFAULT_POSE_LIMIT,
+    FACES,
+    LANDMARKS,
+    MAX_DETECTIONS,
+    MAX_VIEWS,
+    SCORE_COLUMN,
+    SEEN_FRAME,
+    SLOT_LANDMARKS,
+    SOURCE,
+    VERDICTS,
+    WARPS,
+    FrameFormat,
+    Option,
+    Verdict,
+    frame_spec,
+)
+from graphs.face_pose import measure_pose
+from graphs.frames import Runtime, crop_faces, declare_frame, declare_options, read_frames
+from graphs.pixels import option
+from graphs.shapes import Op, constant, dimension, split, to_float
+from networks.landmarkers import Landmarker, point_count
+from networks.swappers import Swapper, check_pixel_boost
+
+LEAST_FIT: Final = 0.6
+"""How much of the template's spread a face's five points must explain. Frontal faces reach 0.99,
+faces turned by 60 degrees 0.8, by 75 degrees 0.65; a mirrored face 0.05, one whose eye and mouth
+corner are exchanged 0.58, and of five points thrown at random one set in sixteen passes."""
+
+_DEGREE: Final = math.pi / 180.0
+
+
+def build(
+    frame_format: FrameFormat,
+    swapper: Swapper,
+    *,
+    landmarker: Landmarker | None = None,
+    views: int = MAX_VIEWS,
+    pixel_boost: int = 1,
+    runtime: Runtime = "tensorrt",
+) -> onnx.ModelProto:
+    """The served graph: frame, faces, landmarks, source, options -> crops, warps and the rest.
+
+    `source` is taken for its K alone. Rows whose options are invalid have no crops, no warps and
+    no chosen face, and NaN in `verdicts`.
+
+    Args:
+        swapper: whose template and crop size to align to.
+        landmarker: whose points `landmarks` are; None: they are zeros and no pose is measured.
+        views: F.
+        pixel_boost: crops are `pixel_boost` times the swapper's size.
+        runtime: which one the graph is written for; the crops are the same.
+
+    Raises:
+        ValueError: the swapper has no such boost.
+    """
+    check_pixel_boost(swapper, pixel_boost)
+    side = swapper.crop_size * pixel_boost
+    points = point_count(landmarker)
+    author = GraphAuthor(f"face_aligner_{frame_format}")
+    op: Op = author.op
+    frame = declare_frame(author, frame_format, runtime)
+    faces = author.input(FACES)
+    landmarks = author.input(replace(LANDMARKS, dims=(views, points, 3)))
+    source = author.input(replace(SOURCE, dims=("K", swapper.source_length)))
+    options = declare_options(author)
+    with author.scope("preprocess"):
+        frames, valid = read_frames(op, frame, options, frame_format, runtime)
+        slots = dimension(op, source, 1)
+        safe, numbers = _safe_rows(op, faces)
+        template = TEMPLATES[swapper.template] * side
+    with author.scope("judge"):
+        five = landmark_points(op, safe)
+        warps = fit_similarity(op, five, template)
+        fits = op.Greater(fit_quality(op, warps, five, template), LEAST_FIT)
+        mesh, mesh_numbers = _safe_points(op, landmarks)
+        verdicts = _verdicts(
+            op, faces, frames.options, slots,
+            fits=op.And(op.And(numbers, fits), mesh_numbers),
+            away=_looks_away(op, mesh, frames.options, landmarker),
+        )  # fmt: skip
+        taken = op.And(op.Less(verdicts, 0.5), op.And(_is_there(op, safe), valid))
+        chosen = op.Unsqueeze(taken, [2])
+        chosen_faces = op.Where(chosen, safe, 0.0)
+    with author.scope("align"):
+        in_slots = op.Slice(chosen, [0], slots, [1])
+        warps = op.Where(op.Unsqueeze(in_slots, [3]), op.Slice(warps, [0], slots, [1]), 0.0)
+        slot_landmarks = _slot_rows(op, mesh, slots)
+        slot_landmarks = op.Where(op.Unsqueeze(in_slots, [3]), slot_landmarks, 0.0)
+        crops = crop_faces(op, frames, warps, side)
+    author.output(crops, replace(CROPS, dims=("K", 3, side, side)))
+    author.output(warps, WARPS)
+    author.output(slot_landmarks, replace(SLOT_LANDMARKS, dims=("K", points, 3)))
+    author.output(chosen_faces, CHOSEN_FACES)
+    author.output(op.Where(valid, verdicts, float("nan")), VERDICTS)
+    author.output(frame, frame_spec(SEEN_FRAME, frame_format))
+    author.metadata({"swapper": swapper.name, "template": swapper.template, "crop_size": str(side)})
+    return author.finish()
+
+
+def _is_there(op: Op, rows: ir.Value) -> ir.Value:
+    """Whether a row [B, M, 15] is not empty: bool [B, M]. A NaN score is something."""
+    score = op.Slice(rows, [SCORE_COLUMN], [SCORE_COLUMN + 1], [2])
+    return op.Not(op.LessOrEqual(op.Squeeze(score, [2]), 0.0))
+
+
+def _safe_rows(op: Op, faces: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """Rows with 0 for every one that holds what is no number, and which hold numbers [B, M]."""
+    numbers = are_numbers(op, faces, [2])
+    return op.Where(numbers, faces, 0.0), op.Squeeze(numbers, [2])
+
+
+def _safe_points(op: Op, landmarks: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """The same of landmarks [B, F, P, 3]; rows behind F are numbers: bool [B, M]."""
+    numbers = are_numbers(op, landmarks, [2, 3])
+    return op.Where(numbers, landmarks, 0.0), _as_rows(op, numbers, True)
+
+
+def _as_rows(op: Op, values: ir.Value, behind: bool) -> ir.Value:
+    """A bool [B, F, 1, 1] as [B, M], rows behind F being `behind`."""
+    flat = to_float(op, op.Squeeze(values, [2, 3]))
+    rows = op.Concat(
+        dimension(op, flat, 0), op.Sub([MAX_DETECTIONS], dimension(op, flat, 1)), axis=0
+    )
+    return op.Greater(op.Concat(flat, op.Expand(float(behind), rows), axis=1), 0.5)
+
+
+def _looks_away(
+    op: Op, landmarks: ir.Value, options: ir.Value, landmarker: Landmarker | None
+) -> ir.Value | None:
+    """Whether a face looks farther away from the camera than the limit, bool [B, M].
+
+    With yaw and pitch, the angle between where it looks and the camera has the cosine
+    cos(yaw) cos(pitch). None without a landmark network; a face without landmarks does not.
+    """
+    if landmarker is None:
+        return None
+    yaw, pitch, _ = split(op, measure_pose(op, landmarks, landmarker.pose_points), 3, 2)
+    toward = op.Mul(op.Cos(op.Mul(yaw, _DEGREE)), op.Cos(op.Mul(pitch, _DEGREE)))
+    given = option(op, options, Option.POSE_LIMIT)
+    limit = op.Where(op.Greater(given, 0.0), given, DEFAULT_POSE_LIMIT)
+    beyond = op.Less(toward, op.Unsqueeze(op.Cos(op.Mul(limit, _DEGREE)), [2]))
+    known = op.Greater(op.ReduceMax(op.Abs(landmarks), [2, 3], keepdims=1), 0.0)
+    return _as_rows(op, op.And(op.Unsqueeze(beyond, [3]), known), False)
+
+
+def _verdicts(
+    op: Op,
+    faces: ir.Value,
+    options: ir.Value,
+    slots: ir.Value,
+    *,
+    fits: ir.Value,
+    away: ir.Value | None,
+) -> ir.Value:
+    """Codes [B, M] float32: the first reason that holds of no slot, a low score, and the points."""
+    number = constant(op, np.arange(MAX_DETECTIONS, dtype=np.int64)[None])
+    score = op.Squeeze(op.Slice(faces, [SCORE_COLUMN], [SCORE_COLUMN + 1], [2]), [2])
+    low = op.Less(score, option(op, options, Option.SCORE_THRESHOLD))
+    code = op.Where(fits, float(Verdict.SWAPPED), float(Verdict.MISSHAPEN))
+    if away is not None:
+        code = op.Where(op.And(fits, away), float(Verdict.LOOKS_AWAY), code)
+    code = op.Where(low, float(Verdict.BELOW_THRESHOLD), code)
+    code = op.Where(op.Less(number, slots), code, float(Verdict.NO_SLOT))
+    return op.Where(_is_there(op, faces), code, float(Verdict.SWAPPED))
+
+
+def _slot_rows(op: Op, landmarks: ir.Value, slots: ir.Value) -> ir.Value:
+    """[B, F, P, 3] as [B, K, P, 3]: cut off, or with rows of 0."""
+    batch, rest = dimension(op, landmarks, 0), op.Shape(landmarks, start=2)
+    empty = op.Expand(0.0, op.Concat(batch, slots, rest, axis=0))
+    return op.Slice(op.Concat(landmarks, empty, axis=1), [0], slots, [1])
