@@ -27,8 +27,7 @@ import onnx
 import onnxruntime
 
 from graphs.alignment import TEMPLATES
-from graphs.contract import DETECTOR_SIZE
-from graphs.face_blender import MASK_BLUR
+from graphs.contract import DEFAULT_BOX_BLUR, DETECTOR_SIZE
 from networks.detectors import DETECTORS
 
 Image = npt.NDArray[np.uint8]
@@ -139,7 +138,7 @@ class PeerPipeline:
         return result
 
 
-def make_box_mask(size: int, blur: float = MASK_BLUR) -> FloatArray:
+def make_box_mask(size: int, blur: float = DEFAULT_BOX_BLUR) -> FloatArray:
     """(S, S) float32 in [0, 1]: ones within a zero border, blurred (FaceFusion's box mask)."""
     amount = int(size * 0.5 * blur)
     border = max(amount // 2, 1)

@@ -213,9 +213,15 @@ def _masker(deployment: Deployment) -> ServedGraph:
     points = point_count(deployment.landmarker)
     return ServedGraph(
         model="face_masker",
-        settings={"crop size": str(deployment.crop_size), "landmarker": deployment.landmarker_name},
+        settings={
+            **_swapper_settings(deployment),
+            "crop size": str(deployment.crop_size),
+            "landmarker": deployment.landmarker_name,
+        },
         weights=(),
-        author=lambda _: face_masker.build(deployment.crop_size, point_count=points),
+        author=lambda _: face_masker.build(
+            deployment.swapper, crop_size=deployment.crop_size, point_count=points
+        ),
     )
 
 

@@ -26,6 +26,11 @@ def are_numbers(op: Op, values: ir.Value, axes: Sequence[int]) -> ir.Value:
     return op.Greater(op.ReduceMin(numbers, list(axes), keepdims=1), 0.5)
 
 
+def any_of(op: Op, values: ir.Value) -> ir.Value:
+    """Whether any of [B, 1] bool is true: a scalar."""
+    return op.Greater(op.ReduceMax(to_float(op, values), [0, 1], keepdims=0), 0.5)
+
+
 def lerp(op: Op, first: ir.Value, second: ir.Value, weight: ir.Value) -> ir.Value:
     """first + (second - first) * weight; `first`, bit for bit, where a finite one's weight is 0."""
     return op.Add(first, op.Mul(op.Sub(second, first), weight))

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Literal
 
+from graphs.contract import MaskFlag
 from networks.recognizers import RECOGNIZERS, Recognizer
 
 SourceKind = Literal["identity", "image"]
@@ -53,6 +54,7 @@ class Swapper:
         (`networks.passes.CHANNELS_LAST_PASSES`) and its provider is told so (`prefer_nhwc`); set
         where that was measured to be faster.
     pixel_boosts: values of b for which crops of b * S may be swapped as b * b interleaved ones.
+    masks: which ones bound a crop where a request names none.
     provenance: the mark that is true of the output.
     """
 
@@ -75,6 +77,7 @@ class Swapper:
     project_identity: bool = False
     channels_last: bool = False
     pixel_boosts: tuple[int, ...]
+    masks: MaskFlag
     provenance: ProvenanceMark
 
 
@@ -122,6 +125,7 @@ def _identity_swapper(
         project_identity=project_identity,
         channels_last=channels_last,
         pixel_boosts=tuple(boost for boost in boosts if boost * crop_size <= 1024),
+        masks=MaskFlag.BOX | MaskFlag.HULL,
         provenance="compositeWithTrainedAlgorithmicMedia",
     )
 
@@ -153,6 +157,7 @@ def _image_swapper(
         source_size=source_size,
         source_template=source_template,
         pixel_boosts=pixel_boosts,
+        masks=MaskFlag.BOX | MaskFlag.HULL,
         provenance=provenance,
     )
 

@@ -93,12 +93,16 @@ class MaskFlag(IntFlag):
 
 
 class KeepFlag(IntFlag):
-    """Which parts of the target's own face stay as they are: a sum."""
+    """Which parts of the target's own face stay as they are: a sum.
+
+    MOUTH is what lies between the lips, LIPS the lips with it.
+    """
 
     NOTHING = 0
     MOUTH = 1
     EYES = 2
     BROWS = 4
+    LIPS = 8
 
 
 class Verdict(IntEnum):

@@ -35,7 +35,7 @@ from bench.gpu.tuning import best_choices, choices, tune_cells, tuning_report
 from bench.peer_way import SIZE, PeerPipeline, frames_per_second, make_box_mask
 from bench.scenes import Scene
 from fetching import weights
-from graphs.face_blender import box_mask_profile
+from graphs.face_masker.box import box_mask_profile
 from tests.generated_networks import swapper_network
 
 HOST = {"GPU": "H100", "driver": "580", "mode": "three processes", "instances": {}}

@@ -13,6 +13,7 @@ import pytest
 from graphs import face_blender
 from graphs.contract import FACE_COLUMNS, MAX_DETECTIONS, SCORE_COLUMN, FrameFormat
 from graphs.face_blender import Method
+from graphs.face_masker.box import box_mask_profile
 from tests.graphs.evaluation import open_session
 from tests.reference import blending
 
@@ -318,7 +319,7 @@ def test_facefusions_mask_and_blend_are_within_one_level(size: int, method: Meth
 
 @pytest.mark.parametrize("size", [32, 112, 128, 256, 512])
 def test_the_mask_is_facefusions(size: int) -> None:
-    profile = face_blender.box_mask_profile(size)
+    profile = box_mask_profile(size)
     # OpenCV blurs float32 in two passes; the products differ in the last bits.
     np.testing.assert_allclose(np.outer(profile, profile), blending.box_mask(size), atol=1e-6)
 
@@ -326,7 +327,7 @@ def test_the_mask_is_facefusions(size: int) -> None:
 def test_the_masks_profile_has_facefusions_measured_values() -> None:
     # edge values and half crossings for blur 0.3, measured on FaceFusion's own code
     for size, edge, crossing in ((128, 0.073, 9), (256, 0.051, 19), (512, 0.048, 38)):
-        profile = face_blender.box_mask_profile(size)
+        profile = box_mask_profile(size)
         assert profile[0] == pytest.approx(edge, abs=5e-4)
         assert profile[crossing - 1] < 0.5 < profile[crossing + 1]
 

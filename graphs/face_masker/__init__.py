@@ -1,0 +1,190 @@
+"""face_masker: how much of each pixel of a swapped crop is shown.
+
+Masks are combined by minimum, as FaceFusion combines its own; which ones, each request says, or the
+swapper's row does:
+
+- box (`box.py`): FaceFusion's, a soft frame along the crop's edge;
+- hull (`hull.py`): the face as its landmarks bound it, whichever way it looks. Where a face has no
+  landmarks, its box;
+- the swapper's own, where its network gives one.
+
+Parts of the target that are to stay (`keep.py`) are taken out of what is left. No mask looks at a
+picture. Each slot is masked by itself, so that empty ones cost nothing where a backend leaves them
+out.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from graphs.arithmetic import any_of, are_numbers, is_number
+from graphs.authoring import GraphAuthor
+from graphs.contract import (
+    FACES,
+    LANDMARKS,
+    MASKS,
+    OPTIONS,
+    SCORE_COLUMN,
+    SLOT_LANDMARKS,
+    SWAP_MASKS,
+    WARPS,
+    MaskFlag,
+    Option,
+    TensorSpec,
+)
+from graphs.face_masker.box import box_masks
+from graphs.face_masker.hull import hull_masks
+from graphs.face_masker.keep import keep_masks
+from graphs.geometry import apply_warps
+from graphs.pixels import option, safe_options, valid_options
+from graphs.shapes import Op, constant, dimension, split, typed_value
+from networks.face_points import MEDIAPIPE_POINTS
+from networks.face_regions import FACE_REGIONS, FaceRegions
+from networks.swappers import Swapper
+
+_PLAIN: Final = 1.0
+"""A mask that is not asked for."""
+
+
+def build(
+    swapper: Swapper, *, crop_size: int, point_count: int = MEDIAPIPE_POINTS
+) -> onnx.ModelProto:
+    """The served model: swap_masks, landmarks, warps, faces, options -> masks.
+
+    Args:
+        swapper: whose row says which masks a request that names none gets.
+        crop_size: S, side of the crops.
+        point_count: P, of the deployment's landmarks.
+
+    Returns:
+        A model with `swap_masks` [B, K, 1, S, S], `landmarks` [B, K, P, 3] (frame pixels; zeros or
+        what is no number: none), `warps` [B, K, 2, 3], `faces` [B, M, 15], `options` [B, 16] and
+        `masks` [B, K, 1, S, S] in [0, 1], all float32. Slots without a face get zeros. A row whose
+        options are not valid is masked by the defaults.
+
+    Raises:
+        KeyError: no landmarks of that number are known.
+    """
+    regions = FACE_REGIONS[point_count]
+    author = GraphAuthor("face_masker")
+    op: Op = author.op
+    own = author.input(_sized(SWAP_MASKS, crop_size))
+    points = author.input(
+        TensorSpec(LANDMARKS.name, LANDMARKS.dtype, ("K", point_count, *SLOT_LANDMARKS.dims[2:]))
+    )
+    warps, faces, given = author.input(WARPS), author.input(FACES), author.input(OPTIONS)
+    with author.scope("preprocess"):
+        options = safe_options(op, given, valid_options(op, given))
+        held = _held_slots(op, faces, warps)
+        seen = are_numbers(op, points, [2, 3])
+        points = op.Where(seen, points, 0.0)
+        seen = op.And(seen, op.Greater(op.ReduceMax(op.Abs(points), [2, 3], keepdims=1), 0.0))
+        seen = op.Unsqueeze(seen, [4])
+        x, y = _in_crop(op, points, warps)
+    with author.scope("masks"):
+        boxed, hulled, owned = _wanted_masks(op, options, swapper.masks)
+        boxed = op.Or(boxed, op.And(hulled, op.Not(seen)))
+        hull = _as_slots(op, hull_masks(op, x, y, regions, crop_size), warps)
+        masks = op.Min(
+            op.Where(boxed, box_masks(author, options, crop_size), _PLAIN),
+            op.Where(op.And(hulled, seen), hull, _PLAIN),
+            op.Where(owned, _harmless(op, own), _PLAIN),
+        )
+    with author.scope("keep"):
+        kept = _keep(author, options, x, y, regions, crop_size)
+        masks = op.Min(masks, op.Where(seen, _as_slots(op, kept, warps), _PLAIN))
+    with author.scope("postprocess"):
+        masks = op.Where(held, masks, 0.0)
+    author.output(masks, _sized(MASKS, crop_size))
+    author.metadata({"swapper": swapper.name, "masks": str(int(swapper.masks))})
+    return author.finish()
+
+
+def _sized(spec: TensorSpec, crop_size: int) -> TensorSpec:
+    return TensorSpec(spec.name, spec.dtype, (*spec.dims[:2], crop_size, crop_size))
+
+
+def _held_slots(op: Op, faces: ir.Value, warps: ir.Value) -> ir.Value:
+    """Which slots hold a face: bool [B, K, 1, 1, 1]. A NaN score is none."""
+    scores = op.Slice(faces, [SCORE_COLUMN], [SCORE_COLUMN + 1], [2])
+    scores = op.Slice(scores, [0], dimension(op, warps, 1), [1])
+    return op.Unsqueeze(op.Greater(scores, 0.0), [3, 4])
+
+
+def _in_crop(op: Op, points: ir.Value, warps: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """Landmarks in pixels of their crop: x and y, [B*K, P] float32 each, finite."""
+    usable = op.Where(is_number(op, warps), warps, 0.0)
+    count = dimension(op, points, 2)
+    places = op.Slice(points, [0], [2], [3])
+    x, y = split(op, op.Transpose(places, perm=[0, 1, 3, 2]), 2, 2)
+    shape = op.Concat([-1], count, axis=0)
+    found = (op.Reshape(axis, shape) for axis in apply_warps(op, usable, x, y))
+    # no point of a face that is worth a mask lies farther from its crop
+    first, second = (op.Clip(axis, -1e5, 1e5) for axis in found)
+    return first, second
+
+
+def _as_slots(op: Op, masks: ir.Value, warps: ir.Value) -> ir.Value:
+    """[B, K, 1, S, S] of [B*K, 1, S, S]."""
+    slots = op.Concat(dimension(op, warps, 0), dimension(op, warps, 1), axis=0)
+    return op.Reshape(masks, op.Concat(slots, op.Shape(masks, start=1), axis=0))
+
+
+def _harmless(op: Op, masks: ir.Value) -> ir.Value:
+    """Masks clipped to [0, 1], with 0 for what is no number."""
+    return op.Clip(op.Where(is_number(op, masks), masks, 0.0), 0.0, 1.0)
+
+
+def _wanted_masks(
+    op: Op, options: ir.Value, default: MaskFlag
+) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """Whether each row wants the box, the hull and the swapper's own: bool [B, 1, 1, 1, 1] each."""
+    given = option(op, options, Option.MASKS)
+    flags = op.Where(op.Greater(given, 0.0), given, float(default))
+    table = np.zeros((3, int(max(MaskFlag)) + 1), bool)
+    for row, flag in enumerate((MaskFlag.BOX, MaskFlag.HULL, MaskFlag.SWAPPER)):
+        table[row] = [bool(value & flag) for value in range(table.shape[1])]
+    codes = op.Cast(flags, to=ir.DataType.INT64)
+    boxed, hulled, owned = (
+        op.Greater(op.Unsqueeze(op.Gather(constant(op, row), codes, axis=0), [2, 3, 4]), 0.5)
+        for row in table.astype(np.float32)
+    )
+    return boxed, hulled, owned
+
+
+def _keep(
+    author: GraphAuthor,
+    options: ir.Value,
+    x: ir.Value,
+    y: ir.Value,
+    regions: FaceRegions,
+    size: int,
+) -> ir.Value:
+    """`keep_masks` [B*K, 1, S, S]; ones, and nothing computed, where no row keeps anything."""
+    op: Op = author.op
+    flags = option(op, options, Option.KEEP)
+
+    def make(op: Op) -> list[ir.Value]:
+        slots = op.Div(dimension(op, x, 0), dimension(op, flags, 0))
+        each = op.Expand(flags, op.Concat(dimension(op, flags, 0), slots, axis=0))
+        return [keep_masks(op, x, y, op.Reshape(each, [-1, 1]), regions, size)]
+
+    def leave(op: Op) -> list[ir.Value]:
+        return [op.Expand(_PLAIN, op.Concat(dimension(op, x, 0), [1, size, size], axis=0))]
+
+    branches = [
+        GraphAuthor.subgraph(
+            op,
+            trace,
+            [],
+            [typed_value(f"{name}_masks", ir.DataType.FLOAT, "slots", 1, size, size)],
+            name=name,
+        )
+        for name, trace in (("kept", make), ("swapped", leave))
+    ]
+    asked = any_of(op, op.Greater(flags, 0.0))
+    return op.If(asked, then_branch=branches[0], else_branch=branches[1])
