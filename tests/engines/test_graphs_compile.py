@@ -20,6 +20,7 @@ from engines.shapes import MAX_ELEMENTS, check_elements
 from graphs import (
     face_blender,
     face_detector,
+    face_masker,
     face_recognizer,
     face_swapper,
     image_swapper,
@@ -27,6 +28,7 @@ from graphs import (
 )
 from graphs.contract import FRAME_FORMATS
 from networks.detectors import DETECTORS
+from networks.face_points import IBUG_POINTS, MEDIAPIPE_POINTS
 from networks.recognizers import RECOGNIZERS
 from networks.swappers import SWAPPERS
 from tests.detector_networks import empty_scene, plant
@@ -97,6 +99,10 @@ def blender(frame_format: str, size: int) -> Author:
     return lambda: face_blender.build(frame_format, size)  # type: ignore[arg-type]
 
 
+def masker(name: str, size: int, points: int = MEDIAPIPE_POINTS) -> Author:
+    return lambda: face_masker.build(SWAPPERS[name], crop_size=size, point_count=points)
+
+
 GRAPHS: dict[str, tuple[Author, ProfileLimits]] = {
     **{
         f"face_detector_{pixel} {name}": (detector(name, pixel, "image_swapper_256"), DEFAULT)
@@ -114,6 +120,10 @@ GRAPHS: dict[str, tuple[Author, ProfileLimits]] = {
         for name in ("image_swapper_256", "inswapper_128", "simswap_256", "ghost_1_256")
     },
     **{f"face_recognizer {name}": (recognizer(name), DEFAULT) for name in RECOGNIZERS},
+    "face_masker image_swapper_256": (masker("image_swapper_256", 256), DEFAULT),
+    "face_masker inswapper_128, 68 points": (masker("inswapper_128", 128, IBUG_POINTS), DEFAULT),
+    "face_masker hyperswap_1a_256, boost 4": (masker("hyperswap_1a_256", 1024), DEFAULT),
+    "face_masker inswapper_128 by rows": (masker("inswapper_128", 128), ROWS),
     "face_blender_i420 256": (blender("i420", 256), DEFAULT),
     "face_blender_bgr 128": (blender("bgr", 128), DEFAULT),
     "face_blender_i420 512, 4K": (blender("i420", 512), UHD),
