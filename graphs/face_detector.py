@@ -75,16 +75,18 @@ def postprocess(
     detector: Detector,
     frames: Frames,
     candidates: Candidates,
-    scale: ir.Value,
+    box: Letterbox,
     *,
     loop: bool = False,
 ) -> ir.Value:
     """Rows of `faces` [B, 16, 15] float32 in frame pixels, in the order asked for.
 
     Rows that are not a face are 0 and come last. So are faces whose box or landmarks are not
-    finite, which only a broken network gives. For `scale` see `Letterbox`, for `loop` `suppress`.
+    finite, which only a broken network gives. `box` is what the network saw; for `loop` see
+    `suppress`.
     """
-    boxes = op.Div(candidates.boxes, scale)
+    pair = op.Concat(box.scale_x, box.scale_y, axis=0)
+    boxes = op.Div(candidates.boxes, op.Unsqueeze(op.Concat(pair, pair, axis=0), [1]))
     kept = suppress(
         op,
         candidates.scores,
@@ -98,7 +100,8 @@ def postprocess(
     kept_boxes = op.Transpose(op.GatherElements(boxes, box_index, axis=2), perm=[0, 2, 1])
     row_index = op.Expand(op.Unsqueeze(kept.index, [2]), [1, 1, 10])
     rows = op.GatherElements(candidates.landmark_rows, row_index, axis=1)
-    landmarks = op.Div(decode_landmarks(op, detector, rows, kept.index), scale)
+    landmarks = decode_landmarks(op, detector, rows, kept.index)
+    landmarks = op.Div(landmarks, op.Concat(*[pair] * 5, axis=0))
     coordinates = op.Concat(kept_boxes, landmarks, axis=2)
     usable = op.And(are_numbers(op, coordinates, [2]), op.Unsqueeze(kept.found, [2]))
     faces = op.Concat(kept_boxes, op.Unsqueeze(kept.scores, [2]), landmarks, axis=2)
@@ -145,7 +148,7 @@ def build(
     with author.scope("postprocess"):
         candidates = decode_candidates(op, detector, outputs)
         loop = runtime != "tensorrt"
-        rows = postprocess(op, detector, frames, candidates, box.scale, loop=loop)
+        rows = postprocess(op, detector, frames, candidates, box, loop=loop)
         refused = op.Not(op.Unsqueeze(valid, [2]))
         author.output(op.Where(refused, float("nan"), rows), DETECTIONS)
         shown = op.Where(refused, 0.0, rows)

@@ -1,8 +1,10 @@
 """The detector's view of a frame: resized to fit a square, placed top-left, the rest black.
 
 The numbers are insightface 2.1's (`SCRFD.detect`): sizes by truncation, `cv2.resize`'s bilinear
-half-pixel maths, and one scale, new height / height, for both axes. Sizes and positions are worked
-out in whole numbers, so they cannot round differently on another machine.
+half-pixel maths. Each axis has its own scale, new size / size: insightface takes the height's for
+both, which puts x 4.7 px too far left at the right edge of 1998 x 1080, where the height is cut to
+whole pixels, and 10 px at 2000 x 333. Where the ratio is exact, both are one. Sizes and positions
+are worked out in whole numbers, so they cannot round differently on another machine.
 """
 
 from __future__ import annotations
@@ -21,14 +23,15 @@ from networks.detectors import ChannelOrder
 
 @dataclass(frozen=True)
 class Letterbox:
-    """A letterboxed batch: a position in the frame is the one in the letterbox divided by `scale`.
+    """A letterboxed batch: positions in the frame are those in the letterbox divided by the scale.
 
     pixels: [B, 3, 640, 640] float32 in 0..255, RGB or BGR as asked.
-    scale: float32 [1], letterbox pixels per frame pixel.
+    scale_x, scale_y: float32 [1], letterbox pixels per frame pixel.
     """
 
     pixels: ir.Value
-    scale: ir.Value
+    scale_x: ir.Value
+    scale_y: ir.Value
 
 
 @dataclass(frozen=True)
@@ -244,4 +247,8 @@ def letterbox(
     )
     # the Reshape changes nothing but tells a compiler that the network's input size is fixed
     square = op.Reshape(op.Pad(picture, padding), [0, 3, DETECTOR_SIZE, DETECTOR_SIZE])
-    return Letterbox(square, op.Div(to_float(op, new_height), to_float(op, height)))
+    scale_x, scale_y = (
+        op.Div(to_float(op, new_size), to_float(op, size))
+        for new_size, size in ((new_width, width), (new_height, height))
+    )
+    return Letterbox(square, scale_x, scale_y)

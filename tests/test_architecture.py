@@ -78,7 +78,7 @@ def test_the_graphs_come_in_the_order_of_the_ensembles_steps() -> None:
     config = (ROOT / "model_repository" / "swap_faces_i420" / "config.pbtxt").read_text()
     steps = re.findall(r'model_name: "(\w+)"', config)
     boxes = [Path(path).parent.name if path.endswith("__init__.py") else Path(path).stem
-             for _, path, _ in SECTIONS["Inside the three graphs"]]  # fmt: skip
+             for _, path, _ in SECTIONS["Inside the six graphs"]]  # fmt: skip
     assert [box for box in boxes if any(step.startswith(box) for step in steps)] == [
         step.removesuffix("_i420") for step in steps
     ]

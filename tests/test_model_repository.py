@@ -151,14 +151,21 @@ def test_every_value_of_an_ensemble_is_made_before_it_is_used_and_keeps_its_type
     spec = ENSEMBLE_SPECS[model]
     # value -> (dtype, dims); a letter stands for the same size throughout one request.
     values = {tensor.name: (tensor.dtype, tensor.dims) for tensor in spec.inputs}
+    steps = BASES[model].ensemble_scheduling.step
+    read = {value for step in steps for value in step.input_map.values()}
+    read |= {tensor.name for tensor in spec.outputs}
     for step in BASES[model].ensemble_scheduling.step:
         inner = MODEL_SPECS[step.model_name]
         assert step.model_version == -1
         assert set(step.input_map) == {tensor.name for tensor in inner.inputs}
-        assert set(step.output_map) == {tensor.name for tensor in inner.outputs}
+        # Triton loads no ensemble with a value that nothing reads.
+        assert set(step.output_map) <= {tensor.name for tensor in inner.outputs}
+        assert set(step.output_map.values()) <= read
         for tensor in inner.inputs:
             assert values[step.input_map[tensor.name]] == (tensor.dtype, tensor.dims), tensor.name
         for tensor in inner.outputs:
+            if tensor.name not in step.output_map:
+                continue
             value = step.output_map[tensor.name]
             assert value not in values, f"{value} is made twice"
             values[value] = (tensor.dtype, tensor.dims)
@@ -169,10 +176,13 @@ def test_every_value_of_an_ensemble_is_made_before_it_is_used_and_keeps_its_type
 @pytest.mark.parametrize("model", ENSEMBLE_SPECS)
 def test_an_ensemble_reads_every_one_of_its_inputs_in_its_first_step(model: str) -> None:
     # Triton answers "unexpected deadlock" when outputs are left out and an ensemble input feeds a
-    # later step only; with every input in the first step that step is never pruned.
+    # later step only; with every input in the first step that step is never pruned. The one that
+    # cannot is the source of `swap_faces`: its first two steps are `find_faces`, which has none.
     steps = BASES[model].ensemble_scheduling.step
+    later = {"source"} if model.startswith("swap_faces") else set()
     first = set(steps[0].input_map.values())
-    assert {tensor.name for tensor in ENSEMBLE_SPECS[model].inputs} <= first
+    assert {tensor.name for tensor in ENSEMBLE_SPECS[model].inputs} - first == later
+    assert later <= {value for step in steps for value in step.input_map.values()}
 
 
 VARIABLE = {
@@ -253,7 +263,7 @@ def test_only_models_of_face_rows_in_our_own_backends_join_requests_of_any_k(
     ours = {
         (spec.name, tensor)
         for spec in MODEL_SPECS.values()
-        if spec.joined_rows is not None
+        if spec.joined_rows is not None and spec.rows_axis == "K"
         for tensor in spec.joined_rows.inputs
     }
     assert {("face_swapper", "crops"), ("face_swapper", "source")} <= ours
@@ -292,7 +302,7 @@ def test_a_gpu_takes_batches_at_the_sizes_that_rows_are_padded_to(
 
 def test_a_targets_config_fixes_the_sizes_that_the_swapper_decides() -> None:
     config = configs.make_config(
-        BASES["face_detector_i420"],
+        BASES["face_aligner_i420"],
         TARGETS["cpu"],
         deployed("inswapper_128", 2),
         limits=configs.Limits(),
@@ -300,19 +310,22 @@ def test_a_targets_config_fixes_the_sizes_that_the_swapper_decides() -> None:
     dims = {tensor.name: list(tensor.dims) for tensor in (*config.input, *config.output)}
     assert dims["source"] == [-1, 512]
     assert dims["crops"] == [-1, 3, 256, 256]
-    assert dims["frame"] == dims["detected_frame"] == [-1, -1]
+    assert dims["landmarks"] == [4, 478, 3]
+    assert dims["slot_landmarks"] == [-1, 478, 3]
+    assert dims["frame"] == dims["seen_frame"] == [-1, -1]
 
 
 def test_the_config_of_an_ensemble_says_what_its_source_is() -> None:
     config = make("swap_faces_bgr", "cpu", "simswap_256")
     said = {key: value.string_value for key, value in config.parameters.items()}
     assert said == {
-        "contract_version": "1",
+        "contract_version": "2",
         "swapper": "simswap_256",
         "provenance": "compositeWithTrainedAlgorithmicMedia",
         "source_kind": "identity",
         "source_length": "512",
         "detector": "yunet",
+        "landmarker": "face_mesh_attention",
         "recognizer": "w600k_r50",
         "pixel_boost": "1",
         "max_faces": "16",
@@ -322,10 +335,12 @@ def test_the_config_of_an_ensemble_says_what_its_source_is() -> None:
 
 
 def test_the_option_ranges_are_those_of_the_contract() -> None:
-    # Literals: the eight positions as the contract's enumerations list them.
+    # Literals: the sixteen positions as the contract's enumerations list them.
     assert option_ranges() == (
         "face_order=0..7,color_matrix=0..3,color_range=0..1,chroma_location=0..2,"
-        "score_threshold=0.0..1.0,nms_threshold=0.0..1.0,reserved=0..0,reserved=0..0"
+        "score_threshold=0.0..1.0,nms_threshold=0.0..1.0,refinement=0..1,masks=0..8,keep=0..15,"
+        "box_blur=0.0..1.0,box_padding=0..16777215,swapper_weight=0.0..1.0,pose_limit=0.0..180.0,"
+        "reserved=0..0,reserved=0..0,reserved=0..0"
     )
 
 
@@ -334,11 +349,12 @@ def test_the_checks_name_inputs_that_the_model_has(target: str) -> None:
     for model, spec in MODEL_SPECS.items():
         said = {k: v.string_value for k, v in make(model, target).parameters.items()}
         inputs = {tensor.name for tensor in spec.inputs}
-        for key in ("face_inputs", "finite_inputs", "row_inputs", "row_mask"):
+        for key in ("face_inputs", "finite_inputs", "row_inputs", "row_mask", "row_shared"):
             assert set(filter(None, said.get(key, "").split(","))) <= inputs, (model, key)
         assert ("frame_format" in said) == ("frame" in inputs)
         assert ("option_ranges" in said) == ("options" in inputs)
-        assert ("passthrough" in said) == any(t.name == "detected_frame" for t in spec.outputs)
+        copies = {"detected_frame", "seen_frame"}
+        assert ("passthrough" in said) == any(t.name in copies for t in spec.outputs)
 
 
 def test_plans_of_several_gpus_are_named_by_compute_capability() -> None:
@@ -388,7 +404,7 @@ def test_on_cuda_every_model_with_a_network_has_a_session_for_each_batch_size(mo
     config = make(model, "cuda", "inswapper_128")
     wanted = "" if MODEL_SPECS[model].network is None else "1"
     assert (wanted == "1") or not model.startswith(("face_detector", "face_swapper"))
-    assert (wanted == "") or not model.startswith("face_blender")
+    assert (wanted == "") or not model.startswith(("face_blender", "face_aligner", "face_masker"))
     assert config.parameters["session_per_size"].string_value == wanted
 
 
@@ -409,6 +425,7 @@ def test_a_config_that_is_none_is_refused_by_name(tmp_path: Path) -> None:
             {"swapper": "inswapper_128", "recognizer": "sface"},
             "inswapper_128 needs embeddings of w600k_r50",
         ),
+        ({"landmarker": "nosuch"}, "no landmarker is called 'nosuch'; known: face_landmarker_v2"),
         ({"pixel_boost": 2}, "image_swapper_256 takes a pixel boost of 1, but 2"),
     ],
 )

@@ -109,4 +109,5 @@ class PipelineNetwork:
         # Only the rows that count: what a padded one seems to show is nobody's face.
         padded = int(next(iter(arrays.values())).shape[0])
         (found,) = step.compute([{name: a[:rows] for name, a in arrays.items()}], computed)
-        return {**made, **{name: step.memory.join([a], padded) for name, a in found.items()}}
+        # Without any face a step makes all that it could, read or not.
+        return {**made, **{name: step.memory.join([found[name]], padded) for name in computed}}

@@ -21,7 +21,7 @@ from engines.profiles import (
 from engines.shapes import infer_shapes
 from graphs.contract import MODEL_SPECS, TensorSpec
 
-AXES = {"S": 256, "D": 512, "E": 128}
+AXES = {"S": 256, "D": 512, "E": 128, "V": 192, "P": 478}
 DTYPES = {"uint8": onnx.TensorProto.UINT8, "float32": onnx.TensorProto.FLOAT}
 
 
@@ -48,7 +48,11 @@ def test_every_served_model_gets_a_profile_from_its_own_axes(name: str) -> None:
 def test_the_default_maximum_is_eight_1080p_frames_with_four_faces() -> None:
     detector = make_profile(served("face_detector_i420"), ProfileLimits())
     assert detector["frame"] == ShapeRange((1, 96, 64), (8, 1620, 1920), (8, 1620, 1920))
-    assert detector["source"] == ShapeRange((1, 1, 512), (8, 1, 512), (8, 4, 512))
+    aligner = make_profile(served("face_aligner_i420"), ProfileLimits())
+    assert aligner["source"] == ShapeRange((1, 1, 512), (8, 1, 512), (8, 4, 512))
+    landmarker = make_profile(served("face_landmarker"), ProfileLimits())
+    assert landmarker["views"].min == (1, 4, 3, 192, 192)
+    assert landmarker["views"].max == (8, 4, 3, 192, 192)
     blender = make_profile(served("face_blender_bgr"), ProfileLimits())
     assert blender["frame"].max == (8, 1080, 1920, 3)
     assert blender["swapped_crops"].max == (8, 4, 3, 256, 256)
@@ -71,11 +75,11 @@ def test_4k_is_an_option() -> None:
 def test_every_shape_up_to_the_maximum_is_inside_the_profile(
     batch: int, faces: int, half_height: int, width: int
 ) -> None:
-    profile = make_profile(served("face_detector_i420"), ProfileLimits())
+    profile = make_profile(served("face_aligner_i420"), ProfileLimits())
     wanted = {
         "frame": (batch, half_height * 3, width),
         "source": (batch, faces, 512),
-        "options": (batch, 8),
+        "options": (batch, 16),
     }
     for name, shape in wanted.items():
         low, high = profile[name].min, profile[name].max

@@ -13,9 +13,10 @@ from onnx import TensorProto, numpy_helper
 from engines.errors import ProfileError
 from engines.shapes import MAX_ELEMENTS, GraphShapes, check_elements, infer_shapes
 from fetching.weights import load_network
-from graphs import face_detector, face_swapper
+from graphs import face_aligner, face_detector, face_swapper
 from graphs.contract import FRAME_FORMATS, FrameFormat
 from networks.detectors import DETECTORS
+from networks.landmarkers import LANDMARKERS
 from networks.swappers import SWAPPERS
 from tests.generated_networks import swapper_network
 
@@ -60,17 +61,23 @@ def assert_same_shapes(model: onnx.ModelProto, inputs: Shapes) -> GraphShapes:
 
 @pytest.mark.parametrize("frame_format", FRAME_FORMATS)
 @pytest.mark.parametrize(("height", "width", "faces"), [(64, 64, 1), (90, 160, 3)])
-def test_every_tensor_of_the_detector_has_the_shape_that_onnx_runtime_makes(
+def test_every_tensor_of_detector_and_aligner_has_the_shape_that_onnx_runtime_makes(
     frame_format: FrameFormat, height: int, width: int, faces: int
 ) -> None:
     detector, swapper = DETECTORS["yunet"], SWAPPERS["image_swapper_256"]
-    model = face_detector.build(
-        frame_format, detector, load_network(detector.weight), swapper=swapper
-    )
+    mesh = LANDMARKERS["face_mesh_attention"]
     frame = (2, height * 3 // 2, width) if frame_format == "i420" else (2, height, width, 3)
-    inputs = {"frame": frame, "source": (2, faces, swapper.source_length), "options": (2, 8)}
-    found = assert_same_shapes(model, inputs)
-    assert {tensor.name for tensor in found.outputs} >= {"faces", "crops", "warps"}
+    model = face_detector.build(
+        frame_format, detector, load_network(detector.weight), landmarker=mesh
+    )
+    found = assert_same_shapes(model, {"frame": frame, "options": (2, 16)})
+    assert {tensor.name for tensor in found.outputs} >= {"detections", "views", "view_warps"}
+    inputs = {
+        "frame": frame, "faces": (2, 16, 15), "landmarks": (2, 4, 478, 3),
+        "source": (2, faces, swapper.source_length), "options": (2, 16),
+    }  # fmt: skip
+    found = assert_same_shapes(face_aligner.build(frame_format, swapper, landmarker=mesh), inputs)
+    assert {tensor.name for tensor in found.outputs} >= {"crops", "warps", "chosen_faces"}
 
 
 @pytest.mark.parametrize("name", ["inswapper_128", "simswap_256"])
@@ -81,7 +88,10 @@ def test_every_tensor_of_the_swapper_has_the_shape_that_onnx_runtime_makes(
     row = SWAPPERS[name]
     model = face_swapper.build(row, swapper_network(name))
     crops = (batch, faces, 3, row.crop_size, row.crop_size)
-    inputs = {"crops": crops, "source": (batch, faces, row.source_length), "faces": (batch, 16, 15)}
+    inputs = {
+        "crops": crops, "source": (batch, faces, row.source_length), "faces": (batch, 16, 15),
+        "landmarks": (batch, faces, 478, 3), "warps": (batch, faces, 2, 3), "options": (batch, 16),
+    }  # fmt: skip
     found = assert_same_shapes(model, inputs)
     # The network is inside a branch, whose tensors are counted too.
     assert len(found.tensors) > len(model.graph.node)

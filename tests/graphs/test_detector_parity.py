@@ -8,10 +8,11 @@ import pytest
 
 from demo.photos import read_photo
 from fetching import weights
-from graphs import face_detector
+from graphs.contract import FaceOrder, Option
 from networks.detectors import DETECTORS
 from networks.swappers import SWAPPERS
-from tests.graphs.evaluation import open_session
+from tests.graphs.chains import make_chain
+from tests.reference.detection import insightface_size
 
 SWAPPER = SWAPPERS["inswapper_128"]
 
@@ -32,16 +33,16 @@ ASTRONAUT_WARP_128 = [[0.86162, 0.04983, -135.56499], [-0.04983, 0.86162, -22.28
 def session_of(name):
     weights.fetch(name, accept_licence=True)
     network = weights.load_network(name)
-    return open_session(face_detector.build("bgr", DETECTORS[name], network, swapper=SWAPPER))
+    return make_chain("bgr", DETECTORS[name], network, swapper=SWAPPER)
 
 
 def detect(name, frame, slots=1):
     """(faces found, warps), best first."""
-    options = np.array([[6, 0, 0, 0, 0, 0, 0, 0]], dtype=np.float32)
-    source = np.zeros((1, slots, SWAPPER.source_length), dtype=np.float32)
-    feeds = {"frame": frame[None], "source": source, "options": options}
-    faces, warps = session_of(name).run(["faces", "warps"], feeds)
-    return faces[0][faces[0][:, 4] > 0], warps[0]
+    options = np.zeros((1, 16), dtype=np.float32)
+    options[0, Option.FACE_ORDER] = FaceOrder.BEST_FIRST
+    answer = session_of(name).run(frame[None], options, slots)
+    faces = answer["faces"][0]
+    return faces[faces[:, 4] > 0], answer["warps"][0]
 
 
 @functools.cache
@@ -69,6 +70,13 @@ def nearest(rows, box):
 
 def compare_with_insightface(frame, box_px, landmark_px):
     boxes, landmarks = insightface_scrfd().detect(frame, input_size=(640, 640))
+    height, width = frame.shape[:2]
+    new_height, new_width = insightface_size(height, width)
+    # It takes the height's scale for both axes, which the width's differs from where a side was cut
+    # to whole pixels.
+    stretch = (new_height / height) / (new_width / width)
+    boxes[:, [0, 2]] *= stretch
+    landmarks[..., 0] *= stretch
     faces, _ = detect("scrfd_2.5g", frame)
     assert len(faces) == min(16, len(boxes))
     pairs = faces if len(boxes) > 16 else boxes
@@ -123,19 +131,13 @@ def test_warps_are_insightfaces_for_the_same_landmarks():
 
 def test_batches_of_frames_find_what_single_frames_find():
     frames = [frame_of(photo) for photo in ("newton", "gauss", "obama")]
-    feeds = {
-        "frame": np.stack(frames),
-        "source": np.zeros((3, 1, SWAPPER.source_length), dtype=np.float32),
-        "options": np.zeros((3, 16), dtype=np.float32),
-    }
+    options = np.zeros((3, 16), dtype=np.float32)
     for name in ("yunet", "scrfd_2.5g"):
-        together = session_of(name).run(["faces"], feeds)[0]
+        together = session_of(name).run(np.stack(frames), options)["faces"]
         for row in range(3):
-            alone = {key: value[row : row + 1] for key, value in feeds.items()}
+            alone = session_of(name).run(frames[row][None], options[:1])["faces"]
             # convolutions over a batch may add up in another order
-            np.testing.assert_allclose(
-                together[row], session_of(name).run(["faces"], alone)[0][0], atol=1e-2
-            )
+            np.testing.assert_allclose(together[row], alone[0], atol=1e-2)
 
 
 @pytest.mark.parametrize("photo", ["newton", "gauss", "collins", "obama", "ardern"])

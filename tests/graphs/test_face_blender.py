@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 
 from graphs import face_blender
-from graphs.contract import FACE_COLUMNS, MAX_DETECTIONS, SCORE_COLUMN, FrameFormat
+from graphs.contract import FACE_COLUMNS, MAX_DETECTIONS, OPTION_COUNT, SCORE_COLUMN, FrameFormat
 from graphs.face_blender import Method
 from graphs.face_masker.box import box_mask_profile
 from tests.graphs.evaluation import open_session
@@ -68,13 +68,15 @@ def make_request(
     request = {
         "frame": rng.integers(0, 256, (batch, *shape), dtype=np.uint8),
         "swapped_crops": crops,
+        "masks": np.tile(blending.box_mask(size).astype(np.float32), (batch, slots, 1, 1, 1)),
         "warps": np.array(
             [[make_warp((x, y), w, a, size) for x, y, w, a in row] for row in places], np.float32
         ),
         "faces": faces,
+        "options": np.zeros((batch, OPTION_COUNT), np.float32),
     }
-    if frame_format == "i420":
-        request["options"] = np.array(options or [[0.0] * 8] * batch, np.float32)
+    if options is not None:
+        request["options"][:, : len(options[0])] = options
     return request
 
 
@@ -94,9 +96,10 @@ def expected(request: dict[str, np.ndarray], *, truncate: bool = False) -> np.nd
                 request["frame"][row],
                 frame_format,
                 request["swapped_crops"][row],
+                request["masks"][row],
                 request["warps"][row],
                 request["faces"][row, :, SCORE_COLUMN],
-                request["options"][row] if frame_format == "i420" else None,
+                request["options"][row],
                 truncate=truncate,
             )
             for row in range(len(request["frame"]))
@@ -116,7 +119,7 @@ def outside(request: dict[str, np.ndarray], size: int = SIZE) -> np.ndarray:
     """Which values of the frames lie outside every mask: bool, like the frames."""
     frame_format = "i420" if request["frame"].ndim == 3 else "bgr"
     rows = range(len(request["frame"]))
-    options = request.get("options", [None] * len(rows))
+    options = request["options"]
     return ~np.stack(
         [
             blending.covered(
@@ -187,6 +190,32 @@ def test_later_slots_lie_over_earlier_ones(frame_format: str, method: Method) ->
     reverse = {**request, "swapped_crops": request["swapped_crops"][:, ::-1].copy()}
     reverse["warps"] = request["warps"][:, ::-1].copy()
     assert (run(reverse, method=method) != swapped).any()
+
+
+@every_method
+@either_format
+def test_any_mask_bounds_its_own_slot(frame_format: str, method: Method) -> None:
+    places = [[(40.0, 40.0, 50.0, 0.1), (80.0, 56.0, 60.0, 0.5), (70.0, 30.0, 44.0, -0.3)]]
+    request = make_request(frame_format, 96, 128, places)
+    random = np.random.default_rng(9)
+    blobs = cv2.GaussianBlur(random.random((SIZE, SIZE)).astype(np.float32), (0, 0), 4.0)
+    request["masks"][0, 0, 0] = np.clip((blobs - blobs.mean()) * 8 + 0.5, 0, 1)
+    request["masks"][0, 1] = 1.0
+    request["masks"][0, 2] = 0.0
+    swapped = check(request, method=method)
+    without = {**request, "swapped_crops": request["swapped_crops"].copy()}
+    without["swapped_crops"][0, 2] = 0.5
+    np.testing.assert_array_equal(run(without, method=method), swapped)
+
+
+@every_method
+@either_format
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, -1.0])
+def test_a_mask_of_no_weights_shows_nothing(frame_format: str, bad: float, method: Method) -> None:
+    request = make_request(frame_format, 96, 128, [[(60.0, 50.0, 50.0, 0.4)]])
+    masks = np.full_like(request["masks"], bad)
+    swapped = run(request, method=method, masks=masks)
+    np.testing.assert_array_equal(swapped, request["frame"])
 
 
 @every_method
@@ -268,9 +297,10 @@ def test_warps_onto_a_line_show_no_face_whoever_shares_the_batch(method: Method)
 
 
 @every_method
-def test_options_that_are_not_valid_leave_the_frame(method: Method) -> None:
-    request = make_request("i420", 96, 128, [[(60.0, 50.0, 50.0, 0.4)]])
-    for column, value in ((1, 9.0), (2, np.nan), (3, 0.5), (7, 1.0)):
+@either_format
+def test_options_that_are_not_valid_leave_the_frame(frame_format: str, method: Method) -> None:
+    request = make_request(frame_format, 96, 128, [[(60.0, 50.0, 50.0, 0.4)]])
+    for column, value in ((1, 9.0), (2, np.nan), (3, 0.5), (15, 1.0)):
         options = request["options"].copy()
         options[:, column] = value
         swapped = run(request, method=method, options=options)

@@ -10,7 +10,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 import skimage
 
@@ -18,7 +17,6 @@ from fetching import weights
 from graphs import face_aligner, face_detector
 from graphs.alignment import TEMPLATES
 from graphs.contract import (
-    DETECTED_FRAME,
     FRAME_FORMATS,
     MAX_VIEWS,
     MODEL_SPECS,
@@ -32,7 +30,7 @@ from networks.detectors import DETECTORS
 from networks.landmarkers import LANDMARKERS, point_count, view_size
 from networks.swappers import SWAPPERS
 from tests.detector_networks import SCENE_STEP, empty_scene, place_face, plant, random_scene
-from tests.graphs.evaluation import open_session
+from tests.graphs.chains import make_chain
 from tests.reference import detection as reference
 
 SWAPPER = SWAPPERS["image_swapper_256"]
@@ -82,43 +80,11 @@ def scenes(detector_name):
     return [empty_scene(detector), few, many, random_scene(detector, 7), edges]
 
 
-@dataclasses.dataclass(frozen=True)
-class Chain:
-    """A detector and an aligner without a landmark network between them."""
-
-    detector: ort.InferenceSession
-    aligner: ort.InferenceSession
-
-    def run(self, frame, options, source):
-        found = run_session(self.detector, {"frame": frame, "options": options})
-        landmarks = np.zeros((len(frame), 4, 478, 3), np.float32)
-        feeds = {"faces": found["detections"], "landmarks": landmarks, "source": source}
-        frame = found[DETECTED_FRAME]
-        aligned = run_session(self.aligner, {"frame": frame, "options": options, **feeds})
-        return {"faces": found["detections"], **aligned}
-
-
-def run_session(session, feeds):
-    names = [value.name for value in session.get_outputs()]
-    return dict(zip(names, session.run(names, feeds), strict=True))
-
-
-def make_chain(
-    frame_format, detector, network, *, swapper=SWAPPER, pixel_boost=1, runtime="tensorrt"
-):
-    return Chain(
-        open_session(face_detector.build(frame_format, detector, network, runtime=runtime)),
-        open_session(
-            face_aligner.build(frame_format, swapper, pixel_boost=pixel_boost, runtime=runtime)
-        ),
-    )
-
-
 @functools.cache
 def detector_session(frame_format, detector_name="yunet", *, runtime="tensorrt"):
     detector = DETECTORS[detector_name]
     network = plant(detector, scenes(detector_name))
-    return make_chain(frame_format, detector, network, runtime=runtime)
+    return make_chain(frame_format, detector, network, swapper=SWAPPER, runtime=runtime)
 
 
 # The ways to read a frame; BGR has one.
@@ -147,8 +113,7 @@ def ask(session, frames, options=None, slots=1):
     batch = np.stack(frames)
     if options is None:
         options = np.zeros((len(frames), 16), dtype=np.float32)
-    length = session.aligner.get_inputs()[3].shape[2]
-    return session.run(batch, options, np.zeros((len(frames), slots, length), np.float32))
+    return session.run(batch, options, slots)
 
 
 def expect(frame, frame_format, scene, options, slots, detector_name="yunet"):
@@ -286,7 +251,8 @@ def test_a_broken_box_or_landmark_is_not_a_face(poison, group):
     hit = int(outputs[1].argmax())
     outputs[group * 3 + 1][hit, 1] = poison
     frame = picture(360, 640, 0, 71)
-    answer = ask(make_chain("bgr", YUNET, plant(YUNET, [outputs])), [frame], slots=2)
+    chain = make_chain("bgr", YUNET, plant(YUNET, [outputs]), swapper=SWAPPER)
+    answer = ask(chain, [frame], slots=2)
     assert np.isfinite(answer["faces"]).all()
     np.testing.assert_allclose(answer["faces"][0, 0, :5], [300, 100, 460, 290, 0.8], atol=1e-3)
     assert not answer["faces"][0, 1:].any()
@@ -297,7 +263,7 @@ def test_a_broken_box_or_landmark_is_not_a_face(poison, group):
 def test_landmarks_in_one_point_are_a_face_without_a_warp():
     outputs = empty_scene(YUNET)
     place_face(YUNET, outputs, box=(60, 70, 160, 200), landmarks=np.full((5, 2), 100.0), score=0.9)
-    chain = make_chain("bgr", YUNET, plant(YUNET, [outputs]))
+    chain = make_chain("bgr", YUNET, plant(YUNET, [outputs]), swapper=SWAPPER)
     answer = ask(chain, [picture(360, 640, 0, 81)])
     assert answer["faces"][0, 0, 4] > 0
     assert not answer["warps"].any()
@@ -433,7 +399,9 @@ def test_a_frame_that_is_sampled_shows_yunet_the_same_faces():
     for image in (photo, large):
         frame = to_frame(image, "i420")
         found = [
-            ask(make_chain("i420", YUNET, network, runtime=runtime), [frame])["faces"][0]
+            ask(make_chain("i420", YUNET, network, swapper=SWAPPER, runtime=runtime), [frame])[
+                "faces"
+            ][0]
             for runtime in ("onnxruntime", "onnxruntime_gpu")
         ]  # fmt: skip
         assert (found[0][:, SCORE_COLUMN] > 0).sum() == 1

@@ -86,7 +86,7 @@ def test_frames_are_sampled_where_the_rest_runs(
     author = GraphAuthor("letterbox")
     author.builder.graph.opset_imports[MICROSOFT_DOMAIN] = 1
     frame = author.builder.input("frame", ir.DataType.UINT8, ["B", "H", "W"])
-    options = author.builder.input("options", ir.DataType.FLOAT, ["B", 8])
+    options = author.builder.input("options", ir.DataType.FLOAT, ["B", 16])
     box = letterbox(author.op, frame, "i420", options, "rgb", sampled=True)
     author.builder.add_output(box.pixels, "pixels")
     running = session(author.finish(), provider, tmp_path)

@@ -40,12 +40,18 @@ def warped(warp: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, 
 
 
 def lay_plane(
-    under: np.ndarray, colors: np.ndarray, x: np.ndarray, y: np.ndarray, *, truncate: bool
+    under: np.ndarray,
+    colors: np.ndarray,
+    mask: np.ndarray,
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    truncate: bool,
 ) -> np.ndarray:
     """One plane (h, w) with one crop channel (S, S) laid on; x, y are crop positions (h, w)."""
     side = len(colors)
     near = (x > -1) & (x < side) & (y > -1) & (y < side)
-    weight = sample_zeros(box_mask(side), x[near], y[near])
+    weight = sample_zeros(mask, x[near], y[near])
     color = pixels.sample_bilinear(colors, x[near], y[near])
     laid = under.copy()
     mixed = under[near] * (1.0 - weight) + color * weight
@@ -97,19 +103,21 @@ def blend(
     frame: np.ndarray,
     frame_format: str,
     crops: np.ndarray,
+    masks: np.ndarray,
     warps: np.ndarray,
     scores: np.ndarray,
     options: np.ndarray | None,
     *,
     truncate: bool = False,
 ) -> np.ndarray:
-    """One frame with its crops (K, 3, S, S) RGB laid on, slot 0 first; score 0 leaves a slot out.
+    """One frame with its crops (K, 3, S, S) RGB laid on under masks (K, 1, S, S), slot 0 first;
+    score 0 leaves a slot out.
 
     truncate: cut fractions off, as FaceFusion's `astype(uint8)` does.
     """
     planes = split(frame, frame_format)
     positions = plane_positions(planes, frame_format, options)
-    for crop, warp, score in zip(crops, warps, scores, strict=False):
+    for crop, (mask,), warp, score in zip(crops, masks, warps, scores, strict=False):
         if score <= 0:
             continue
         rgb = np.clip(crop.astype(np.float64), 0.0, 1.0).transpose(1, 2, 0)
@@ -121,6 +129,7 @@ def blend(
             colors = pixels.rgb_to_yuv(rgb, matrix, bool(options[2]))
         for index, (x, y) in enumerate(positions):
             planes[index] = lay_plane(
-                planes[index], colors[..., index], *warped(warp, x, y), truncate=truncate
+                planes[index], colors[..., index], mask.astype(np.float64), *warped(warp, x, y),
+                truncate=truncate,
             )
     return join(planes, frame, frame_format).astype(np.uint8)

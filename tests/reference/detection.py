@@ -15,12 +15,11 @@ SIDE = 640
 SLOTS = 16
 
 
-def letterbox_size(height: int, width: int) -> tuple[int, int, float]:
-    """New height, new width and scale: the longer side becomes 640, the other one is truncated."""
+def letterbox_size(height: int, width: int) -> tuple[int, int]:
+    """New height and width: the longer side becomes 640, the other one is truncated."""
     if height > width:
-        return SIDE, SIDE * width // height, SIDE / height
-    new_height = SIDE * height // width
-    return new_height, SIDE, new_height / height
+        return SIDE, SIDE * width // height
+    return SIDE * height // width, SIDE
 
 
 def insightface_size(height: int, width: int) -> tuple[int, int]:
@@ -35,7 +34,7 @@ def letterbox(frame: np.ndarray, frame_format: str, options: np.ndarray) -> np.n
     """(3, 640, 640) RGB in 0..255 of one frame: half-pixel bilinear, top-left, the rest 0."""
     height = frame.shape[0] * 2 // 3 if frame_format == "i420" else frame.shape[0]
     width = frame.shape[1]
-    new_height, new_width, _ = letterbox_size(height, width)
+    new_height, new_width = letterbox_size(height, width)
     y = (np.arange(new_height) + 0.5) * height / new_height - 0.5
     x = (np.arange(new_width) + 0.5) * width / new_width - 0.5
     rgb = pixels.read_rgb(frame, frame_format, *np.meshgrid(x, y), options)
@@ -153,8 +152,9 @@ def find_faces(
 ) -> np.ndarray:
     """`faces` (16, 15) of one frame from the network's outputs for it."""
     scores, boxes, landmarks = DECODERS[family](outputs)
-    scale = letterbox_size(height, width)[2]
-    boxes, landmarks = boxes / scale, landmarks / scale
+    new_height, new_width = letterbox_size(height, width)
+    scale = np.array([new_width / width, new_height / height])
+    boxes, landmarks = boxes / np.tile(scale, 2), landmarks / scale
     score_threshold = float(options[4]) or 0.5
     nms_threshold = float(options[5]) or 0.4
     kept = suppress(scores, boxes, score_threshold, nms_threshold)

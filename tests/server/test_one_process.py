@@ -22,18 +22,25 @@ from tests.server.asking import Asker
 from tests.server.test_ensembles import (  # noqa: F401
     sources,
     steps,
+    test_a_caller_says_which_face_gets_which_source,
+    test_a_face_beyond_the_pose_limit_is_left_as_it_is,
     test_a_frame_without_a_face_comes_back_bit_identical,
     test_a_hostile_request_fails_alone_with_a_sentence,
     test_an_ensemble_is_its_steps_composed,
+    test_found_faces_are_swapped_as_by_the_ensemble_that_finds_them,
     test_sizes_formats_faces_and_sources_in_flight_at_once_stay_apart,
     test_the_photo_ensembles_are_their_steps_composed,
     test_the_watchdogs_probe_passes_through_every_ensemble,
+    test_what_is_no_face_is_left_as_it_is_with_a_reason,
 )
 from tests.server.test_launcher import model_processes
 
 pytestmark = pytest.mark.e2e
 
-ENSEMBLES = ["embed_face_bgr", "encode_source_bgr", "swap_faces_bgr", "swap_faces_i420"]
+ENSEMBLES = [
+    "embed_face_bgr", "encode_source_bgr", "find_faces_bgr", "find_faces_i420", "swap_faces_bgr",
+    "swap_faces_i420", "swap_found_faces_bgr", "swap_found_faces_i420",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -231,7 +238,6 @@ def test_the_target_decides_the_layout_unless_one_is_asked_for(
     assert not choose_layout(replace(loaded, target="mine"), None, {}).one_process
     twice = {"cuda": replace(TARGETS["cuda"], instances=2)}
     monkeypatch.setattr("server.one_process.TARGETS", MappingProxyType(twice))
-    assert choose_layout(loaded, None, {"swap_faces_bgr": 3}).instance_counts == {
-        "swap_faces_i420": 2,
-        "swap_faces_bgr": 3,
-    }
+    counts = choose_layout(loaded, None, {"swap_faces_bgr": 3}).instance_counts
+    frames = [name for name in ENSEMBLES if "faces" in name]
+    assert counts == {**dict.fromkeys(frames, 2), "swap_faces_bgr": 3}
