@@ -12,6 +12,7 @@ from graphs import face_swapper
 from networks.swappers import SWAPPERS
 from tests.generated_networks import source_vectors
 from tests.graphs.evaluation import open_session
+from tests.graphs.test_face_swapper import places
 
 WIDTH = 64
 
@@ -60,7 +61,8 @@ def test_the_swapper_graph_takes_it_as_it_takes_the_published_file() -> None:
     faces = np.zeros((2, 16, 15), np.float32)
     faces[:, 0, 4] = 0.9
     source = source_vectors(SWAPPERS["inswapper_128"], 2)[:, None]
-    (swapped,) = open_session(model).run(None, {"crops": crops, "source": source, "faces": faces})
+    feeds = {"crops": crops, "source": source, "faces": faces, **places(2, 1)}
+    (swapped,) = open_session(model).run(["swapped_crops"], feeds)
     assert swapped.std() > 0.05
     assert np.abs(swapped[0] - swapped[1]).max() > 0.05
 

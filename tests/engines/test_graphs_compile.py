@@ -30,6 +30,7 @@ from graphs import (
 )
 from graphs.contract import FRAME_FORMATS, FrameFormat
 from networks.detectors import DETECTORS
+from networks.face_points import IBUG_POINTS, MEDIAPIPE_POINTS
 from networks.landmarkers import LANDMARKERS
 from networks.recognizers import RECOGNIZERS
 from networks.swappers import SWAPPERS
@@ -67,11 +68,6 @@ def landmarker(name: str, *, skip_empty: bool = True) -> Author:
     row = LANDMARKERS[name]
     network = landmarker_network(name)
     return lambda: to_fp16(face_landmarker.build(row, network, skip_empty=skip_empty))
-
-
-def masker(name: str) -> Author:
-    row = SWAPPERS[name]
-    return lambda: face_masker.build(row, crop_size=row.crop_size)
 
 
 def swapper(name: str, boost: int = 1, *, half: bool = True, skip_empty: bool = True) -> Author:
@@ -114,6 +110,10 @@ def blender(frame_format: str, size: int) -> Author:
     return lambda: face_blender.build(frame_format, size)  # type: ignore[arg-type]
 
 
+def masker(name: str, size: int, points: int = MEDIAPIPE_POINTS) -> Author:
+    return lambda: face_masker.build(SWAPPERS[name], crop_size=size, point_count=points)
+
+
 GRAPHS: dict[str, tuple[Author, ProfileLimits]] = {
     **{
         f"face_detector_{pixel} {name}": (detector(name, pixel), DEFAULT)
@@ -131,8 +131,6 @@ GRAPHS: dict[str, tuple[Author, ProfileLimits]] = {
     "face_landmarker face_mesh_attention by rows": (
         landmarker("face_mesh_attention", skip_empty=False), ROWS
     ),
-    "face_masker hyperswap_1a_256": (masker("hyperswap_1a_256"), DEFAULT),
-    "face_masker inswapper_128 by rows": (masker("inswapper_128"), ROWS),
     **{f"face_swapper {name}": (swapper(name), DEFAULT) for name in SWAPPERS},
     "face_swapper inswapper_128 boost 4": (swapper("inswapper_128", 4), DEFAULT),
     "face_swapper inswapper_128 fp32": (swapper("inswapper_128", half=False), DEFAULT),
@@ -143,6 +141,10 @@ GRAPHS: dict[str, tuple[Author, ProfileLimits]] = {
         for name in ("image_swapper_256", "inswapper_128", "simswap_256", "ghost_1_256")
     },
     **{f"face_recognizer {name}": (recognizer(name), DEFAULT) for name in RECOGNIZERS},
+    "face_masker image_swapper_256": (masker("image_swapper_256", 256), DEFAULT),
+    "face_masker inswapper_128, 68 points": (masker("inswapper_128", 128, IBUG_POINTS), DEFAULT),
+    "face_masker hyperswap_1a_256, boost 4": (masker("hyperswap_1a_256", 1024), DEFAULT),
+    "face_masker inswapper_128 by rows": (masker("inswapper_128", 128), ROWS),
     "face_blender_i420 256": (blender("i420", 256), DEFAULT),
     "face_blender_bgr 128": (blender("bgr", 128), DEFAULT),
     "face_blender_i420 512, 4K": (blender("i420", 512), UHD),

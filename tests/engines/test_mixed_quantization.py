@@ -20,6 +20,7 @@ from graphs import face_swapper
 from graphs.contract import SCORE_COLUMN
 from networks.swappers import SWAPPERS
 from tests.generated_networks import source_vectors
+from tests.graphs.test_face_swapper import places
 
 ROW = SWAPPERS["inswapper_128"]
 
@@ -38,6 +39,7 @@ def samples(swapper: onnx.ModelProto) -> list[Sample]:
         "crops": rng.random((1, 1, 3, 128, 128), dtype=np.float32),
         "source": source_vectors(ROW, 1)[None],
         "faces": faces,
+        **places(1, 1),
     }
     return [Sample(feeds, answer(open_session(swapper), feeds))]
 

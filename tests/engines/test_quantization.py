@@ -23,6 +23,7 @@ from graphs import face_swapper
 from graphs.contract import SCORE_COLUMN
 from networks.swappers import SWAPPERS
 from tests.generated_networks import source_vectors, swapper_network
+from tests.graphs.test_face_swapper import places
 
 ROW = SWAPPERS["inswapper_128"]
 # inswapper's architecture with a sixteenth of its channels: seconds, not minutes.
@@ -39,7 +40,8 @@ def feeds() -> dict[str, NDArray[Any]]:
     faces = np.zeros((1, 16, 15), np.float32)
     faces[:, :2, SCORE_COLUMN] = 0.9
     crops = rng.random((1, 2, 3, 128, 128), dtype=np.float32)
-    return {"crops": crops, "source": source_vectors(ROW, 2)[None], "faces": faces}
+    source = source_vectors(ROW, 2)[None]
+    return {"crops": crops, "source": source, "faces": faces, **places(1, 2)}
 
 
 @pytest.fixture(scope="module")

@@ -67,7 +67,7 @@ def make_faces() -> npt.NDArray[np.float32]:
 def run_graph(
     model: onnx.ModelProto, frames: npt.NDArray[np.uint8], faces: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float32]:
-    """The first output; a source encoder takes landmarks, too, of which nobody asks anything yet."""
+    """The first output; a source encoder takes landmarks, too, which no swapper here asks for."""
     landmarks = np.full((len(frames), MAX_VIEWS, 478, 3), np.nan, np.float32)
     given = {"frame": frames, "faces": faces, "landmarks": landmarks}
     wanted = [value.name for value in model.graph.input]

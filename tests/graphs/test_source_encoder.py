@@ -10,10 +10,12 @@ import pytest
 from engines.compilers import choose_compiler
 from engines.profiles import AxisRange, ProfileLimits, make_profile
 from graphs import source_encoder
+from graphs.contract import MAX_VIEWS
+from networks.face_points import MEDIAPIPE_POINTS
 from networks.swappers import SWAPPERS
 from tests.generated_networks import converter_network, recognizer_network
 from tests.graphs.evaluation import open_session
-from tests.graphs.test_face_recognizer import LANDMARKS, make_faces, make_frames, run_graph
+from tests.graphs.test_face_recognizer import LANDMARKS, make_faces, make_frames
 from tests.reference import swapping
 
 # Crops in float32 against float64, through two small networks.
@@ -40,6 +42,15 @@ def build(name: str) -> onnx.ModelProto:
     recognizer = None if row.recognizer is None else recognizer_network(row.recognizer)
     converter = None if row.converter is None else converter_network(row.converter)
     return source_encoder.build(row, recognizer_network=recognizer, converter_network=converter)
+
+
+def run_graph(
+    model: onnx.ModelProto, frames: npt.NDArray[np.uint8], faces: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """Sources [B, D]; no swapper here asks where the source's landmarks are."""
+    landmarks = np.zeros((len(frames), MAX_VIEWS, MEDIAPIPE_POINTS, 3), np.float32)
+    feeds = {"frame": frames, "faces": faces, "landmarks": landmarks}
+    return np.asarray(open_session(model).run(None, feeds)[0])
 
 
 def raw_embedding(frame: npt.NDArray[np.uint8], landmarks: swapping.Array) -> swapping.Array:

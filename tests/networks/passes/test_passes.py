@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -76,7 +78,9 @@ def test_a_real_compiler_takes_the_rewritten_swapper(order: str) -> None:
         compute_capabilities=["8.9"],
     )
     assert len(plan.data) > 1000
-    assert not plan.warnings
+    # Of these two the sizes alone are read, and they stay inputs.
+    names = [re.findall(r"Input Tensor (\w+) is .* not being removed", w) for w in plan.warnings]
+    assert sorted(names) == [["landmarks"], ["warps"]]
 
 
 def test_a_name_that_is_no_pass_is_refused() -> None:
