@@ -16,7 +16,15 @@ import pytest
 from demo.photos import read_photo
 from fetching import weights
 from networks.landmarkers import LANDMARKERS
-from tests.graphs.photo_landmarks import NETWORKS, PHOTOS, detect, graph_of, look, run, view_scale
+from tests.graphs.photo_landmarks import (
+    NETWORKS,
+    PHOTOS,
+    detect,
+    look,
+    run,
+    session_of,
+    view_scale,
+)
 
 pytestmark = [
     pytest.mark.e2e,
@@ -94,7 +102,7 @@ def apart(
 ) -> tuple[np.ndarray, np.ndarray]:
     """How far our landmarks are from MediaPipe's `points`, in view pixels: in the plane, in depth,
     (n, 478) each."""
-    ours = run(graph_of(name), feeds)["landmarks"][0].astype(np.float64)
+    ours = run(session_of(name), feeds)["landmarks"][0].astype(np.float64)
     height, width = read_photo(photo).shape[:2]
     theirs = points * [width, height, width]
     if name == "face_landmarker_v2":
