@@ -75,7 +75,7 @@ def test_the_server_gets_source_and_options_as_they_were_given(
     swapper.swap(make_frame(1), [source, source], options)
     received = server.received[-1]
     np.testing.assert_array_equal(received["source"], np.stack([source.vector] * 2)[None])
-    np.testing.assert_array_equal(received["options"], np.float32([[6, 0, 0, 0, 0.25, 0, 0, 0]]))
+    np.testing.assert_array_equal(received["options"], np.float32([[6, 0, 0, 0, 0.25, *[0] * 11]]))
 
 
 def test_the_returned_frame_belongs_to_the_caller(swapper: FaceSwapper, source: Source) -> None:
