@@ -18,45 +18,56 @@ from engines.precision import to_fp16
 from engines.profiles import AxisRange, ProfileLimits, make_profile
 from engines.shapes import MAX_ELEMENTS, check_elements
 from graphs import (
+    face_aligner,
     face_blender,
     face_detector,
+    face_landmarker,
     face_masker,
     face_recognizer,
     face_swapper,
     image_swapper,
     source_encoder,
 )
-from graphs.contract import FRAME_FORMATS
+from graphs.contract import FRAME_FORMATS, FrameFormat
 from networks.detectors import DETECTORS
 from networks.face_points import IBUG_POINTS, MEDIAPIPE_POINTS
+from networks.landmarkers import LANDMARKERS
 from networks.recognizers import RECOGNIZERS
 from networks.swappers import SWAPPERS
 from tests.detector_networks import empty_scene, plant
 from tests.generated_networks import converter_network, recognizer_network, swapper_network
+from tests.landmark_networks import landmarker_network
 
 DEVICES = ("8.0", "8.6", "8.9", "12.0")
 DEFAULT = ProfileLimits()
 UHD = ProfileLimits(height=AxisRange(64, 1080, 2160), width=AxisRange(64, 1920, 3840))
-ROWS = ProfileLimits(batch=AxisRange(1, 8, 32), faces=AxisRange(1, 1, 1))
+ONE = AxisRange(1, 1, 1)
+ROWS = ProfileLimits(batch=AxisRange(1, 8, 32), faces=ONE, views=ONE)
+MESH = LANDMARKERS["face_mesh_attention"]
 
 Author = Callable[[], onnx.ModelProto]
 
 
-def detector(name: str, frame_format: str, swapper: str | None, boost: int = 1) -> Author:
+def detector(name: str, pixel: FrameFormat, role: face_detector.Role = "detector") -> Author:
     row = DETECTORS[name]
-    chosen = None if swapper is None else SWAPPERS[swapper]
 
     def author() -> onnx.ModelProto:
         network = plant(row, [empty_scene(row)])
-        return face_detector.build(
-            frame_format,
-            row,
-            network,
-            swapper=chosen,
-            pixel_boost=boost,  # type: ignore[arg-type]
-        )
+        return face_detector.build(pixel, row, network, landmarker=MESH, role=role)
 
     return author
+
+
+def aligner(pixel: FrameFormat, swapper: str, boost: int = 1) -> Author:
+    return lambda: face_aligner.build(
+        pixel, SWAPPERS[swapper], landmarker=MESH, pixel_boost=boost
+    )
+
+
+def landmarker(name: str, *, skip_empty: bool = True) -> Author:
+    row = LANDMARKERS[name]
+    network = landmarker_network(name)
+    return lambda: to_fp16(face_landmarker.build(row, network, skip_empty=skip_empty))
 
 
 def swapper(name: str, boost: int = 1, *, half: bool = True, skip_empty: bool = True) -> Author:
@@ -105,11 +116,21 @@ def masker(name: str, size: int, points: int = MEDIAPIPE_POINTS) -> Author:
 
 GRAPHS: dict[str, tuple[Author, ProfileLimits]] = {
     **{
-        f"face_detector_{pixel} {name}": (detector(name, pixel, "image_swapper_256"), DEFAULT)
+        f"face_detector_{pixel} {name}": (detector(name, pixel), DEFAULT)
         for pixel, name in zip(FRAME_FORMATS * 2, DETECTORS, strict=True)
     },
-    "face_detector_bgr yunet 4K, boost 2": (detector("yunet", "bgr", "inswapper_128", 2), UHD),
-    "face_locator_bgr yunet": (detector("yunet", "bgr", None), DEFAULT),
+    "face_detector_bgr yunet 4K": (detector("yunet", "bgr"), UHD),
+    "face_locator_bgr yunet": (detector("yunet", "bgr", "locator"), DEFAULT),
+    **{
+        f"face_aligner_{pixel} image_swapper_256": (aligner(pixel, "image_swapper_256"), DEFAULT)
+        for pixel in FRAME_FORMATS
+    },
+    "face_aligner_bgr inswapper_128 4K, boost 2": (aligner("bgr", "inswapper_128", 2), UHD),
+    **{f"face_landmarker {name}": (landmarker(name), DEFAULT) for name in LANDMARKERS},
+    "face_landmarker none": (face_landmarker.build_without_network, DEFAULT),
+    "face_landmarker face_mesh_attention by rows": (
+        landmarker("face_mesh_attention", skip_empty=False), ROWS
+    ),
     **{f"face_swapper {name}": (swapper(name), DEFAULT) for name in SWAPPERS},
     "face_swapper inswapper_128 boost 4": (swapper("inswapper_128", 4), DEFAULT),
     "face_swapper inswapper_128 fp32": (swapper("inswapper_128", half=False), DEFAULT),
@@ -159,6 +180,6 @@ def test_layers_are_listed_through_loops_and_branches(rtx: RtxCompiler, name: st
 
 def test_every_frame_format_detector_swapper_and_recognizer_is_among_them() -> None:
     words = {word for name in GRAPHS for word in name.replace(",", "").split()}
-    assert set(DETECTORS) | set(SWAPPERS) | set(RECOGNIZERS) <= words
+    assert set(DETECTORS) | set(SWAPPERS) | set(RECOGNIZERS) | set(LANDMARKERS) <= words
     assert {f"face_detector_{p}" for p in FRAME_FORMATS} <= words
-    assert {f"face_blender_{p}" for p in FRAME_FORMATS} <= words
+    assert {f"face_{m}_{p}" for m in ("aligner", "blender") for p in FRAME_FORMATS} <= words

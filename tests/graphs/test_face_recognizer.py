@@ -15,7 +15,7 @@ import pytest
 from engines.compilers import choose_compiler
 from engines.profiles import AxisRange, ProfileLimits, make_profile
 from graphs import face_recognizer
-from graphs.contract import FACE_COLUMNS, LANDMARK_COLUMN, MAX_DETECTIONS, SCORE_COLUMN
+from graphs.contract import FACE_COLUMNS, LANDMARK_COLUMN, MAX_DETECTIONS, MAX_VIEWS, SCORE_COLUMN
 from networks.recognizers import RECOGNIZERS
 from tests.generated_networks import recognizer_network
 from tests.graphs.evaluation import open_session
@@ -67,7 +67,12 @@ def make_faces() -> npt.NDArray[np.float32]:
 def run_graph(
     model: onnx.ModelProto, frames: npt.NDArray[np.uint8], faces: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float32]:
-    return np.asarray(open_session(model).run(None, {"frame": frames, "faces": faces})[0])
+    """The first output; a source encoder takes landmarks, too, which no swapper here asks for."""
+    landmarks = np.full((len(frames), MAX_VIEWS, 478, 3), np.nan, np.float32)
+    given = {"frame": frames, "faces": faces, "landmarks": landmarks}
+    wanted = [value.name for value in model.graph.input]
+    feeds = {name: given[name] for name in wanted}
+    return np.asarray(open_session(model).run(None, feeds)[0])
 
 
 @pytest.mark.parametrize(

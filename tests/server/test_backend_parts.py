@@ -89,6 +89,63 @@ def test_face_rows_joined_in_any_mixture_are_what_each_gives_alone(
         np.testing.assert_array_equal(answer["swapped_crops"], expected)
 
 
+SHARED = RowRule(
+    ("views",), ("points",), "detections", max_rows=4, shared=("options",), updated=("faces",)
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(face_requests(), st.sampled_from([lambda rows: rows, row_padding((1, 2, 4))]))
+def test_rows_have_their_own_frames_options_and_update_their_own_faces(
+    requests: list[dict[str, np.ndarray]], padded_rows: Any
+) -> None:
+    given_rows = []
+    for index, request in enumerate(requests):
+        batch = len(request["faces"])
+        options = np.full((batch, 3), index, np.float32)
+        options += np.arange(batch, dtype=np.float32)[:, None] / 8
+        detections = request["faces"]
+        given_rows.append(
+            {"views": request["crops"], "detections": detections, "options": options}
+        )
+
+    def refine(inputs: dict[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
+        mark = inputs["options"][:, :1, None]
+        made = inputs["detections"].copy()
+        made[:, 0, 5:] = mark[:, 0]
+        return {"points": inputs["views"] + mark[..., None, None], "faces": made}
+
+    answers = run_rows(
+        given_rows, SHARED, refine, MEMORY, padded_rows=padded_rows,
+        output_shape=lambda *_: (3, 2, 2),
+    )  # fmt: skip
+    for request, answer in zip(given_rows, answers, strict=True):
+        batch, slots = request["views"].shape[:2]
+        expected = request["detections"].copy()
+        points = np.zeros_like(request["views"])
+        for b in range(batch):
+            for k in range(slots):
+                if request["detections"][b, k, 4] != 0:
+                    expected[b, k, 5:] = request["options"][b, 0]
+                    points[b, k] = request["views"][b, k] + request["options"][b, 0]
+        np.testing.assert_array_equal(answer["faces"], expected)
+        np.testing.assert_array_equal(answer["points"], points)
+        # The request's own memory is given back when it is answered.
+        assert not np.shares_memory(answer["faces"], request["detections"])
+
+
+def test_an_output_that_nobody_reads_is_not_made() -> None:
+    def half(inputs: dict[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
+        return {"points": inputs["views"]}
+
+    faces = np.zeros((1, 16, 15), np.float32)
+    faces[0, 0, 4] = 1
+    views, options = np.ones((1, 2, 3, 2, 2), np.float32), np.zeros((1, 3), np.float32)
+    request = {"views": views, "detections": faces, "options": options}
+    (answer,) = run_rows([request], SHARED, half, MEMORY, output_shape=lambda *_: (3, 2, 2))
+    assert set(answer) == {"points"}
+
+
 def test_no_face_at_all_means_no_run() -> None:
     def never(*_: object) -> dict[str, np.ndarray]:
         raise AssertionError("the network ran without a face")
