@@ -6,7 +6,7 @@ does not take for a face keeps its detection as it is, and has neither landmarks
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -77,22 +77,19 @@ def build(
     Raises:
         ValueError: the network does not have that contract.
     """
-    free = _with_outputs(landmarker, _freed(network, landmarker))
-    _check_input(landmarker, free)
-    if passes:
-        free = apply_passes(free, passes)
+    free = _ready_network(landmarker, network, passes)
     author = GraphAuthor("face_landmarker")
     op: Op = author.op
     views, warps, detections, options = _inputs(author, landmarker)
     with author.scope("preprocess"):
-        # From both, so that a network that looks at no view leaves neither unread.
-        slots, rows = dimension(op, views, 1), dimension(op, warps, 1)
-        first = op.Slice(detections, [0], slots, [1])
+        first = op.Slice(detections, [0], dimension(op, views, 1), [1])
         if landmarker.input == "points":
             assert landmarker.point_template is not None
             template = TEMPLATES[landmarker.point_template]
-            warps = fit_similarity(op, _five_points(op, first), template)
-            fed = _to_template(op, warps, first)
+            # From the given warps' own size, so that a network without a view leaves none unread.
+            rows = op.Slice(first, [0], dimension(op, warps, 1), [1])
+            warps = fit_similarity(op, _five_points(op, rows), template)
+            fed = _to_template(op, warps, rows)
         else:
             fed = _image(op, views, landmarker)
         occupied = _occupied(op, first, warps)
@@ -103,14 +100,7 @@ def build(
     )
     with author.scope("postprocess"):
         outputs = dict(zip((value.name for value in free.graph.output), made, strict=True))
-        points = _in_rows(op, decode_points(op, landmarker, outputs), rows)
-        seen = sees_face(op, landmarker, outputs)
-        if seen is not None:
-            occupied = op.And(occupied, _in_rows(op, seen, rows))
-        placed = _to_frame(op, warps, points)
-        numbers = op.Squeeze(are_numbers(op, placed, [2, 3]), [3])
-        present = op.And(occupied, numbers)
-        landmarks = op.Where(op.Unsqueeze(present, [3]), placed, 0.0)
+        landmarks, present = _place(op, landmarker, outputs, warps, occupied)
         pose = op.Where(present, measure_pose(op, landmarks, landmarker.pose_points), 0.0)
         refined = op.And(present, op.Unsqueeze(_wants_refinement(op, options), [2]))
         faces = _refine(op, detections, landmarks, refined, landmarker)
@@ -157,6 +147,15 @@ def _landmarks_spec(landmarker: Landmarker | None) -> TensorSpec:
 def _wants_refinement(op: Op, options: ir.Value) -> ir.Value:
     """bool [B, 1]."""
     return op.Not(op.Equal(option(op, options, Option.REFINEMENT), float(Refinement.NONE)))
+
+
+def _ready_network(
+    landmarker: Landmarker, network: onnx.ModelProto, passes: Sequence[str]
+) -> onnx.ModelProto:
+    """The landmarker's network, its batch free, without outputs that nobody reads, rewritten."""
+    free = _with_outputs(landmarker, _freed(network, landmarker))
+    _check_input(landmarker, free)
+    return apply_passes(free, passes) if passes else free
 
 
 def _freed(network: onnx.ModelProto, landmarker: Landmarker) -> onnx.ModelProto:
@@ -230,6 +229,23 @@ def _occupied(op: Op, rows: ir.Value, warps: ir.Value) -> ir.Value:
     score = op.Slice(rows, [SCORE_COLUMN], [SCORE_COLUMN + 1], [2])
     regular = op.Squeeze(regular_warps(op, warps), [3])
     return op.And(op.Greater(score, 0.0), regular)
+
+
+def _place(
+    op: Op,
+    landmarker: Landmarker,
+    outputs: Mapping[str, ir.Value],
+    warps: ir.Value,
+    occupied: ir.Value,
+) -> tuple[ir.Value, ir.Value]:
+    """Landmarks [B, F, P, 3] in the frame, zeros for none, and which rows have some [B, F, 1]."""
+    slots = dimension(op, warps, 1)
+    placed = _to_frame(op, warps, _in_rows(op, decode_points(op, landmarker, outputs), slots))
+    seen = sees_face(op, landmarker, outputs)
+    if seen is not None:
+        occupied = op.And(occupied, _in_rows(op, seen, slots))
+    present = op.And(occupied, op.Squeeze(are_numbers(op, placed, [2, 3]), [3]))
+    return op.Where(op.Unsqueeze(present, [3]), placed, 0.0), present
 
 
 def _in_rows(op: Op, values: ir.Value, slots: ir.Value) -> ir.Value:

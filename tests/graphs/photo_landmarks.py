@@ -6,6 +6,7 @@ import functools
 
 import numpy as np
 import onnx
+import onnxruntime
 
 from demo.photos import read_photo
 from fetching import weights
@@ -54,9 +55,17 @@ def look(photo: str, detections: np.ndarray, row: Landmarker) -> dict[str, np.nd
     return {"views": views, "view_warps": warps, "detections": detections, "options": options}
 
 
-def run(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+@functools.cache
+def session_of(name: str, passes: tuple[str, ...] = ()) -> onnxruntime.InferenceSession:
+    """`graph_of`, ready to run."""
+    return open_session(graph_of(name, passes))
+
+
+def run(
+    session: onnxruntime.InferenceSession, feeds: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
     names = ["faces", "landmarks", "pose"]
-    return dict(zip(names, open_session(model).run(names, feeds), strict=True))
+    return dict(zip(names, session.run(names, feeds), strict=True))
 
 
 def view_scale(feeds: dict[str, np.ndarray]) -> np.ndarray:

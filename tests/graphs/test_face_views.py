@@ -5,10 +5,23 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from graphs.contract import FACE_COLUMNS, MAX_DETECTIONS, FrameFormat
+from engines.compilers import choose_compiler
+from engines.profiles import ProfileLimits, make_profile
+from graphs.authoring import GraphAuthor
+from graphs.contract import (
+    FACE_COLUMNS,
+    FACES,
+    FRAME,
+    FRAME_FORMATS,
+    MAX_DETECTIONS,
+    OPTIONS,
+    FrameFormat,
+    TensorSpec,
+    frame_spec,
+)
 from graphs.face_views import frame_views, sample_views
-from graphs.frames import Frames
-from graphs.shapes import constant, to_float
+from graphs.frames import Frames, read_frames
+from graphs.shapes import Op, constant, to_float
 from networks.landmarkers import LANDMARKERS, Framing
 from tests.graphs.evaluation import evaluate
 from tests.reference import landmarks as reference
@@ -54,7 +67,7 @@ def expected_warp(row: np.ndarray, framing: Framing, size: int) -> np.ndarray:
     )
 
 
-FACES = (
+PLACES = (
     face(1000, 700, 300),
     face(80, 40, 60, turn=-25),
     face(3000, 1500, 900, turn=170),
@@ -68,14 +81,14 @@ def test_a_view_lies_as_the_row_says(name: str, slots: int) -> None:
     framing, size = FRAMINGS[name], LANDMARKERS[name].view_size
     assert framing is not None
     assert size is not None
-    faces = detections(*FACES)
+    faces = detections(*PLACES)
     found = warps_of(faces, framing, size, slots)
     assert found.shape == (1, slots, 2, 3)
     for row, warp in zip(faces[0], found[0], strict=False):
         expected = expected_warp(row, framing, size)
         np.testing.assert_allclose(warp[:, :2], expected[:, :2], rtol=0, atol=1e-5)
         np.testing.assert_allclose(warp[:, 2], expected[:, 2], rtol=1e-5, atol=WARP_TOLERANCE)
-    assert not found[0, len(FACES) :].any()
+    assert not found[0, len(PLACES) :].any()
 
 
 def test_an_upright_face_lies_in_the_middle_and_the_box_fills_what_the_scale_says() -> None:
@@ -181,3 +194,24 @@ def test_a_landmarker_without_a_view_is_refused() -> None:
     faces = detections(face(100, 70, 60))
     with pytest.raises(ValueError, match="fan_68_5 takes landmarks, not a view"):
         views_of(frames_of("bgr"), "bgr", faces, "fan_68_5", 1)
+
+
+@pytest.mark.parametrize("frame_format", FRAME_FORMATS)
+def test_a_real_compiler_takes_the_sampler(frame_format: FrameFormat) -> None:
+    row = LANDMARKERS["face_landmarker_v2"]
+    author = GraphAuthor("views")
+    op: Op = author.op
+    frame, options = author.input(frame_spec(FRAME, frame_format)), author.input(OPTIONS)
+    faces, slots = author.input(FACES), constant(op, np.array([4]))
+    frames, _ = read_frames(op, frame, options, frame_format, "tensorrt")
+    views, warps = sample_views(op, frames, faces, slots, row)
+    author.output(views, TensorSpec("views", "float32", (4, 3, 256, 256)))
+    author.output(warps, TensorSpec("view_warps", "float32", (4, 2, 3)))
+    model = author.finish()
+    plan = choose_compiler("tensorrt_rtx").compile(
+        model.SerializeToString(),
+        profile=make_profile(model, ProfileLimits()),
+        compute_capabilities=["8.9"],
+    )
+    assert len(plan.data) > 1000
+

@@ -12,6 +12,7 @@ from engines.rounding import with_explicit_rounding
 from engines.shapes import MAX_ELEMENTS, check_elements
 from networks.landmarkers import LANDMARKERS
 from networks.passes import CPU_LANDMARKER_PASSES
+from tests.graphs.evaluation import open_session
 from tests.graphs.photo_landmarks import (
     NETWORKS,
     PHOTOS,
@@ -20,6 +21,7 @@ from tests.graphs.photo_landmarks import (
     graph_of,
     look,
     run,
+    session_of,
     view_scale,
 )
 
@@ -38,8 +40,8 @@ def test_a_network_in_float16_moves_no_landmark_by_a_tenth_of_a_pixel(
     name: str, photo: str
 ) -> None:
     feeds = look(photo, detect("scrfd_2.5g", photo), LANDMARKERS[name])
-    exact = run(graph_of(name), feeds)
-    typed = run(with_explicit_rounding(to_fp16(graph_of(name))), feeds)
+    exact = run(session_of(name), feeds)
+    typed = run(open_session(with_explicit_rounding(to_fp16(graph_of(name)))), feeds)
     assert exact["landmarks"].any(axis=(2, 3)).all()
     moved = np.linalg.norm((exact["landmarks"] - typed["landmarks"])[..., :2], axis=-1)
     assert (moved[0].max(axis=1) * view_scale(feeds)).max() < FP16_VIEW_PX
@@ -49,8 +51,8 @@ def test_a_network_in_float16_moves_no_landmark_by_a_tenth_of_a_pixel(
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_form_for_a_cpu_gives_the_same_landmarks(name: str) -> None:
     feeds = look("obama", detect("scrfd_2.5g", "obama"), LANDMARKERS[name])
-    exact = run(graph_of(name), feeds)
-    fast = run(graph_of(name, CPU_LANDMARKER_PASSES), feeds)
+    exact = run(session_of(name), feeds)
+    fast = run(session_of(name, CPU_LANDMARKER_PASSES), feeds)
     # convolutions of another memory layout add up in another order
     np.testing.assert_allclose(fast["landmarks"], exact["landmarks"], rtol=0, atol=0.01)
 
@@ -62,7 +64,7 @@ def test_refined_landmarks_lie_near_the_detectors(name: str, detector: str) -> N
     for photo in PORTRAITS:
         detections = detect(detector, photo)
         feeds = look(photo, detections, LANDMARKERS[name])
-        refined = run(graph_of(name), feeds)["faces"]
+        refined = run(session_of(name), feeds)["faces"]
         ours, theirs = (rows[0, 0, 5:].reshape(5, 2) for rows in (refined, detections))
         eyes = np.linalg.norm(ours[1] - ours[0])
         off.append(np.linalg.norm(ours - theirs, axis=1) / eyes)
@@ -75,11 +77,28 @@ def test_refined_landmarks_lie_near_the_detectors(name: str, detector: str) -> N
 
 
 @pytest.mark.parametrize("name", NETWORKS)
+def test_two_detectors_agree_once_their_faces_are_refined(name: str) -> None:
+    before, after = [], []
+    for photo in PORTRAITS:
+        found = [detect(detector, photo) for detector in ("yunet", "scrfd_2.5g")]
+        refined = [
+            run(session_of(name), look(photo, rows, LANDMARKERS[name]))["faces"] for rows in found
+        ]
+        for rows, collected in ((found, before), (refined, after)):
+            first, second = (row[0, 0, 5:].reshape(5, 2) for row in rows)
+            apart = np.linalg.norm(first - second, axis=1).mean()
+            collected.append(apart / np.linalg.norm(second[1] - second[0]))
+    # In eye distances: 0.10 and 0.01 were seen.
+    assert np.mean(before) > 0.05
+    assert np.mean(after) < 0.02
+
+
+@pytest.mark.parametrize("name", NETWORKS)
 def test_the_second_look_from_the_refined_points_moves_little(name: str) -> None:
     for photo in PORTRAITS:
         feeds = look(photo, detect("scrfd_2.5g", photo), LANDMARKERS[name])
-        first = run(graph_of(name), feeds)
-        second = run(graph_of(name), look(photo, first["faces"], LANDMARKERS[name]))
+        first = run(session_of(name), feeds)
+        second = run(session_of(name), look(photo, first["faces"], LANDMARKERS[name]))
         moved = np.linalg.norm((first["landmarks"] - second["landmarks"])[0, 0, :, :2], axis=1)
         eyes = first["faces"][0, 0, 5:].reshape(5, 2)
         assert moved.mean() < 0.02 * np.linalg.norm(eyes[1] - eyes[0])
@@ -100,7 +119,7 @@ MEDIAPIPE_POSES = {
 @pytest.mark.parametrize("photo", PORTRAITS)
 def test_poses_are_mediapipes_but_for_its_camera(name: str, photo: str) -> None:
     feeds = look(photo, detect("scrfd_2.5g", photo), LANDMARKERS[name])
-    yaw, pitch, roll = run(graph_of(name), feeds)["pose"][0, 0]
+    yaw, pitch, roll = run(session_of(name), feeds)["pose"][0, 0]
     expected = MEDIAPIPE_POSES[photo]
     assert abs(yaw - expected[0]) < 4
     assert abs(pitch - expected[1]) < 8
@@ -115,7 +134,7 @@ def test_a_view_of_no_face_leaves_its_detection(name: str) -> None:
     detections[0, 1, :4] = [0, 300, 90, 420]
     away = np.array([-180, 270], np.float32)
     detections[0, 1, 5:] = (detections[0, 0, 5:].reshape(5, 2) + away).reshape(-1)
-    found = run(graph_of(name), look("collins", detections, LANDMARKERS[name]))
+    found = run(session_of(name), look("collins", detections, LANDMARKERS[name]))
     assert found["landmarks"][0, 0].any()
     assert not found["landmarks"][0, 1].any()
     np.testing.assert_array_equal(found["faces"][0, 1], detections[0, 1])
