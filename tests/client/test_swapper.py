@@ -332,7 +332,12 @@ def test_a_server_without_the_model_that_is_needed_is_said(source: Source) -> No
 
 
 @pytest.mark.parametrize(
-    ("version", "older"), [("0", "server is older than the client"), ("3", "client is older"), ("1", "server is older than the client")]
+    ("version", "older"),
+    [
+        ("0", "server is older than the client"),
+        ("1", "server is older than the client"),
+        ("3", "client is older"),
+    ],
 )
 def test_another_contract_version_says_which_side_is_older(version: str, older: str) -> None:
     with (
