@@ -35,10 +35,10 @@ def register(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     add("--repository", type=Path, default=DEFAULT_REPOSITORY, help="model repository")
     add("--variant", default="cpu", help="which of its generated configs to serve")
     add("--models", nargs="+", metavar="NAME", help="load only these (with what they need)")
-    add("--address", default="127.0.0.1", help="address to listen on")
-    add("--grpc-port", type=_port, default=8001, help="0 lets the system choose")
-    add("--http-port", type=_port, default=8000, help="0 lets the system choose")
-    add("--metrics-port", type=_port, default=8002, help="0 lets the system choose")
+    add("--address", help="listen for gRPC over TCP on this address (default: a Unix socket)")
+    add("--grpc-port", type=_port, help="listen for gRPC over TCP; 0 lets the system choose")
+    add("--http-port", type=_port, help="answer health over HTTP; 0 lets the system choose")
+    add("--metrics-port", type=_port, help="serve metrics; 0 lets the system choose")
     add(
         "--instances", type=_instance_count, action="append", default=[], metavar="MODEL=COUNT",
         help="number of instances of one model; may be repeated",
@@ -110,8 +110,10 @@ def _serve(arguments: argparse.Namespace, asked_to_stop: threading.Event) -> int
     _say(f"starting the {arguments.variant} variant of {arguments.repository}")
     with server, Watchdog(server, _say, probe_interval_s=arguments.probe_interval_s):
         _say(f"gRPC     {server.grpc_url}   (inference)")
-        _say(f"health   http://{server.http_url}/v2/health/ready")
-        _say(f"metrics  http://{server.metrics_url}/metrics")
+        if server.doors.http_url is not None:
+            _say(f"health   http://{server.doors.http_url}/v2/health/ready")
+        if server.doors.metrics_url is not None:
+            _say(f"metrics  http://{server.doors.metrics_url}/metrics")
         _say(f"log      {server.log_path}")
         for name, value in server.client_environment.items():
             _say(f"clients with CUDA shared memory need {name}={value}")

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+import psutil
+
 from server import mps
 from server.command_line import EXIT_TIMEOUT_S
 from server.errors import StartError
@@ -27,6 +29,8 @@ class ServerProcess:
         environment: the server's; names the MPS daemon that the keeper ends, where there is one.
         region_prefix: what the names of its files in /dev/shm start with.
         scratch: folder that goes with a killed parent.
+        key_file: file that goes with the server, where there is one.
+        on_gpu: whether it uses one.
         log: file that its log is appended to.
 
     Raises:
@@ -40,6 +44,8 @@ class ServerProcess:
         *,
         region_prefix: str,
         scratch: Path,
+        key_file: Path | None,
+        on_gpu: bool,
         log: Path,
     ) -> None:
         self._log = log
@@ -52,7 +58,8 @@ class ServerProcess:
         self._keeper = subprocess.Popen(
             [
                 sys.executable, "-I", "-S", str(KEEPER),
-                region_prefix, str(scratch), str(EXIT_TIMEOUT_S + 2), str(log), *command,
+                region_prefix, str(scratch), str(key_file or ""), str(EXIT_TIMEOUT_S + 2),
+                str(log), str(int(on_gpu)), *command,
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -62,9 +69,11 @@ class ServerProcess:
             start_new_session=True,
         )  # fmt: skip
         assert self._keeper.stdout is not None
-        line = self._keeper.stdout.readline()
-        self.pid = int(line) if line else 0
+        pid, _, keys = self._keeper.stdout.readline().decode().strip().partition(" ")
+        self.pid = int(pid or 0)
         """Process id of tritonserver itself; its children are the models' processes."""
+        self.keys_are_hidden = keys == "hidden"
+        """Whether the server's keys stand in its variables alone, not on its command line."""
 
     @property
     def is_running(self) -> bool:
@@ -79,13 +88,25 @@ class ServerProcess:
         except OSError:
             return ""
 
+    def has_dead_model(self) -> bool:
+        """Whether a model's process has died, which nobody collects."""
+        try:
+            children = psutil.Process(self.pid).children()
+            return any(child.status() == psutil.STATUS_ZOMBIE for child in children)
+        except psutil.NoSuchProcess:
+            return False
+
+    def explain(self) -> str:
+        """Return what its log says that is wrong, without a full stop; empty if nothing."""
+        return explain_failure(self.read_log())
+
     def describe_end(self) -> str:
         """Return why it ended by itself, as far as its log tells."""
         status = self._keeper.poll()
         if status is not None and status > 128:
             # A signal says more than whatever the log's last error was.
             return f"it was ended by {signal.Signals(status - 128).name}"
-        return explain_failure(self.read_log()) or f"it ended with status {status}"
+        return self.explain() or f"it ended with status {status}"
 
     def end(self, *, hangs: bool = False) -> bool:
         """End the server and wait until it is gone; False when the keeper had been killed.

@@ -16,11 +16,11 @@ from collections.abc import Callable
 from typing import Final
 
 import psutil
-import tritonclient.grpc as triton_grpc
 from tritonclient.utils import InferenceServerException
 
 from server.errors import ServerError
 from server.launcher import EmbeddedServer
+from server.local_client import open_client
 from server.probe import probe
 from server.repository import top_models
 
@@ -77,7 +77,7 @@ class Watchdog:
         Raises:
             InferenceServerException: the first one that fails.
         """
-        client = triton_grpc.InferenceServerClient(self._server.local_grpc_url)
+        client = open_client(self._server.local_grpc_url)
         try:
             configs = self._server.repository.configs
             for name in top_models(configs):
@@ -122,7 +122,7 @@ class Watchdog:
 
     def _answers(self) -> int:
         """Return how many requests all models have answered so far."""
-        client = triton_grpc.InferenceServerClient(self._server.local_grpc_url)
+        client = open_client(self._server.local_grpc_url)
         try:
             statistics = client.get_inference_statistics(client_timeout=5.0)
         except InferenceServerException:
