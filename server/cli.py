@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
-import math
 import signal
 import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from frameswap.arguments import HelpFormatter, WholeNumber, frame_size, model_count, port, seconds
 from tritonclient.utils import InferenceServerException
 
+from server.doors import LOOPBACK, Doors
 from server.errors import ServerError
 from server.launcher import EmbeddedServer
 from server.repository import DEFAULT_REPOSITORY
@@ -28,55 +29,111 @@ def register(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         "serve",
         help="keep an embedded Triton server running on this machine",
         description="Start a real tritonserver without Docker, and keep its models alive until "
-        "Ctrl-C. Inference is over gRPC; HTTP answers health and metrics only.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        "Ctrl-C. Inference is over gRPC, on a Unix socket that only you can reach unless TCP is "
+        "asked for; HTTP answers health and metrics only.",
+        formatter_class=HelpFormatter,
     )
-    add = parser.add_argument
-    add("--repository", type=Path, default=DEFAULT_REPOSITORY, help="model repository")
-    add("--variant", default="cpu", help="which of its generated configs to serve")
-    add("--models", nargs="+", metavar="NAME", help="load only these (with what they need)")
-    add("--address", help="listen for gRPC over TCP on this address (default: a Unix socket)")
-    add("--grpc-port", type=_port, help="listen for gRPC over TCP; 0 lets the system choose")
-    add("--http-port", type=_port, help="answer health over HTTP; 0 lets the system choose")
-    add("--metrics-port", type=_port, help="serve metrics; 0 lets the system choose")
-    add(
-        "--instances", type=_instance_count, action="append", default=[], metavar="MODEL=COUNT",
-        help="number of instances of one model; may be repeated",
+    _add_models(parser.add_argument_group("models"))
+    _add_addresses(parser.add_argument_group("where it listens"))
+    _add_execution(parser.add_argument_group("how models run"))
+    _add_memory(parser.add_argument_group("memory that is set aside"))
+    group = parser.add_argument_group("log")
+    group.add_argument(
+        "--log", type=Path, metavar="FILE",
+        help="file for the server's log (default: one in a temporary folder)",
     )  # fmt: skip
-    add(
-        "--queue-delay-us", type=_microseconds, metavar="N",
-        help="microseconds that a request may wait for others to share its batch (GPU variants); "
-        "without it, what the configs say",
+    group.add_argument("--verbose", action="store_true", help="log every request")
+    parser.set_defaults(run=serve)
+
+
+def _add_models(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--repository", type=Path, default=DEFAULT_REPOSITORY, metavar="FOLDER",
+        help="model repository (default: the one in this checkout)",
     )  # fmt: skip
-    add(
-        "--one-process", action="store_true",
-        help="run all steps of an ensemble in one process (on a GPU without NVIDIA's backends); "
-        "--instances then names ensembles",
+    group.add_argument(
+        "--target", "--variant", default="cpu", metavar="TARGET",
+        help="the target of build_engines.py whose models to serve",
     )  # fmt: skip
-    add(
+    group.add_argument(
+        "--models", nargs="+", metavar="MODEL",
+        help="load these only, with the steps that they need (default: all)",
+    )  # fmt: skip
+    group.add_argument(
+        "--instances", type=model_count, action="append", default=[], metavar="MODEL=COUNT",
+        help="instances of one model; may be repeated (default: what its config says)",
+    )  # fmt: skip
+
+
+def _add_addresses(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--address", metavar="ADDRESS",
+        help="listen over TCP, on this address (default: on a Unix socket that only you can reach)",
+    )  # fmt: skip
+    for name, serves in (("grpc", "inference"), ("http", "health"), ("metrics", "metrics")):
+        group.add_argument(
+            f"--{name}-port", type=port, metavar="PORT",
+            help=f"TCP port for {serves}; 0 lets the system choose (default: none)",
+        )  # fmt: skip
+
+
+def _add_execution(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--queue-delay-us", type=WholeNumber(0, noun="a whole number of microseconds"),
+        metavar="MICROSECONDS",
+        help="how long a request may wait for others to share its batch, on a GPU (default: what "
+        "the configs say)",
+    )  # fmt: skip
+    group.add_argument(
+        "--one-process", action=argparse.BooleanOptionalAction,
+        help="run all steps of an ensemble in one process, and not each in its own; --instances "
+        "then names ensembles (default: what the target is best served by)",
+    )  # fmt: skip
+    group.add_argument(
         "--mps", action="store_true",
         help="start NVIDIA's Multi-Process Service, so that processes share the GPU",
     )  # fmt: skip
-    add("--log", type=Path, help="file for the server's log")
-    add("--verbose", action="store_true", help="log every request")
-    add(
-        "--frame-size", type=_frame_size, default=(1920, 1080), metavar="WIDTHxHEIGHT",
-        help="usual frame that memory is planned for",
+    group.add_argument(
+        "--probe-interval-s", type=seconds, default=30.0, metavar="SECONDS",
+        help="seconds between two real inferences that show whether each model still answers",
     )  # fmt: skip
-    add("--requests-in-flight", type=_positive, default=16, help="memory is planned for so many")
-    add("--probe-interval-s", type=_seconds, default=30.0, help="time between two real inferences")
-    parser.set_defaults(run=serve)
+
+
+def _add_memory(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--frame-size", type=frame_size, default="1920x1080", metavar="WIDTHxHEIGHT",
+        help="size of the frames to size memory for",
+    )  # fmt: skip
+    group.add_argument(
+        "--requests-in-flight", type=WholeNumber(1), default=16, metavar="N",
+        help="number of concurrent requests to size memory for",
+    )  # fmt: skip
+
+
+class _Stopped(BaseException):
+    """SIGINT or SIGTERM came, whatever was being done."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 def serve(arguments: argparse.Namespace) -> int:
     """Serve until Ctrl-C or SIGTERM; return the exit code."""
-    asked_to_stop = threading.Event()
-    previous = {
-        number: signal.signal(number, lambda *_: asked_to_stop.set())
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def stop(number: int, _: object) -> None:
+        # What is stopping already is not to be interrupted at it.
+        for each in numbers:
+            signal.signal(each, signal.SIG_IGN)
+        raise _Stopped(number)
+
+    previous = {number: signal.signal(number, stop) for number in numbers}
     try:
-        return _serve(arguments, asked_to_stop)
+        _serve(arguments)
+    except _Stopped as stopped:
+        print("frameswap: stopped while the server started", file=sys.stderr)
+        return 128 + stopped.number
     except ServerError as error:
         print(f"frameswap: {error}", file=sys.stderr)
         return 1
@@ -87,12 +144,13 @@ def serve(arguments: argparse.Namespace) -> int:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+    return 0
 
 
-def _serve(arguments: argparse.Namespace, asked_to_stop: threading.Event) -> int:
+def _serve(arguments: argparse.Namespace) -> None:
     server = EmbeddedServer(
         arguments.repository,
-        variant=arguments.variant,
+        target=arguments.target,
         models=arguments.models,
         address=arguments.address,
         grpc_port=arguments.grpc_port,
@@ -100,34 +158,56 @@ def _serve(arguments: argparse.Namespace, asked_to_stop: threading.Event) -> int
         metrics_port=arguments.metrics_port,
         instance_counts=dict(arguments.instances),
         queue_delay_us=arguments.queue_delay_us,
-        one_process=arguments.one_process or None,
+        one_process=arguments.one_process,
         mps=arguments.mps,
         log_file=arguments.log,
         verbose=arguments.verbose,
         frame_size=arguments.frame_size,
         requests_in_flight=arguments.requests_in_flight,
     )
-    _say(f"starting the {arguments.variant} variant of {arguments.repository}")
+    _say(f"starting {arguments.repository}, built for the target {arguments.target}")
     with server, Watchdog(server, _say, probe_interval_s=arguments.probe_interval_s):
-        _say(f"gRPC     {server.grpc_url}   (inference)")
-        if server.doors.http_url is not None:
-            _say(f"health   http://{server.doors.http_url}/v2/health/ready")
-        if server.doors.metrics_url is not None:
-            _say(f"metrics  http://{server.doors.metrics_url}/metrics")
+        for line in describe_doors(server.doors, keys_are_hidden=server.keys_are_hidden):
+            _say(line)
         _say(f"log      {server.log_path}")
         for name, value in server.client_environment.items():
             _say(f"clients with CUDA shared memory need {name}={value}")
         for line in server.memory_plan.describe():
             _say(line)
-        if not _is_loopback(arguments.address):
-            _say(
-                f"warning: everyone who reaches {arguments.address} can use this server, and "
-                "Triton 24.10 lacks later security fixes; production is NVIDIA's container"
-            )
         _say("ready; Ctrl-C stops it")
-        asked_to_stop.wait()
-        _say("stopping")
-    return 0
+        try:
+            threading.Event().wait()
+        except _Stopped:
+            _say("stopping")
+
+
+def describe_doors(doors: Doors, *, keys_are_hidden: bool) -> list[str]:
+    """Lines that say where a server listens, and who can reach what of it."""
+    over_tcp = doors.grpc_port is not None
+    lines = [f"gRPC     {doors.grpc_url}   (inference{'' if over_tcp else '; only you reach it'})"]
+    if doors.http_url is not None:
+        lines.append(f"health   http://{doors.http_url}/v2/health/ready")
+    if doors.metrics_url is not None:
+        lines.append(f"metrics  http://{doors.metrics_url}/metrics")
+    opened = ["swap faces"] if over_tcp else []
+    opened += ["read health"] if doors.http_url is not None else []
+    opened += ["read metrics"] if doors.metrics_url is not None else []
+    if opened:
+        address = doors.address or LOOPBACK
+        who = "every user of this machine"
+        if not _is_loopback(address):
+            who = f"everyone who reaches {address}"
+        lines.append(f"warning: {who} can {' and '.join(opened)} here")
+    if not _is_loopback(doors.address or LOOPBACK):
+        lines.append(
+            "warning: Triton 24.10 lacks later security fixes; production is NVIDIA's container"
+        )
+    if over_tcp and not keys_are_hidden:
+        lines.append(
+            "warning: this system does not let the server's keys be hidden (ptrace is forbidden): "
+            "every user of this machine can load models into it"
+        )
+    return lines
 
 
 def _say(line: str) -> None:
@@ -139,48 +219,3 @@ def _is_loopback(address: str) -> bool:
         return ipaddress.ip_address(address).is_loopback
     except ValueError:
         return address == "localhost"
-
-
-def _whole(text: str, wanted: str, least: int = 0, most: float = math.inf) -> int:
-    if not text.isdecimal() or not least <= int(text) <= most:
-        raise argparse.ArgumentTypeError(f"{wanted}, and {text!r} was given")
-    return int(text)
-
-
-def _port(text: str) -> int:
-    return _whole(text, "a port is 0 to 65535", most=65535)
-
-
-def _positive(text: str) -> int:
-    return _whole(text, "at least 1 is needed", least=1)
-
-
-def _microseconds(text: str) -> int:
-    return _whole(text, "a whole number of microseconds is needed")
-
-
-def _seconds(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    # Written so that a NaN fails.
-    if not 0 < number <= threading.TIMEOUT_MAX:
-        raise argparse.ArgumentTypeError(
-            f"a number of seconds above 0 is needed, and {text!r} was given"
-        )
-    return number
-
-
-def _instance_count(text: str) -> tuple[str, int]:
-    name, equals, count = text.partition("=")
-    if not (name and equals and count.isdecimal()):
-        raise argparse.ArgumentTypeError(f"{text!r} does not read MODEL=COUNT")
-    return name, int(count)
-
-
-def _frame_size(text: str) -> tuple[int, int]:
-    width, cross, height = text.lower().partition("x")
-    if not (cross and width.isdecimal() and height.isdecimal()):
-        raise argparse.ArgumentTypeError(f"{text!r} does not read WIDTHxHEIGHT")
-    return int(width), int(height)

@@ -54,10 +54,10 @@ MALLOC: Final[Mapping[str, str]] = {
 """Frames are larger than malloc's threshold for giving memory back to the system, which then hands
 out fresh pages for each frame: at 1080p the page faults cost ten times what the copies do.
 
-With malloc's caches of small blocks, which it never joins, what a million one-byte chunks took (over
-HTTP, where it is open) is kept for good, 1,218 MiB, and with a threshold above the 64 MiB of an
-arena's heap as well; so it is 234 MiB, and the processor's time a frame is the same (1080p: 1.30 ms
-with these, 1.34 to 1.50 ms with a threshold of 2 GiB and the caches, 2.8 ms with neither)."""
+With malloc's caches of small blocks, which are never joined, what a million one-byte chunks took
+(over HTTP, where it is open) is kept for good, 1,218 MiB; so too with a threshold above the 64 MiB
+of an arena's heap. With these settings it is 234 MiB, and the processor's time a frame stays: 1.30
+ms at 1080p, 1.34 to 1.50 with the caches and a threshold of 2 GiB, 2.8 with malloc's defaults."""
 
 
 def server_command(
@@ -90,7 +90,7 @@ def server_command(
         str(distribution.binary),
         f"--model-repository={repository.folder.resolve()}",
         f"--backend-directory={backends}",
-        f"--model-config-name={repository.variant}",
+        f"--model-config-name={repository.target}",
         # The configs are complete; completing them would start each model's process twice.
         "--disable-auto-complete-config",
         # Explicit, so that one dead model can be loaded again while the others go on.

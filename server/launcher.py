@@ -1,6 +1,6 @@
 """The embedded server: a real tritonserver for one user of one machine, without Docker.
 
-    with EmbeddedServer(variant="cpu") as server:
+    with EmbeddedServer(target="cpu") as server:
         client = tritonclient.grpc.InferenceServerClient(server.grpc_url)
 
 It listens on a Unix socket that its own user alone reaches, unless TCP is asked for. Inference goes
@@ -41,7 +41,7 @@ from server.doors import LOOPBACK, Doors
 from server.errors import PortError, ServerStoppedError, StartError
 from server.local_client import open_client
 from server.memory_plan import MemoryPlan, check_shared_memory, plan_memory
-from server.one_process import write_pipelines
+from server.one_process import choose_layout, write_pipelines
 from server.process import ServerProcess
 from server.repository import (
     DEFAULT_REPOSITORY,
@@ -49,7 +49,6 @@ from server.repository import (
     check_loaded,
     read_repository,
     refuse_foreign_plans,
-    runs_in_one_process,
     with_queue_delay,
     write_overlay,
 )
@@ -67,7 +66,7 @@ class EmbeddedServer:
 
     Args:
         repository: the model repository; None takes the one beside this code.
-        variant: which of its generated configs to serve, for example "cpu".
+        target: which of its generated configs to serve, for example "cpu".
         models: the ensembles or models to load, with what they need; None loads all.
         address, grpc_port: where gRPC listens over TCP; with neither, on a Unix socket alone.
         http_port, metrics_port: None is not at all; like `grpc_port`, 0 lets the system choose.
@@ -75,7 +74,7 @@ class EmbeddedServer:
         queue_delay_us: how long a request may wait for others to share its batch, microseconds;
             None keeps what the configs say.
         one_process: run all steps of an ensemble in one process, an instance each; counts then
-            name ensembles. None: as the target says, where there is an ensemble.
+            name ensembles. None does what the target is best served by (`engines.targets`).
         mps: start NVIDIA's Multi-Process Service for it; see `client_environment`.
         log_file: where the server's log goes; None keeps it in a temporary folder.
         verbose: log every request.
@@ -91,7 +90,7 @@ class EmbeddedServer:
         self,
         repository: Path | None = None,
         *,
-        variant: str = "cpu",
+        target: str = "cpu",
         models: Sequence[str] | None = None,
         address: str | None = None,
         grpc_port: int | None = None,
@@ -108,7 +107,7 @@ class EmbeddedServer:
         start_timeout_s: float = 300.0,
     ) -> None:
         self._folder = Path(repository or DEFAULT_REPOSITORY)
-        self._variant = variant
+        self._target = target
         self._models = models
         if address is not None and grpc_port is None:
             grpc_port = 0
@@ -217,7 +216,7 @@ class EmbeddedServer:
             raise
 
     def _start(self) -> None:
-        repository = read_repository(self._folder, self._variant, self._models)
+        repository = read_repository(self._folder, self._target, self._models)
         refuse_foreign_plans(repository)
         distribution = prepare()
         if self._scratch is None:
@@ -228,12 +227,12 @@ class EmbeddedServer:
         repository = replace(
             repository, folder=plain_path(repository.folder, self._scratch, "repository")
         )
-        one_process = runs_in_one_process(repository, self._one_process)
-        if one_process or self._instance_counts or delay_us is not None:
-            write = write_pipelines if one_process else write_overlay
+        layout = choose_layout(repository, self._one_process, self._instance_counts)
+        if layout.one_process or layout.instance_counts or delay_us is not None:
+            write = write_pipelines if layout.one_process else write_overlay
             overlay = self._scratch / "model_repository"
             shutil.rmtree(overlay, ignore_errors=True)
-            repository = write(repository, overlay, self._instance_counts)
+            repository = write(repository, overlay, layout.instance_counts)
         self._repository = repository
         self._plan = plan_memory(
             list(repository.configs.values()),
@@ -414,7 +413,8 @@ class EmbeddedServer:
     def _check_loaded(self) -> None:
         client = self._client()
         try:
-            check_loaded(client, self.repository)
+            with signals_held_back:
+                check_loaded(client, self.repository)
         except InferenceServerException as error:
             raise StartError(
                 f"the embedded server stopped answering: {error.message()}"

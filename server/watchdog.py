@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Final
 
 import psutil
+from frameswap.interrupts import signals_held_back
 from tritonclient.utils import InferenceServerException
 
 from server.errors import ServerError
@@ -81,7 +82,8 @@ class Watchdog:
         try:
             configs = self._server.repository.configs
             for name in top_models(configs):
-                probe(client, configs[name], timeout_s=self._probe_timeout_s)
+                with signals_held_back:
+                    probe(client, configs[name], timeout_s=self._probe_timeout_s)
         finally:
             client.close()
 
