@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import signal
 import subprocess
 import sys
@@ -19,6 +20,29 @@ from server.keeper import HANGS
 from server.server_log import explain_failure
 
 KEEPER: Final = Path(__file__).resolve().parent / "keeper.py"
+
+
+FEWEST_FILES: Final = 256
+"""With 64 the server waits for ever for a model that could not be started; 256 have been enough."""
+ENOUGH_FILES: Final = 4096
+
+
+def _enough_open_files() -> tuple[int, int]:
+    """The limit of open files that the server gets: this process's, made high enough.
+
+    Raises:
+        StartError: it may not be made high enough.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = resource.RLIM_INFINITY
+    if hard != unlimited and hard < FEWEST_FILES:
+        raise StartError(
+            f"the embedded server needs at least {FEWEST_FILES} open files, and {hard} open files "
+            "are allowed here; raise the limit (ulimit -n)"
+        )
+    if soft != unlimited and soft < ENOUGH_FILES:
+        soft = ENOUGH_FILES if hard == unlimited else min(hard, ENOUGH_FILES)
+    return soft, hard
 
 
 class ServerProcess:
@@ -49,6 +73,7 @@ class ServerProcess:
         log: Path,
     ) -> None:
         self._log = log
+        limit = _enough_open_files()
         try:
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("ab") as stream:
@@ -67,6 +92,7 @@ class ServerProcess:
             env={mps.CONTROL_VARIABLE: "", **environment},
             bufsize=0,
             start_new_session=True,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, limit),
         )  # fmt: skip
         assert self._keeper.stdout is not None
         pid, _, keys = self._keeper.stdout.readline().decode().strip().partition(" ")
