@@ -127,6 +127,7 @@ class EmbeddedServer:
         self._process: ServerProcess | None = None
         self._scratch: Path | None = None
         self._name = ""
+        self._distribution: Distribution | None = None
         self._is_loaded = False
         self._repository: Repository | None = None
         self._plan: MemoryPlan | None = None
@@ -218,7 +219,7 @@ class EmbeddedServer:
     def _start(self) -> None:
         repository = read_repository(self._folder, self._target, self._models)
         refuse_foreign_plans(repository)
-        distribution = prepare()
+        self._distribution = distribution = prepare()
         if self._scratch is None:
             self._scratch = make_scratch()
         delay_us = self._queue_delay_us
@@ -284,6 +285,14 @@ class EmbeddedServer:
             self.start()
         finally:
             self._asked_doors = asked
+
+    def has_its_files(self) -> bool:
+        """Whether everything is still there that loading a model takes."""
+        prepared = self._distribution
+        if prepared is None:
+            return False
+        files = (prepared.binary, prepared.python_backend, *prepared.libraries)
+        return all(path.exists() for path in files)
 
     def reload(self, model: str) -> None:
         """Load one model afresh, in new processes; ensembles that use it come back with it.
