@@ -11,15 +11,17 @@ this process and the server know, and so does shared memory over TCP.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final
 
 from frameswap.keys import write_key
+from tritonclient.utils import InferenceServerException
 
 from server import mps, shared_memory
 from server.backend_folder import write_backends
@@ -269,6 +271,27 @@ class EmbeddedServer:
             self.start()
         finally:
             self._asked_doors = asked
+
+    @contextlib.contextmanager
+    def kept_alive(self, report: Callable[[str], None]) -> Iterator[None]:
+        """Bring back what dies while the block runs, and report it (`server.watchdog`).
+
+        Raises:
+            StartError: a model does not answer at the beginning.
+        """
+        from server.watchdog import Watchdog  # which watches what is defined here
+
+        watchdog = Watchdog(self, report)
+        try:
+            watchdog.__enter__()
+        except InferenceServerException as error:
+            raise StartError(
+                f"the embedded server's first inference failed: {error.message()}"
+            ) from error
+        try:
+            yield
+        finally:
+            watchdog.__exit__()
 
     def has_its_files(self) -> bool:
         """Whether everything is still there that loading a model takes."""

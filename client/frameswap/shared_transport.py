@@ -289,6 +289,9 @@ class _PendingShared:
         self.slot.in_doubt = False
         return answer
 
+    def wait(self, patience_s: float) -> bool:
+        return self._call is None or self._call.wait(patience_s)
+
     def cancel(self) -> None:
         """In shared memory nothing: a server that is told so may still write, and not say when."""
         if self._as_bytes is not None:

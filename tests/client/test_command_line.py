@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -582,6 +584,11 @@ class FakeEmbedded:
     def stop(self) -> None:
         self._server.stop()
         self.running.remove(self._server)
+
+    @contextmanager
+    def kept_alive(self, report: Callable[[str], None]) -> Iterator[None]:
+        report("something died, and is back")
+        yield
 
 
 class OwnError(Exception):
