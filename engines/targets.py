@@ -99,6 +99,10 @@ def _rows() -> tuple[Target, ...]:
             # detector 42 % more processor time a frame and the blender 16 %. (The swapper's small
             # crops are joined: its time a face is the same.)
             joins_frames=False,
+            # Two instances that run all steps answer 30 % more frames a second of 720p or 1080p
+            # than a process a step on two cores, and one instance fewer (docs/performance.md).
+            one_process=True,
+            instances=2,
         ),
         Target(
             name="cuda",

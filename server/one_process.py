@@ -47,14 +47,19 @@ def choose_layout(
     """The layout that was asked for, or the one that the target is best served by.
 
     Args:
-        one_process: None leaves it to the target's row. Counts that name a step ask for a process
-            a step, and models that are in no ensemble always have their own.
+        one_process: None leaves it to the target's row. Steps that were asked for by name, as
+            models to load or with a count, have processes of their own then, and models that are
+            in no ensemble always have.
     """
     if one_process is not None:
         return Layout(one_process, instance_counts)
     row = TARGETS.get(repository.target)
     ensembles = {name for name, c in repository.configs.items() if c.ensemble_scheduling.step}
-    if row is None or not row.one_process or not ensembles or set(instance_counts) - ensembles:
+    named = set(instance_counts) - ensembles
+    if len(repository.asked) < len(repository.configs):
+        # Not a whole repository, in which steps are only what ensembles need.
+        named |= set(repository.asked) - set(top_models(repository.configs))
+    if row is None or not row.one_process or not ensembles or named:
         return Layout(False, instance_counts)
     if row.instances is None:
         return Layout(True, instance_counts)

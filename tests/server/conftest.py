@@ -20,7 +20,7 @@ def tiny_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_server(tiny_repository: Path) -> Iterator[EmbeddedServer]:
-    with EmbeddedServer(tiny_repository) as server:
+    with EmbeddedServer(tiny_repository, one_process=False) as server:
         yield server
 
 

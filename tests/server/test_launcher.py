@@ -181,7 +181,9 @@ def test_a_config_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
 
 def test_instance_counts_of_unknown_models_are_refused(tiny_repository: Path) -> None:
     with pytest.raises(RepositoryError, match="'invert_twice', which is no model that runs here"):
-        EmbeddedServer(tiny_repository, instance_counts={"invert_twice": 2}).start()
+        EmbeddedServer(
+            tiny_repository, instance_counts={"invert_twice": 2}, one_process=False
+        ).start()
     with pytest.raises(RepositoryError, match="at least one instance, and 0 was given"):
         EmbeddedServer(tiny_repository, instance_counts={"tint_faces": 0}).start()
 

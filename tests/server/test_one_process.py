@@ -241,3 +241,29 @@ def test_the_target_decides_the_layout_unless_one_is_asked_for(
     counts = choose_layout(loaded, None, {"swap_faces_bgr": 3}).instance_counts
     frames = [name for name in ENSEMBLES if "faces" in name]
     assert counts == {**dict.fromkeys(frames, 2), "swap_faces_bgr": 3}
+
+
+@pytest.mark.parametrize(
+    ("models", "counts", "one_process"),
+    [
+        (None, {}, True),
+        (["swap_faces_i420"], {"swap_faces_i420": 3}, True),
+        (["swap_faces_i420", "face_blender_i420"], {}, False),
+        (["swap_faces_i420"], {"face_blender_i420": 3}, False),
+        (["face_blender_i420"], {}, False),
+    ],
+)
+def test_steps_that_are_named_have_processes_of_their_own(
+    real_repository: Path,
+    models: list[str] | None,
+    counts: dict[str, int],
+    one_process: bool,
+) -> None:
+    repository = read_repository(real_repository, "cpu", models)
+    assert choose_layout(repository, None, counts).one_process is one_process
+
+
+def test_a_cpu_s_ensembles_of_frames_have_two_instances(real_repository: Path) -> None:
+    layout = choose_layout(read_repository(real_repository, "cpu", None), None, {})
+    assert layout.instance_counts["swap_faces_i420"] == 2
+    assert "encode_source_bgr" not in layout.instance_counts

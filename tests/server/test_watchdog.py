@@ -35,7 +35,9 @@ MODEL_OUTAGE_S = 15.0
 def watched_server(tiny_repository: Path) -> Iterator[tuple[EmbeddedServer, list[str]]]:
     told: list[str] = []
     with (
-        EmbeddedServer(tiny_repository, models=["invert_twice", "tint_faces"]) as server,
+        EmbeddedServer(
+            tiny_repository, models=["invert_twice", "tint_faces"], one_process=False
+        ) as server,
         Watchdog(server, told.append, probe_interval_s=1.0),
     ):
         yield server, told
@@ -110,7 +112,7 @@ def test_a_killed_server_comes_back_on_its_ports(
 def test_a_stopped_model_process_is_found_by_the_probe(tiny_repository: Path) -> None:
     told: list[str] = []
     with (
-        EmbeddedServer(tiny_repository, models=["invert_twice"]) as server,
+        EmbeddedServer(tiny_repository, models=["invert_twice"], one_process=False) as server,
         Watchdog(server, told.append, probe_interval_s=0.5, probe_timeout_s=2.0),
     ):
         hung = process_of(server, "invert_frame")
@@ -135,7 +137,7 @@ def test_a_model_that_dies_when_the_cache_is_gone_comes_back_with_the_server(
     monkeypatch.setenv("FRAMESWAP_CACHE", str(tmp_path / "cache"))
     told: list[str] = []
     with (
-        EmbeddedServer(tiny_repository, models=["invert_twice"]) as server,
+        EmbeddedServer(tiny_repository, models=["invert_twice"], one_process=False) as server,
         Watchdog(server, told.append),
     ):
         url = server.grpc_url
