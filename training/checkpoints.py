@@ -65,7 +65,8 @@ def load_swapper(path: Path) -> tuple[Swapper, int]:
     """The swapper on the CPU in float32, and the steps it has been trained."""
     with np.load(path, allow_pickle=False) as stored:
         arrays: dict[str, Array] = {key: stored[key] for key in stored.files}
-    swapper = Swapper(arrays["mean_shape"])
+    channels = tuple(arrays[f"generator.encoders.{k}.0.first.bias"].size for k in range(4))
+    swapper = Swapper(arrays["mean_shape"], channels)
     swapper.generator.load_state_dict(_floats(arrays, "generator"))
     swapper.retargeter.load_state_dict(_floats(arrays, "retargeter"))
     return swapper, int(arrays["step"])

@@ -156,12 +156,12 @@ OCCLUDERS: Final = {"hand": draw_hand, "glasses": draw_glasses, "microphone": dr
 
 
 def draw_fringe(landmarks: Array) -> Drawn:
-    """Pointed strands from the top down to the brows."""
+    """Blunt strands of two lengths from the top down to the brows."""
     image = np.zeros((256, 256), np.uint8)
     brow = float(landmarks[list(face_mesh.LEFT_BROW + face_mesh.RIGHT_BROW), 1].mean())
     for k, x in enumerate(range(40, 220, 12)):
         tip = round(brow + (6 if k % 2 else -8))
-        strand = np.array([(x - 12, 0), (x + 14, 0), (x + 2, tip)])
+        strand = np.array([(x - 12, 0), (x + 14, 0), (x + 8, tip), (x - 4, tip)])
         cv2.fillConvexPoly(image, strand, 255, cv2.LINE_AA)
     return Drawn(_alpha(image), (0.16, 0.11, 0.08))
 

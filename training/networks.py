@@ -22,6 +22,7 @@ from training.warping import Warper, blur, enlarge, sample_pixels
 SHAPE_INPUTS: Final = 64
 SHAPE_OUTPUTS: Final = 48
 CHANNELS: Final = (48, 96, 176, 256)
+"""Of the U-Net's four sizes, largest image first; half of each is the small variant."""
 BLOCKS: Final = (1, 2, 2, 3)
 IMAGE_INPUTS: Final = 16
 """Target 3, source 3, source in the target's light 3, labels 5, flow 2."""
@@ -95,11 +96,11 @@ class ResidualBlock(nn.Module):
 
 
 class Generator(nn.Module):
-    """The U-Net; 7.9 million parameters, 19 GFLOP a face."""
+    """The U-Net; with `CHANNELS` 7.9 million parameters and 19 GFLOP a face."""
 
-    def __init__(self) -> None:
+    def __init__(self, channels: tuple[int, ...] = CHANNELS) -> None:
         super().__init__()
-        c, n = CHANNELS, BLOCKS
+        c, n = channels, BLOCKS
         self.entry = nn.Conv2d(IMAGE_INPUTS * 4, c[0], 3, 1, 1)
         self.encoders = nn.ModuleList(
             nn.Sequential(*[ResidualBlock(c[k], gated=k >= 2) for _ in range(n[k])])
@@ -168,11 +169,13 @@ class Swapped(NamedTuple):
 class Swapper(nn.Module):
     """Retargeter, warper and U-Net together."""
 
-    def __init__(self, mean_shape: npt.NDArray[np.float32]) -> None:
+    def __init__(
+        self, mean_shape: npt.NDArray[np.float32], channels: tuple[int, ...] = CHANNELS
+    ) -> None:
         super().__init__()
         self.warper = Warper(mean_shape)
         self.retargeter = Retargeter()
-        self.generator = Generator()
+        self.generator = Generator(channels)
 
     def prepare(
         self,

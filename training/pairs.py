@@ -177,8 +177,7 @@ class PairMaker:
         b_shape = self._mirrored(view.moved_by.move(shape), flip)
         b_view = self._source_view(dice, b, dice.chance(0.5, batch), 1.0)
         target, landmarks = self._paste(truth, view.landmarks, b_view, b_shape), b_shape
-        if own_swaps:
-            half = batch // 2
+        if own_swaps and (half := batch // 2):
             own, own_landmarks = self._own_swap(truth[:half], view.landmarks[:half],
                                                 (b_view[0][:half], b_view[1][:half]))  # fmt: skip
             target = torch.cat([own, target[half:]])

@@ -51,6 +51,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add("--adversary-from", type=int, default=settings.adversary_from, metavar="STEP")
     add("--own-swaps-from", type=int, default=settings.own_swaps_from, metavar="STEP")
     add("--retargeter-steps", type=int, default=settings.retargeter_steps, metavar="STEPS")
+    add("--channels", type=int, nargs=4, default=settings.channels, metavar="C",
+        help="of the U-Net's four sizes; half of each is the small variant")  # fmt: skip
     add("--no-graph", action="store_true", help="do not replay steps as a CUDA graph")
     for name, default in vars(weights).items():
         add(f"--weight-{name}", type=float, default=default, help=f"of the {name} losses")
@@ -74,7 +76,7 @@ class Log:
 
     def __init__(self, path: Path, step: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a")
+        self._path = path
         self._began, self._step = time.monotonic(), step
 
     def write(self, step: int, means: dict[str, float]) -> None:
@@ -83,8 +85,8 @@ class Log:
         values = {name: round(value, 4) for name, value in means.items()}
         line = json.dumps({"step": step, "steps_per_s": round(speed, 2)} | values)
         print(line, flush=True)
-        self._file.write(line + "\n")
-        self._file.flush()
+        with self._path.open("a") as file:
+            file.write(line + "\n")
         self._began, self._step = time.monotonic(), step
 
 
@@ -102,6 +104,7 @@ def make_trainer(options: argparse.Namespace) -> Trainer:
         adversary_from=options.adversary_from,
         own_swaps_from=options.own_swaps_from,
         retargeter_steps=options.retargeter_steps,
+        channels=tuple(options.channels),
         graph=not options.no_graph,
         weights=LossWeights(**{name: getattr(options, f"weight_{name}") for name in names}),
     )

@@ -26,7 +26,7 @@ from training.discriminator import Discriminator, adversarial_loss, hinge_loss
 from training.faces import Faces
 from training.judges import Landmarker, Recogniser
 from training.losses import LossWeights, Objective, augment_for_discriminator
-from training.networks import Paint, Swapper
+from training.networks import CHANNELS, Paint, Swapper
 from training.pairs import Batch, PairMaker, autocast
 from training.retarget import fit_retargeter
 
@@ -47,6 +47,7 @@ class TrainerSettings:
     adversary_from: int = 600
     own_swaps_from: int = 1500
     retargeter_steps: int = 4000
+    channels: tuple[int, ...] = CHANNELS
     graph: bool = True
     weights: LossWeights = field(default_factory=LossWeights)
 
@@ -67,8 +68,10 @@ class Trainer:
         self.settings, self.faces, self.device = settings, faces, device
         torch.manual_seed(seed)
         self.dice = Dice.seeded(seed, device)
-        self.swapper = Swapper(faces.shapes.mean).to(device)
-        self.averaged = Swapper(faces.shapes.mean).to(device).eval()
+        self.swapper, self.averaged = (
+            Swapper(faces.shapes.mean, settings.channels).to(device) for _ in range(2)
+        )
+        self.averaged.eval()
         self.discriminator = Discriminator().to(device)
         if device.type == "cuda":
             self.swapper.generator.to(memory_format=torch.channels_last)
