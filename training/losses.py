@@ -54,6 +54,21 @@ class _Regions(NamedTuple):
     rim: Tensor
 
 
+class _Seen(NamedTuple):
+    """What the judges said. ids and maps: of the supervised results, the crossed, and the crossed
+    jittered, (3B, ...). points and point_maps: of the supervised and the crossed, (2B, ...)."""
+
+    truth_id: Tensor
+    truth_maps: list[Tensor]
+    source_maps: list[Tensor]
+    truth_points: Tensor
+    truth_point_maps: list[Tensor]
+    ids: Tensor
+    maps: list[Tensor]
+    points: Tensor
+    point_maps: list[Tensor]
+
+
 def slopes(images: Tensor) -> tuple[Tensor, Tensor]:
     """Differences to the pixel above and to the left: (B, C, 255, 255) each."""
     inner = images[..., 1:, 1:]
@@ -138,59 +153,83 @@ class Objective:
         measures = {key: losses.pop(key) for key in list(losses) if key.startswith("measure_")}
         return Judged(losses, measures, torch.cat([out.image for out in outs]))
 
+    def _look(self, supervised: Supervised, crossed: Crossed, outs: list[Swapped],
+              rewarded: Tensor) -> _Seen:  # fmt: skip
+        """Let both judges see the truth, the warped source and the results."""
+        warped = crossed.prepared.source[:, 3:]
+        with torch.no_grad(), autocast(rewarded.device):
+            truth_id, truth_maps = self.recogniser(self.recogniser.align(supervised.truth))
+            _, source_maps = self.recogniser(self.recogniser.align(warped))
+            truth_points, truth_point_maps = self.landmarker(supervised.truth)
+        views = [self.recogniser.align(out.image) for out in outs]
+        views.append(self.recogniser.align(rewarded, self.dice))
+        with autocast(rewarded.device):
+            ids, maps = self.recogniser(torch.cat(views))
+        points, point_maps = self.landmarker(torch.cat([out.image for out in outs]))
+        return _Seen(truth_id, truth_maps, source_maps, truth_points[..., :2], truth_point_maps,
+                     ids, maps, points[..., :2], point_maps)  # fmt: skip
+
     def _by_judges(
         self, supervised: Supervised, crossed: Crossed, outs: list[Swapped], on: list[_Regions]
     ) -> dict[str, Tensor]:
-        count, image = len(supervised.truth), outs[1].image
+        image = outs[1].image
         # No reward for identity outside the mask, at its soft edge or in an occluder: there the
         # gradient is cut, or lines are drawn that only the recogniser likes.
         inside = ((on[1].reach - 0.5) * 2).clamp(0, 1) * on[1].seen
         rewarded = image.detach() + (image - image.detach()) * inside
-        with torch.no_grad(), autocast(image.device):
-            truth_id, truth_maps = self.recogniser(self.recogniser.align(supervised.truth))
-            warped = crossed.prepared.source[:, 3:]
-            _, source_maps = self.recogniser(self.recogniser.align(warped))
-            truth_points, truth_points_maps = self.landmarker(supervised.truth)
-        views = [self.recogniser.align(out.image) for out in outs]
-        views.append(self.recogniser.align(rewarded, self.dice))
-        with autocast(image.device):
-            ids, maps = self.recogniser(torch.cat(views))
-        points, point_maps = self.landmarker(torch.cat([out.image for out in outs]))
-        hidden = (1 - on[1].seen).mul(on[1].near).sum((1, 2, 3)) / on[1].near.sum((1, 2, 3))
+        seen = self._look(supervised, crossed, outs, rewarded)
+        return (
+            self._identity(crossed, on[1], seen)
+            | self._landmarks(crossed, seen)
+            | self._features(crossed, image, on[1], seen)
+        )
+
+    def _identity(self, crossed: Crossed, on: _Regions, seen: _Seen) -> dict[str, Tensor]:
+        def share(hidden: Tensor) -> Tensor:
+            return hidden.mul(on.near).sum((1, 2, 3)) / on.near.sum((1, 2, 3))
+
         # An occluded face is hard to recognise, and must not be dug out or made up for it.
-        erased = crossed.erased.mul(on[1].near).sum((1, 2, 3)) / on[1].near.sum((1, 2, 3))
-        trust = (~crossed.same).float() * (1 - 2 * hidden - 2 * erased).clamp(0, 1)
-        to_source = (ids[2 * count :] * crossed.source_embedding).sum(1)
-        to_target = (ids[2 * count :] * crossed.target_embedding).sum(1)
-        skin = (crossed.prepared.labels[:, :1] - crossed.prepared.labels[:, 1:2]).clamp(0, 1)
-        skin = (skin * on[1].seen * (1 - crossed.erased)).detach()
-        goal, weights = crossed.prepared.landmarks, self.weights
-        visible = self._visible(crossed.occluder, goal)
-        on_truth = F.smooth_l1_loss(points[:count, :, :2], truth_points[..., :2], reduction="none")
-        on_goal = F.smooth_l1_loss(points[count:, :, :2], goal, reduction="none").mean(-1)
-        gaps, goal_gaps = openings(points[count:]), openings(goal)
-        crossed_maps = [m[count : 2 * count] for m in maps]
-        own_maps, own_points = [m[:count] for m in maps], [m[:count] for m in point_maps]
-        plain = (ids[count : 2 * count] * crossed.source_embedding).sum(1)
+        covered = share(1 - on.seen) + share(crossed.erased)
+        trust = (~crossed.same).float() * (1 - 2 * covered).clamp(0, 1)
+        own, plain, jittered = seen.ids.chunk(3)
+        to_source = (jittered * crossed.source_embedding).sum(1)
+        to_target = (jittered * crossed.target_embedding).sum(1)
         return {
-            "identity": weights.identity * ((1 - to_source) * trust).mean(),
+            "identity": self.weights.identity * ((1 - to_source) * trust).mean(),
             "unlike_target": (F.relu(to_target - 0.25) * trust).mean(),
-            "identity_truth": (1 - (ids[:count] * truth_id).sum(1)).mean(),
-            "features": 1.5 * map_distance(own_maps, truth_maps)
-            + 1.5 * map_distance(own_points, truth_points_maps),
-            "landmarks_truth": weights.landmarks * (on_truth.mean(-1) * self.emphasis).mean() / 3,
-            "landmarks": weights.landmarks
-            * (on_goal * self.emphasis * visible).clamp_max(30).mean() / 3,
-            "openings": weights.landmarks * 0.15
-            * (F.smooth_l1_loss(gaps, goal_gaps, reduction="none").mean((1, 2))
-               * visible.mean(1)).mean(),
-            "texture": weights.texture
-            * (map_distance(crossed_maps[:3], source_maps[:3], self.recogniser.align(skin) / 255)
-               + 4 * slope_distance(image, warped, skin)),
-            "measure_cos_source": plain.mean().detach(),
+            "identity_truth": (1 - (own * seen.truth_id).sum(1)).mean(),
+            "measure_cos_source": (plain * crossed.source_embedding).sum(1).mean().detach(),
             "measure_cos_jittered": to_source.mean().detach(),
-            "measure_landmark_px": (points[count:, :, :2] - goal).norm(dim=-1).mean().detach(),
-        }  # fmt: skip
+        }
+
+    def _landmarks(self, crossed: Crossed, seen: _Seen) -> dict[str, Tensor]:
+        own, points = seen.points.chunk(2)
+        goal, weight = crossed.prepared.landmarks, self.weights.landmarks
+        visible = self._visible(crossed.occluder, goal)
+        on_truth = F.smooth_l1_loss(own, seen.truth_points, reduction="none").mean(-1)
+        on_goal = F.smooth_l1_loss(points, goal, reduction="none").mean(-1)
+        gaps = F.smooth_l1_loss(openings(points), openings(goal), reduction="none").mean((1, 2))
+        towards_goal = (on_goal * self.emphasis * visible).clamp_max(30).mean()
+        return {
+            "landmarks_truth": weight * (on_truth * self.emphasis).mean() / 3,
+            "landmarks": weight * towards_goal / 3,
+            "openings": weight * 0.15 * (gaps * visible.mean(1)).mean(),
+            "measure_landmark_px": (points - goal).norm(dim=-1).mean().detach(),
+        }
+
+    def _features(
+        self, crossed: Crossed, image: Tensor, on: _Regions, seen: _Seen
+    ) -> dict[str, Tensor]:
+        labels, warped = crossed.prepared.labels, crossed.prepared.source[:, 3:]
+        skin = (labels[:, :1] - labels[:, 1:2]).clamp(0, 1) * on.seen * (1 - crossed.erased)
+        own = [maps.chunk(3)[0] for maps in seen.maps]
+        early = [maps.chunk(3)[1] for maps in seen.maps[:3]]
+        own_points = [maps.chunk(2)[0] for maps in seen.point_maps]
+        small_skin = self.recogniser.align(skin) / 255
+        texture = map_distance(early, seen.source_maps[:3], small_skin)
+        texture = texture + 4 * slope_distance(image, warped, skin)
+        alike = map_distance(own, seen.truth_maps) + map_distance(own_points, seen.truth_point_maps)
+        return {"features": 1.5 * alike, "texture": self.weights.texture * texture}
 
     def _visible(self, occluder: Tensor, landmarks: Tensor) -> Tensor:
         """(B, 478): 1 where a landmark is not occluded."""
