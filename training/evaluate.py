@@ -255,7 +255,6 @@ def main() -> int:
         swapper, step = load_swapper(folder / SWAPPER_FILE)
         name = f"{folder.name} (step {step})"
         rows[name], strips = evaluation.pairs(swapper.eval())
-        print_table(rows)
         rows[name] |= evaluation.blinks(swapper)
         if not options.no_clips:
             rows[name] |= evaluation.clips(swapper)
