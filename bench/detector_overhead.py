@@ -18,10 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.classic_pipeline import open_session
-from graphs import face_detector, weights
+from fetching import weights
+from graphs import face_detector
 from graphs.contract import FRAME_FORMATS, OPTION_COUNT, FrameFormat
-from graphs.detectors import DEFAULT_DETECTOR, DETECTORS
-from graphs.swappers import DEFAULT_SWAPPER, SWAPPERS
+from networks.detectors import DEFAULT_DETECTOR, DETECTORS
+from networks.swappers import DEFAULT_SWAPPER, SWAPPERS
 
 Feeds = dict[str, npt.NDArray[np.generic]]
 

@@ -27,9 +27,10 @@ import onnxruntime
 from bench import gpu_repository
 from bench.detector_forms import in_half_until
 from bench.scenes import Scene
-from engines.variants import CudaOptions
-from graphs import face_blender, face_detector, weights
-from graphs.detectors import DETECTORS
+from engines.configs import CudaOptions
+from fetching import weights
+from graphs import face_blender, face_detector
+from networks.detectors import DETECTORS
 
 BATCHES: Final = (1, 8, 16)
 RUNS: Final = 30

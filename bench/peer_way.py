@@ -26,10 +26,10 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 
+from graphs.alignment import TEMPLATES
 from graphs.contract import DETECTOR_SIZE
-from graphs.detectors import DETECTORS
 from graphs.face_blender import MASK_BLUR
-from graphs.geometry import TEMPLATES
+from networks.detectors import DETECTORS
 
 Image = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]

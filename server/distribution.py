@@ -8,21 +8,18 @@ into place when they are whole: any number of processes may prepare them at once
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import shutil
 import sys
-import tempfile
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from graphs.downloads import PackageArchive, WeightsError, disk_errors, exclusive, fetch_archive
-from graphs.weights import cache_dir
+from fetching.cache_folder import cache_dir
+from fetching.downloads import PackageArchive, WeightsError, disk_errors, exclusive, fetch_archive
+from fetching.files import whole_folder
 from server.errors import DistributionError
 from server.libpython import libpython_folder
 
@@ -35,23 +32,19 @@ SERVER_WHEEL: Final = PackageArchive(
 SERVER_VERSION: Final = "2.51.0"
 MIN_GLIBC: Final = (2, 35)
 
-BACKEND_SOURCES: Final = Path(__file__).resolve().parent / "backends"
-SHARED_PACKAGE: Final = "frameswap_backend"
-"""Name under which the backends import the modules that lie beside their folders."""
-
 
 @dataclass(frozen=True)
 class Distribution:
     """Everything that starting the server takes.
 
     binary: the tritonserver executable.
-    backends: value of `--backend-directory`.
+    python_backend: folder of Triton's Python backend, with the stub of this Python.
     libraries: folders for LD_LIBRARY_PATH.
     python_home: folder that must come first on PATH: the stub finds its packages by `python3`.
     """
 
     binary: Path
-    backends: Path
+    python_backend: Path
     libraries: tuple[Path, ...]
     python_home: Path
 
@@ -66,14 +59,14 @@ def prepare() -> Distribution:
     try:
         with disk_errors(cache_dir()):
             root = _unpack_server(cache_dir() / "triton")
-            backends = assemble_backends(root, cache_dir() / "triton")
+            python_backend = assemble_python_backend(root, cache_dir() / "triton")
     except WeightsError as error:
         raise DistributionError(f"the Triton server cannot be fetched: {error}") from error
     libraries = root / "nvidia_pytriton.libs"
     shared = [] if _stub_brings_libpython() else [libpython_folder(cache_dir() / "libpython")]
     return Distribution(
         binary=root / "pytriton" / "tritonserver" / "bin" / "tritonserver",
-        backends=backends,
+        python_backend=python_backend,
         libraries=(libraries, *shared),
         python_home=_python_home(),
     )
@@ -84,7 +77,7 @@ def _check_machine() -> None:
     if sys.platform != "linux" or machine != "x86_64":
         raise DistributionError(
             f"the embedded Triton server runs on 64-bit x86 Linux, and this is {sys.platform} on "
-            f"{machine}; use a server elsewhere with --server HOST:PORT."
+            f"{machine}; use a server elsewhere with --server HOST:PORT"
         )
     name, version = platform.libc_ver()
     found = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
@@ -92,26 +85,8 @@ def _check_machine() -> None:
         raise DistributionError(
             f"the embedded Triton server needs glibc {MIN_GLIBC[0]}.{MIN_GLIBC[1]} or newer "
             f"(Debian 12, Ubuntu 22.04), and this system has {name or 'no glibc'} {version}; use "
-            "a server elsewhere with --server HOST:PORT."
+            "a server elsewhere with --server HOST:PORT"
         )
-
-
-@contextmanager
-def whole_folder(target: Path) -> Iterator[Path]:
-    """Give a scratch folder that becomes `target` when the block ends without an error."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
-        yield scratch
-        scratch.chmod(0o755)
-        try:
-            scratch.rename(target)
-        except OSError:
-            # Another process was first: a rename onto a filled folder fails, and its is as good.
-            if not target.is_dir():
-                raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _unpack_server(folder: Path) -> Path:
@@ -147,35 +122,28 @@ def _is_needed(member: str) -> bool:
     return member.startswith(wanted) and not member.endswith("/")
 
 
-def assemble_backends(root: Path, folder: Path) -> Path:
-    """Build the backend directory: `python/` with this Python's stub, and our backends."""
-    sources = sorted(BACKEND_SOURCES.rglob("*.py"))
-    digest = hashlib.sha256(SERVER_WHEEL.sha256.encode())
-    for path in sources:
-        digest.update(f"{path.relative_to(BACKEND_SOURCES)}\0".encode())
-        digest.update(path.read_bytes())
+def assemble_python_backend(root: Path, folder: Path) -> Path:
+    """Put Triton's Python backend and this Python's stub into one folder.
+
+    Raises:
+        DistributionError: the server brings no stub for this Python.
+    """
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    target = folder / f"backends-{python}-{digest.hexdigest()[:16]}"
+    target = folder / f"python-backend-{python}-{SERVER_WHEEL.sha256[:12]}"
     if target.is_dir():
         return target
     triton = root / "pytriton" / "tritonserver"
     stub = triton / "python_backend_stubs" / python / "triton_python_backend_stub"
     if not stub.is_file():
-        known = sorted(path.name for path in (triton / "python_backend_stubs").iterdir())
+        versions = [path.name for path in (triton / "python_backend_stubs").iterdir()]
+        known = sorted(versions, key=lambda version: int(version.partition(".")[2]))
         raise DistributionError(
             f"the embedded Triton server has no backend for Python {python} (it has "
-            f"{', '.join(known)}); use one of those, best 3.11 to 3.13."
+            f"{', '.join(known)}); use one of those, best 3.11 to 3.13"
         )
     with whole_folder(target) as scratch:
-        shutil.copytree(triton / "backends" / "python", scratch / "python")
-        shutil.copy2(stub, scratch / "python" / stub.name)
-        for path in sources:
-            inner = path.relative_to(BACKEND_SOURCES)
-            copy = scratch / inner
-            if len(inner.parts) == 1:
-                copy = scratch / "python" / SHARED_PACKAGE / inner
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copy)
+        shutil.copytree(triton / "backends" / "python", scratch, dirs_exist_ok=True)
+        shutil.copy2(stub, scratch / stub.name)
     return target
 
 
@@ -191,6 +159,6 @@ def _python_home() -> Path:
     if not (python3.exists() and os.path.samefile(python3, sys.executable)):
         raise DistributionError(
             f"the embedded Triton server finds packages by {python3}, which is not the Python "
-            f"that runs now ({sys.executable}); run from a virtual environment."
+            f"that runs now ({sys.executable}); run from a virtual environment"
         )
     return folder

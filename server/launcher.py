@@ -1,6 +1,6 @@
 """The embedded server: a real tritonserver for one user of one machine, without Docker.
 
-    with EmbeddedServer(Path("model_repository"), variant="cpu") as server:
+    with EmbeddedServer(Path("model_repository"), target="cpu") as server:
         client = tritonclient.grpc.InferenceServerClient(server.grpc_url)
 
 It listens on loopback unless told otherwise. Inference goes over gRPC; HTTP answers health alone
@@ -13,9 +13,6 @@ from __future__ import annotations
 import contextlib
 import secrets
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -28,6 +25,7 @@ import tritonclient.grpc as triton_grpc
 from tritonclient.utils import InferenceServerException
 
 from server import mps, shared_memory
+from server.backend_folder import write_backends
 from server.command_line import (
     EXIT_TIMEOUT_S,
     GRPC_KEY_HEADER,
@@ -36,11 +34,12 @@ from server.command_line import (
 )
 from server.distribution import Distribution, prepare
 from server.errors import PortError, ServerStoppedError, StartError
-from server.keeper import HANGS
 from server.memory_plan import MemoryPlan, check_shared_memory, plan_memory
-from server.one_process import write_pipelines
+from server.one_process import choose_layout, write_pipelines
 from server.ports import choose_ports
+from server.process import ServerProcess
 from server.repository import (
+    DEFAULT_REPOSITORY,
     Repository,
     check_loaded,
     read_repository,
@@ -48,9 +47,8 @@ from server.repository import (
     with_queue_delay,
     write_overlay,
 )
-from server.server_log import explain_failure, says_address_in_use
+from server.server_log import says_address_in_use
 
-KEEPER: Final = Path(__file__).resolve().parent / "keeper.py"
 PORT_ATTEMPTS: Final = 5
 POLL_S: Final = 0.05
 
@@ -59,8 +57,8 @@ class EmbeddedServer:
     """One tritonserver process tree, started and stopped by this process.
 
     Args:
-        repository: the model repository.
-        variant: which of its generated configs to serve, for example "cpu".
+        repository: the model repository; None takes the one beside this code.
+        target: which of its generated configs to serve, for example "cpu".
         models: the ensembles or models to load, with what they need; None loads all.
         address: address to listen on.
         grpc_port, http_port, metrics_port: 0 lets the system choose.
@@ -68,7 +66,7 @@ class EmbeddedServer:
         queue_delay_us: how long a request may wait for others to share its batch, microseconds;
             None keeps what the configs say.
         one_process: run all steps of an ensemble in one process, an instance each; counts then
-            name ensembles.
+            name ensembles. None does what the target is best served by (`engines.targets`).
         mps: start NVIDIA's Multi-Process Service for it; see `client_environment`.
         log_file: where the server's log goes; None keeps it in a temporary folder.
         verbose: log every request.
@@ -82,9 +80,9 @@ class EmbeddedServer:
 
     def __init__(
         self,
-        repository: Path,
+        repository: Path | None = None,
         *,
-        variant: str = "cpu",
+        target: str = "cpu",
         models: Sequence[str] | None = None,
         address: str = "127.0.0.1",
         grpc_port: int = 0,
@@ -92,7 +90,7 @@ class EmbeddedServer:
         metrics_port: int = 0,
         instance_counts: Mapping[str, int] | None = None,
         queue_delay_us: int | None = None,
-        one_process: bool = False,
+        one_process: bool | None = None,
         mps: bool = False,
         log_file: Path | None = None,
         verbose: bool = False,
@@ -100,8 +98,8 @@ class EmbeddedServer:
         requests_in_flight: int = 16,
         start_timeout_s: float = 300.0,
     ) -> None:
-        self._folder = Path(repository)
-        self._variant = variant
+        self._folder = Path(repository or DEFAULT_REPOSITORY)
+        self._target = target
         self._models = models
         self._address = address
         self._asked_ports = (grpc_port, http_port, metrics_port)
@@ -116,11 +114,9 @@ class EmbeddedServer:
         self._requests_in_flight = requests_in_flight
         self._start_timeout_s = start_timeout_s
         self._key = secrets.token_hex(16)
-        self._keeper: subprocess.Popen[bytes] | None = None
+        self._process: ServerProcess | None = None
         self._scratch: Path | None = None
         self._ports = (0, 0, 0)
-        self._pid = 0
-        self._log_start = 0
         self._is_loaded = False
         self._repository: Repository | None = None
         self._plan: MemoryPlan | None = None
@@ -140,20 +136,20 @@ class EmbeddedServer:
     @property
     def pid(self) -> int:
         """Process id of tritonserver itself; its children are the models' processes."""
-        return self._pid
+        return 0 if self._process is None else self._process.pid
 
     @property
     def repository(self) -> Repository:
         """What is being served."""
         if self._repository is None:
-            raise ServerStoppedError("the embedded server is not running; call start() first.")
+            raise ServerStoppedError("the embedded server is not running; call start() first")
         return self._repository
 
     @property
     def memory_plan(self) -> MemoryPlan:
         """What was planned for the models being served."""
         if self._plan is None:
-            raise ServerStoppedError("the embedded server is not running; call start() first.")
+            raise ServerStoppedError("the embedded server is not running; call start() first")
         return self._plan
 
     @property
@@ -167,12 +163,12 @@ class EmbeddedServer:
         if self._log_file is not None:
             return self._log_file
         if self._scratch is None:
-            raise ServerStoppedError("the embedded server is not running and keeps no log.")
+            raise ServerStoppedError("the embedded server is not running and keeps no log")
         return self._scratch / "server.log"
 
     @property
     def is_running(self) -> bool:
-        return self._keeper is not None and self._keeper.poll() is None
+        return self._process is not None and self._process.is_running
 
     def __enter__(self) -> EmbeddedServer:
         self.start()
@@ -193,9 +189,9 @@ class EmbeddedServer:
             ServerError: with one sentence; nothing is left running.
         """
         if self.is_running:
-            raise StartError("the embedded server is already running.")
+            raise StartError("the embedded server is already running")
         shared_memory.remove_leftovers()
-        repository = read_repository(self._folder, self._variant, self._models)
+        repository = read_repository(self._folder, self._target, self._models)
         refuse_foreign_plans(repository)
         distribution = prepare()
         self._scratch = Path(tempfile.mkdtemp(prefix="frameswap-server-"))
@@ -203,10 +199,11 @@ class EmbeddedServer:
             delay_us = self._queue_delay_us
             if delay_us is not None:
                 repository = with_queue_delay(repository, delay_us)
-            if self._one_process or self._instance_counts or delay_us is not None:
-                write = write_pipelines if self._one_process else write_overlay
+            layout = choose_layout(repository, self._one_process, self._instance_counts)
+            if layout.one_process or layout.instance_counts or delay_us is not None:
+                write = write_pipelines if layout.one_process else write_overlay
                 overlay = self._scratch / "model_repository"
-                repository = write(repository, overlay, self._instance_counts)
+                repository = write(repository, overlay, layout.instance_counts)
             self._repository = repository
             self._plan = plan_memory(
                 list(repository.configs.values()),
@@ -227,10 +224,10 @@ class EmbeddedServer:
         Args:
             hangs: do not wait for requests in flight.
         """
-        if self._keeper is not None:
+        if self._process is not None:
             if not hangs:
                 self._unload_models()
-            self._end_keeper(hangs=hangs)
+            self._end_process(hangs=hangs)
         elif self._mps_environment:
             mps.end_daemon(self._mps_environment)
         self._mps_environment = {}
@@ -270,7 +267,7 @@ class EmbeddedServer:
             client.load_model(model, headers=headers)
         except InferenceServerException as error:
             raise ServerStoppedError(
-                f"{model} could not be loaded again: {error.message()}."
+                f"{model} could not be loaded again: {error.message()}"
             ) from error
         finally:
             client.close()
@@ -295,56 +292,39 @@ class EmbeddedServer:
             self._spawn(distribution)
             if self._wait_until_ready():
                 return
-            log = self._read_log()
+            assert self._process is not None
+            log = self._process.read_log()
             reason = self.describe_end()
-            self._end_keeper()
+            self._end_process()
             if not says_address_in_use(log):
-                raise StartError(f"the embedded server did not start: {reason}.")
+                raise StartError(f"the embedded server did not start: {reason}")
             if all(self._asked_ports) or attempt == PORT_ATTEMPTS - 1:
                 break
         raise PortError(
             f"a port of {', '.join(str(port) for port in self._ports)} on {self._address} was "
-            "taken while the server started; try again, or give other ports."
+            "taken while the server started; try again, or give other ports"
         )
 
     def _spawn(self, distribution: Distribution) -> None:
         assert self._scratch is not None
         prefix = shared_memory.new_prefix()
-        log = self.log_path
+        backends = self._scratch / f"backends-{prefix}"
+        write_backends(distribution.python_backend, backends)
         if self._mps:
             folder = self._scratch / "mps"
             self._mps_environment = mps.start_daemon(folder, mps.find_control())
-        try:
-            log.parent.mkdir(parents=True, exist_ok=True)
-            with log.open("ab") as stream:
-                self._log_start = stream.tell()
-        except OSError as error:
-            raise StartError(f"the log {log} cannot be written: {error.strerror}.") from error
-        command = [
-            sys.executable, "-I", "-S", str(KEEPER),
-            prefix, str(self._scratch), str(EXIT_TIMEOUT_S + 2), str(log),
-            *server_command(
-                distribution, self.repository, self.memory_plan,
-                address=self._address, ports=self._ports, region_prefix=prefix, key=self._key,
-                verbose=self._verbose,
-            ),
-        ]  # fmt: skip
-        self._keeper = subprocess.Popen(
+        command = server_command(
+            distribution, self.repository, self.memory_plan, backends,
+            address=self._address, ports=self._ports, region_prefix=prefix, key=self._key,
+            verbose=self._verbose,
+        )  # fmt: skip
+        self._process = ServerProcess(
             command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            # An inherited name of a control program would have the keeper end somebody's daemon.
-            env={
-                **server_environment(distribution),
-                mps.CONTROL_VARIABLE: "",
-                **self._mps_environment,
-            },
-            bufsize=0,
-            start_new_session=True,
+            {**server_environment(distribution), **self._mps_environment},
+            region_prefix=prefix,
+            scratch=self._scratch,
+            log=self.log_path,
         )
-        assert self._keeper.stdout is not None
-        line = self._keeper.stdout.readline()
-        self._pid = int(line) if line else 0
 
     def _wait_until_ready(self) -> bool:
         """Wait for readiness; False when the process ended before.
@@ -366,7 +346,7 @@ class EmbeddedServer:
             client.close()
         raise StartError(
             f"the embedded server was not ready after {self._start_timeout_s:g} s; "
-            "raise start_timeout_s on a slow machine."
+            "raise start_timeout_s on a slow machine"
         )
 
     def _check_loaded(self) -> None:
@@ -375,29 +355,14 @@ class EmbeddedServer:
             check_loaded(client, self.repository)
         except InferenceServerException as error:
             raise StartError(
-                f"the embedded server stopped answering: {error.message()}."
+                f"the embedded server stopped answering: {error.message()}"
             ) from error
         finally:
             client.close()
 
-    def _read_log(self) -> str:
-        """Return what this start has written to the log."""
-        try:
-            with self.log_path.open("rb") as stream:
-                stream.seek(self._log_start)
-                return stream.read().decode(errors="replace")
-        except OSError:
-            return ""
-
     def describe_end(self) -> str:
         """Return why the server ended by itself, as far as its log tells."""
-        if self._keeper is None or self._scratch is None:
-            return "it is not running"
-        status = self._keeper.poll()
-        if status is not None and status > 128:
-            # A signal says more than whatever the log's last error was.
-            return f"it was ended by {signal.Signals(status - 128).name}"
-        return explain_failure(self._read_log()) or f"it ended with status {status}"
+        return "it is not running" if self._process is None else self._process.describe_end()
 
     def _unload_models(self) -> None:
         """Ask for every model to be unloaded, and wait until their processes have ended.
@@ -411,7 +376,7 @@ class EmbeddedServer:
         try:
             for name in self._repository.configs:
                 client.unload_model(name, headers={GRPC_KEY_HEADER: self._key}, client_timeout=1.0)
-            children = psutil.Process(self._pid).children()
+            children = psutil.Process(self.pid).children()
             # A model process that was killed stays as a zombie: Triton does not collect it.
             alive = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
             psutil.wait_procs(alive, timeout=EXIT_TIMEOUT_S)
@@ -421,18 +386,9 @@ class EmbeddedServer:
         finally:
             client.close()
 
-    def _end_keeper(self, *, hangs: bool = False) -> None:
-        keeper, self._keeper, self._pid = self._keeper, None, 0
-        assert keeper is not None
-        assert keeper.stdin is not None
-        assert keeper.stdout is not None
-        if hangs:
-            with contextlib.suppress(BrokenPipeError):
-                keeper.stdin.write(HANGS)
-        # The keeper gives the server EXIT_TIMEOUT_S, then kills it: it always ends.
-        keeper.stdin.close()
-        killed = keeper.wait() < 0
-        keeper.stdout.close()
-        if killed and self._mps_environment:
-            # It could not end the daemon itself.
+    def _end_process(self, *, hangs: bool = False) -> None:
+        assert self._process is not None
+        process, self._process = self._process, None
+        if not process.end(hangs=hangs) and self._mps_environment:
+            # The keeper was killed and could not end the daemon itself.
             mps.end_daemon(self._mps_environment)

@@ -137,5 +137,5 @@ def _advice(reason: str) -> str:
         f"the embedded Triton server needs {LIBRARY}, the shared library of Python {PYTHON}, and "
         f"{reason}; install it (Debian, Ubuntu: apt-get install libpython{PYTHON}; Fedora: "
         f"python{PYTHON}-libs; pyenv: build with --enable-shared), or use Python 3.13, "
-        "which needs none."
+        "which needs none"
     )

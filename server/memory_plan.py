@@ -77,7 +77,7 @@ def check_shared_memory(plan: MemoryPlan, free: int) -> None:
         raise StartError(
             f"/dev/shm has {_mebibytes(free)} free, and {plan.processes} model processes need at "
             f"least {_mebibytes(needed)}, about {_mebibytes(max(plan.regions, needed))} in use; "
-            "make it larger (a container: --shm-size=1g), or load fewer models."
+            "make it larger (a container: --shm-size=1g), or load fewer models"
         )
 
 

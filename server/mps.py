@@ -47,14 +47,14 @@ def start_daemon(folder: Path, control: Path | None) -> dict[str, str]:
     if control is None:
         raise MpsError(
             f"there is no {CONTROL_NAME} on PATH or in {DRIVER_TOOLS}; it comes with NVIDIA's "
-            "driver: install it, or serve without MPS."
+            "driver: install it, or serve without MPS"
         )
     joined = {
         "CUDA_MPS_PIPE_DIRECTORY": str(folder / "pipe"),
         "CUDA_MPS_LOG_DIRECTORY": str(folder / "log"),
     }
     if len(joined["CUDA_MPS_PIPE_DIRECTORY"]) > LONGEST_PATH:
-        raise MpsError(f"{folder} is too long a path for the MPS daemon's socket; set TMPDIR.")
+        raise MpsError(f"{folder} is too long a path for the MPS daemon's socket; set TMPDIR")
     for path in joined.values():
         Path(path).mkdir(parents=True, exist_ok=True)
     environment = {**joined, CONTROL_VARIABLE: str(control)}
@@ -65,10 +65,10 @@ def start_daemon(folder: Path, control: Path | None) -> dict[str, str]:
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
         end_daemon(environment)
-        raise MpsError(f"the MPS daemon does not start: {error}.") from error
+        raise MpsError(f"the MPS daemon does not start: {error}") from error
     if started.returncode:
         said = " ".join((started.stderr or started.stdout).split())[-200:]
-        raise MpsError(f"the MPS daemon does not start: {said or 'it gave no reason'}.")
+        raise MpsError(f"the MPS daemon does not start: {said or 'it gave no reason'}")
     return environment
 
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from graphs.downloads import PackageArchive, WeightsError, exclusive, fetch_archive
-from graphs.weights import cache_dir
-from server.distribution import prepare, whole_folder
+from fetching.cache_folder import cache_dir
+from fetching.downloads import PackageArchive, WeightsError, exclusive, fetch_archive
+from fetching.files import whole_folder
+from server.distribution import prepare
 from server.errors import DistributionError
 
 CLIENT_WHEEL: Final = PackageArchive(

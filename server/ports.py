@@ -29,7 +29,7 @@ def choose_ports(address: str, asked: Sequence[int]) -> tuple[int, int, int]:
             except (OSError, OverflowError) as error:
                 raise PortError(
                     f"cannot listen on {address} port {port or '(any)'}: "
-                    f"{getattr(error, 'strerror', None) or error}; choose another."
+                    f"{getattr(error, 'strerror', None) or error}; choose another"
                 ) from error
             ports.append(holder.getsockname()[1])
         return ports[0], ports[1], ports[2]

@@ -11,9 +11,7 @@ from google.protobuf.message import Message
 from tritonclient.grpc.model_config_pb2 import DataType
 from tritonclient.utils import np_to_triton_dtype
 
-PROBE_HEIGHT: Final = 64
-PROBE_WIDTH: Final = 64
-"""The smallest frame that the contract's models take."""
+from graphs.contract import FRAME, MIN_FRAME_SIDE
 
 _ELEMENTS: Final = {
     "TYPE_UINT8": np.uint8,
@@ -48,8 +46,8 @@ def probe(client: triton_grpc.InferenceServerClient, config: Message, *, timeout
 
 def _probe_dims(name: str, dims: Sequence[int]) -> Sequence[int]:
     """Return a legal shape: a small frame (I420 has rank 2), 1 for any other free axis."""
-    if name != "frame":
+    if name != FRAME:
         return [1 if size < 0 else size for size in dims]
     if len(dims) == 2:
-        return [PROBE_HEIGHT * 3 // 2, PROBE_WIDTH]
-    return [PROBE_HEIGHT, PROBE_WIDTH, 3]
+        return [MIN_FRAME_SIDE * 3 // 2, MIN_FRAME_SIDE]
+    return [MIN_FRAME_SIDE, MIN_FRAME_SIDE, 3]

@@ -1,7 +1,7 @@
-"""Reading a model repository before a server does: which models, which variant, which files.
+"""Reading a model repository before a server does: which models, which target, which files.
 
-Triton takes a model's base config without a word when the asked-for variant is not there
-(`configs/<variant>.pbtxt` with `--model-config-name`), so that a misspelt variant would run
+Triton takes a model's base config without a word when the asked-for target is not there
+(`configs/<target>.pbtxt` with `--model-config-name`), so that a misspelt target would run
 something else. It is refused here.
 """
 
@@ -17,11 +17,15 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from engines.check_plans import refused_plans
+from engines.configs import read_config
 from engines.manifest import server_versions
-from engines.variants import MODEL_FILENAMES
+from engines.repository import COMMITTED
+from engines.targets import TARGETS, UNTIL_PLAN
+from graphs.contract import PARAMETER_ONNX_UNTIL_PLAN
 from server.errors import RepositoryError, StartError
 
-BUILD_COMMAND = "python build_engines.py"
+DEFAULT_REPOSITORY = COMMITTED
+"""The one beside this code; `build_engines.py` builds into it."""
 DEFAULT_FILENAMES = {"onnxruntime": "model.onnx", "tensorrt": "model.plan"}
 
 
@@ -30,31 +34,31 @@ class Repository:
     """The models that a server is to load.
 
     folder: the model repository.
-    variant: name of the configs, without `.pbtxt`.
+    target: name of the configs, without `.pbtxt`.
     configs: model name to parsed config, for each model that is loaded.
     asked: names to give to Triton; it finds the steps of an ensemble itself.
     """
 
     folder: Path
-    variant: str
+    target: str
     configs: Mapping[str, ModelConfig]
     asked: tuple[str, ...]
 
 
-def read_repository(folder: Path, variant: str, models: Sequence[str] | None = None) -> Repository:
-    """Read a variant's configs of the models, and of the steps that their ensembles need.
+def read_repository(folder: Path, target: str, models: Sequence[str] | None = None) -> Repository:
+    """Read a target's configs of the models, and of the steps that their ensembles need.
 
     Raises:
-        RepositoryError: names the model, variant or file that is missing, and what to run.
+        RepositoryError: names the model, target or file that is missing, and what to run.
     """
     if not folder.is_dir():
         raise RepositoryError(
-            f"the model repository {folder} does not exist; build it with {BUILD_COMMAND}."
+            f"the model repository {folder} does not exist; build it with {build_command(target)}"
         )
     present = sorted(path.parent.name for path in folder.glob("*/config.pbtxt"))
     if not present:
         raise RepositoryError(
-            f"{folder} holds no model (no folder with a config.pbtxt); give a model repository."
+            f"{folder} holds no model (no folder with a config.pbtxt); give a model repository"
         )
     asked = tuple(models) if models is not None else tuple(present)
     configs: dict[str, ModelConfig] = {}
@@ -65,45 +69,51 @@ def read_repository(folder: Path, variant: str, models: Sequence[str] | None = N
             continue
         if name not in present:
             raise RepositoryError(
-                f"the model repository {folder} has no model {name!r}; it has {', '.join(present)}."
+                f"the model repository {folder} has no model {name!r}; it has {', '.join(present)}"
             )
-        configs[name] = _read_config(folder / name, variant, folder, present)
+        configs[name] = _read_config(folder / name, target, folder, present)
         waiting += [step.model_name for step in configs[name].ensemble_scheduling.step]
-    _check_files(folder, configs, variant)
-    return Repository(folder, variant, dict(sorted(configs.items())), asked)
+    _check_files(folder, configs, target)
+    return Repository(folder, target, dict(sorted(configs.items())), asked)
 
 
-def _read_config(model: Path, variant: str, folder: Path, present: Sequence[str]) -> ModelConfig:
-    path = model / "configs" / f"{variant}.pbtxt"
+def build_command(target: str) -> str:
+    """What builds a target; where no such target is known, with the names that are."""
+    name = target if target in TARGETS else f"NAME, which is one of {', '.join(TARGETS)}"
+    return f"python build_engines.py --target {name}"
+
+
+def _read_config(model: Path, target: str, folder: Path, present: Sequence[str]) -> ModelConfig:
+    path = model / "configs" / f"{target}.pbtxt"
     if not path.is_file():
-        variants = [
+        targets = [
             {file.stem for file in (folder / name).glob("configs/*.pbtxt")} for name in present
         ]
-        usable = sorted(set.intersection(*variants))
-        known = f"variants that all models have: {', '.join(usable)}" if usable else "it has none"
+        usable = sorted(set.intersection(*targets))
+        known = f"targets that all models have: {', '.join(usable)}" if usable else "it has none"
         raise RepositoryError(
-            f"model {model.name} of {folder} has no variant {variant!r} ({known}); choose one, or "
-            f"build it with {BUILD_COMMAND}."
+            f"model {model.name} of {folder} has no target {target!r} ({known}); choose one, or "
+            f"build it with {build_command(target)}"
         )
     try:
-        return text_format.Parse(path.read_text(encoding="utf-8"), ModelConfig())
-    except text_format.ParseError as error:
-        raise RepositoryError(f"{path} is not a Triton model configuration: {error}.") from error
+        return read_config(path)
+    except ValueError as error:
+        raise RepositoryError(str(error)) from error
 
 
-def _check_files(folder: Path, configs: Mapping[str, ModelConfig], variant: str) -> None:
+def _check_files(folder: Path, configs: Mapping[str, ModelConfig], target: str) -> None:
     for name, config in configs.items():
         filename = config.default_model_filename or DEFAULT_FILENAMES.get(config.backend, "")
         if config.ensemble_scheduling.step or not filename:
             continue
         files = {filename, *config.cc_model_filenames.values()}
-        told = config.parameters.get("onnx_until_plan")
+        told = config.parameters.get(PARAMETER_ONNX_UNTIL_PLAN)
         if told is not None and told.string_value == "1":
-            files.add(MODEL_FILENAMES["cuda"])
+            files.add(UNTIL_PLAN.filename)
         if not any((folder / name / "1" / file).is_file() for file in files):
             raise RepositoryError(
                 f"{folder / name / '1' / filename} is missing, so that the "
-                f"{variant} variant cannot be served; build it with {BUILD_COMMAND}."
+                f"{target} target cannot be served; build it with {build_command(target)}"
             )
 
 
@@ -115,7 +125,7 @@ def refuse_foreign_plans(repository: Repository) -> None:
     """
     if any(config.backend == "tensorrt" for config in repository.configs.values()):
         for reason in refused_plans(repository.folder, repository.configs, server_versions()):
-            raise RepositoryError(f"{reason}.")
+            raise RepositoryError(reason)
 
 
 def top_models(configs: Mapping[str, ModelConfig]) -> list[str]:
@@ -139,7 +149,7 @@ def with_queue_delay(repository: Repository, delay_us: int) -> Repository:
         RepositoryError: it is negative, or no such model joins requests.
     """
     if delay_us < 0:
-        raise RepositoryError(f"a queue delay is 0 or more microseconds, and {delay_us} was given.")
+        raise RepositoryError(f"a queue delay is 0 or more microseconds, and {delay_us} was given")
     configs = dict(repository.configs)
     steps_of = {name: config.ensemble_scheduling.step for name, config in configs.items()}
     met = {steps[0].model_name for steps in steps_of.values() if steps}
@@ -147,9 +157,9 @@ def with_queue_delay(repository: Repository, delay_us: int) -> Repository:
     joining = {name for name in met if _joins_requests(configs[name])}
     if not joining:
         raise RepositoryError(
-            f"a queue delay was given, and {', '.join(sorted(met))} of the {repository.variant} "
-            "variant run each request by itself (no dynamic_batching, or preferred_batch_size 1, "
-            "as on a CPU): it would have no effect, leave it out."
+            f"a queue delay was given, and {', '.join(sorted(met))} of the {repository.target} "
+            "target run each request by itself (no dynamic_batching, or preferred_batch_size 1, "
+            "as on a CPU): it would have no effect, leave it out"
         )
     for name in joining:
         configs[name] = ModelConfig()
@@ -165,7 +175,7 @@ def _joins_requests(config: ModelConfig) -> bool:
 
 
 def write_overlay(
-    repository: Repository, target: Path, instance_counts: Mapping[str, int]
+    repository: Repository, folder: Path, instance_counts: Mapping[str, int]
 ) -> Repository:
     """Write a copy of the repository whose configs have other instance counts.
 
@@ -179,10 +189,10 @@ def write_overlay(
             steps = [n for n, c in repository.configs.items() if not c.ensemble_scheduling.step]
             raise RepositoryError(
                 f"an instance count was given for {name!r}, which is no model that runs here; "
-                f"these are: {', '.join(steps)}."
+                f"these are: {', '.join(steps)}"
             )
         if count < 1:
-            raise RepositoryError(f"{name} must have at least one instance, and {count} was given.")
+            raise RepositoryError(f"{name} must have at least one instance, and {count} was given")
     configs: dict[str, ModelConfig] = {}
     for name, config in repository.configs.items():
         changed = ModelConfig()
@@ -190,16 +200,16 @@ def write_overlay(
         if name in instance_counts:
             for group in changed.instance_group or [changed.instance_group.add()]:
                 group.count = instance_counts[name]
-        write_model(repository, target, changed)
+        write_model(repository, folder, changed)
         configs[name] = changed
-    return Repository(target, repository.variant, configs, repository.asked)
+    return Repository(folder, repository.target, configs, repository.asked)
 
 
-def write_model(repository: Repository, target: Path, config: ModelConfig) -> None:
-    """Write a model's folder into `target`, with another config of the repository's variant."""
-    model = target / config.name
+def write_model(repository: Repository, folder: Path, config: ModelConfig) -> None:
+    """Write a model's folder into `folder`, with another config of the repository's target."""
+    model = folder / config.name
     (model / "configs").mkdir(parents=True)
-    (model / "configs" / f"{repository.variant}.pbtxt").write_text(
+    (model / "configs" / f"{repository.target}.pbtxt").write_text(
         str(text_format.MessageToString(config)), encoding="utf-8"
     )
     original = (repository.folder / config.name).resolve()
@@ -213,7 +223,7 @@ def _version_folders(model: Path) -> Iterator[Path]:
 
 
 def check_loaded(client: triton_grpc.InferenceServerClient, repository: Repository) -> None:
-    """Compare what a server says that it loaded with the variant's files.
+    """Compare what a server says that it loaded with the target's files.
 
     Raises:
         StartError: it loaded something else.
@@ -228,6 +238,6 @@ def check_loaded(client: triton_grpc.InferenceServerClient, repository: Reposito
         )
         if not same:
             raise StartError(
-                f"the server has not loaded the variant {repository.variant!r} of {name} that "
-                f"{repository.folder} holds."
+                f"the server has not loaded the target {repository.target!r} of {name} that "
+                f"{repository.folder} holds"
             )

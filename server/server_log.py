@@ -15,7 +15,7 @@ ADDRESS_IN_USE = re.compile(
     r"address already in use|failed to bind|Socket .* already in use|errno: 98", re.IGNORECASE
 )
 
-_EXCEPTION = re.compile(r"TritonModelException: (?P<told>.*?)(?:\\n|$)")
+_EXCEPTION = re.compile(r"(?:TritonModelException|ImportError): (?P<told>.*?)(?:\\n|$)")
 _FAILED_LOAD = re.compile(r"failed to load '(?P<model>[^']+)' version \d+: (?P<told>.*)")
 _ERROR_LINE = re.compile(r"^E\d{4} [\d:.]+ \d+ \S+\] \"?(?P<told>.*?)\"?$")
 _PLAIN_ERROR = re.compile(r"^error: (?P<told>.*)$")

@@ -99,7 +99,7 @@ class Watchdog:
             except ServerError as error:
                 self._failures += 1
                 pause = min(2.0**self._failures, LONGEST_PAUSE_S)
-                self._report(f"{error} Next attempt in {pause:g} s.")
+                self._report(f"{error}; next attempt in {pause:g} s.")
                 self._stop.wait(pause)
 
     def _probe(self) -> None:

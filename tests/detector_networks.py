@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from graphs.authoring import GraphAuthor
 from graphs.contract import DETECTOR_SIZE
-from graphs.detectors import Detector
+from networks.detectors import Detector
 
 SCENE_STEP = 40.0
 """Levels of brightness between one scene and the next."""

@@ -21,7 +21,7 @@ from bench.gpu.devices import check_provider, load_cuda
 from bench.peer_way import PeerPipeline, frames_per_second
 from bench.scenes import Scene
 from engines.precision import to_fp16
-from graphs import weights
+from fetching import weights
 
 START_LIMIT_S: Final = 60.0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import entry_points
@@ -21,7 +20,7 @@ EMBEDDED_GROUP: Final = "frameswap.embedded_server"
 def embedded_server(
     repository: Path | None,
     *,
-    variant: str,
+    target: str,
     models: Sequence[str],
     frame_size: tuple[int, int],
     requests_in_flight: int,
@@ -30,7 +29,7 @@ def embedded_server(
     """Run a server for the time of a job.
 
     Args:
-        repository: the model repository; None takes the one beside the deployment side's code.
+        repository: the model repository; None takes the deployment side's own.
         frame_size: width and height that the server plans its memory for, pixels.
         on_start: called before the start, which takes seconds.
 
@@ -49,15 +48,10 @@ def embedded_server(
     on_start()
     kind: Any = found[0].load()
     package = found[0].module.partition(".")[0]
-    if repository is None:
-        module = sys.modules[kind.__module__]
-        repository = Path(str(module.__file__)).resolve().parent.parent / "model_repository"
     server = kind(
         repository,
-        variant=variant,
+        target=target,
         models=models,
-        # measured on a GPU: 462 frames a second where three processes reach 251 (docs/gpu.md)
-        one_process=variant == "cuda",
         frame_size=frame_size,
         requests_in_flight=requests_in_flight,
     )
@@ -67,7 +61,7 @@ def embedded_server(
         # The deployment side's own errors are sentences for the user; anything else is a bug.
         if type(error).__module__.partition(".")[0] != package:
             raise
-        raise ServeUnavailable(str(error).rstrip(".")) from error
+        raise ServeUnavailable(str(error)) from error
     try:
         yield str(server.grpc_url)
     finally:

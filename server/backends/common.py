@@ -1,9 +1,7 @@
 """What every Python-based backend shares: a model's settings and the checks of a request.
 
 Nothing here knows Triton, ONNX Runtime or a device: arrays are anything with NumPy's indexing
-(`shape`, `reshape`, slices), and a `Memory` says how to join them. The launcher copies the modules
-of this folder into Triton's `python` backend folder, which is on every backend's module path, as
-the package `frameswap_backend`.
+(`shape`, `reshape`, slices), and a `Memory` says how to join them.
 
 Axis letters: B batch, K face slots of a request, M rows of `faces`.
 """
@@ -19,10 +17,33 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from graphs.contract import (
+    FRAME,
+    OPTIONS,
+    PARAMETER_FACE_INPUTS,
+    PARAMETER_FINITE_INPUTS,
+    PARAMETER_FRAME_FORMAT,
+    PARAMETER_MAX_FACES,
+    PARAMETER_MAX_HEIGHT,
+    PARAMETER_MAX_ROWS,
+    PARAMETER_MAX_WIDTH,
+    PARAMETER_MIN_HEIGHT,
+    PARAMETER_MIN_WIDTH,
+    PARAMETER_OPTION_RANGES,
+    PARAMETER_PASSTHROUGH,
+    PARAMETER_ROW_INPUTS,
+    PARAMETER_ROW_MASK,
+    PARAMETER_ROW_OUTPUTS,
+)
+
 BOUNDS = (
-    "min_height", "min_width", "max_height", "max_width", "max_faces", "max_joined_rows",
-)  # fmt: skip
-"""Parameters that are whole numbers and bound a request, or a run of the network."""
+    PARAMETER_MIN_HEIGHT,
+    PARAMETER_MIN_WIDTH,
+    PARAMETER_MAX_HEIGHT,
+    PARAMETER_MAX_WIDTH,
+    PARAMETER_MAX_FACES,
+)
+"""Parameters that are whole numbers and bound a request."""
 
 
 class RequestError(ValueError):
@@ -119,10 +140,10 @@ class ModelSettings:
             data_types={tensor["name"]: tensor["data_type"] for tensor in tensors},
             parameters=parameters,
             model_filename=config.get("default_model_filename") or default_filename,
-            passthrough=_read_pairs(parameters.get("passthrough", "")),
-            finite_inputs=_read_names(parameters, "finite_inputs"),
-            face_inputs=_read_names(parameters, "face_inputs"),
-            option_ranges=_read_option_ranges(parameters.get("option_ranges", "")),
+            passthrough=_read_pairs(parameters.get(PARAMETER_PASSTHROUGH, "")),
+            finite_inputs=_read_names(parameters, PARAMETER_FINITE_INPUTS),
+            face_inputs=_read_names(parameters, PARAMETER_FACE_INPUTS),
+            option_ranges=_read_option_ranges(parameters.get(PARAMETER_OPTION_RANGES, "")),
             rows=_read_row_rule(parameters),
             optimization=config.get("optimization", {}),
         )
@@ -133,7 +154,7 @@ class ModelSettings:
     @property
     def host_inputs(self) -> tuple[str, ...]:
         """Inputs whose values are looked at before anything runs, on the host."""
-        names = [*self.finite_inputs, *(["options"] if self.option_ranges else [])]
+        names = [*self.finite_inputs, *([OPTIONS.name] if self.option_ranges else [])]
         return tuple(dict.fromkeys(names))
 
     @property
@@ -145,15 +166,6 @@ class ModelSettings:
     def limits(self) -> Mapping[str, int | None]:
         """The bounds of a request by parameter name; None where the config sets none."""
         return {key: self.number(key) for key in BOUNDS}
-
-    @property
-    def most_joined(self) -> int:
-        """The most rows of several requests that are joined into one run on the batch axis.
-
-        On a CPU a network with large activations may do better one request at a time: YuNet takes
-        18 ms of CPU a frame alone and 23 ms a frame in a batch of 8, which leaves the caches.
-        """
-        return self.limits["max_joined_rows"] or max(1, self.max_batch_size)
 
     @cached_property
     def zero_options_pass(self) -> bool:
@@ -169,7 +181,7 @@ class ModelSettings:
             return int(text)
         except ValueError:
             raise ValueError(
-                f"parameter {key} of model {self.name} must be a whole number, and is {text!r}."
+                f"parameter {key} of model {self.name} must be a whole number, and is {text!r}"
             ) from None
 
 
@@ -183,7 +195,7 @@ def _read_pairs(text: str) -> dict[str, str]:
         if entry:
             output, equals, source = entry.partition("=")
             if not (output and equals and source):
-                raise ValueError(f"passthrough entry {entry!r} must read output=input.")
+                raise ValueError(f"passthrough entry {entry!r} must read output=input")
             pairs[output] = source
     return pairs
 
@@ -202,25 +214,27 @@ def _read_option_ranges(text: str) -> tuple[OptionRange, ...]:
             ranges.append(OptionRange(name, float(lowest), float(highest), whole))
         except ValueError:
             raise ValueError(
-                f"option_ranges entry {entry!r} must read name=lowest..highest."
+                f"option_ranges entry {entry!r} must read name=lowest..highest"
             ) from None
     return tuple(ranges)
 
 
 def _read_row_rule(parameters: Mapping[str, str]) -> RowRule | None:
-    inputs = _read_names(parameters, "row_inputs")
+    inputs = _read_names(parameters, PARAMETER_ROW_INPUTS)
     if not inputs:
         return None
     missing = [
-        key for key in ("row_outputs", "row_mask", "max_rows") if not parameters.get(key, "")
+        key
+        for key in (PARAMETER_ROW_OUTPUTS, PARAMETER_ROW_MASK, PARAMETER_MAX_ROWS)
+        if not parameters.get(key, "")
     ]
     if missing:
-        raise ValueError(f"row_inputs is set and {', '.join(missing)} is not; set all four.")
-    most = parameters["max_rows"]
+        raise ValueError(f"row_inputs is set and {', '.join(missing)} is not; set all four")
+    most = parameters[PARAMETER_MAX_ROWS]
     if not most.isdigit() or int(most) < 1:
-        raise ValueError(f"parameter max_rows must be a whole number from 1, and is {most!r}.")
-    outputs = _read_names(parameters, "row_outputs")
-    return RowRule(inputs, outputs, parameters["row_mask"], int(most))
+        raise ValueError(f"parameter max_rows must be a whole number from 1, and is {most!r}")
+    outputs = _read_names(parameters, PARAMETER_ROW_OUTPUTS)
+    return RowRule(inputs, outputs, parameters[PARAMETER_ROW_MASK], int(most))
 
 
 def check_request(settings: ModelSettings, arrays: Mapping[str, Any]) -> None:
@@ -233,32 +247,32 @@ def check_request(settings: ModelSettings, arrays: Mapping[str, Any]) -> None:
     Raises:
         RequestError: the first bound that is broken, in one sentence.
     """
-    if "frame_format" in settings.parameters and "frame" in arrays:
-        _check_frame(settings, tuple(arrays["frame"].shape))
+    if PARAMETER_FRAME_FORMAT in settings.parameters and FRAME in arrays:
+        _check_frame(settings, tuple(arrays[FRAME].shape))
     _check_face_count(settings, arrays)
     for name in settings.finite_inputs:
         if name in arrays and not np.isfinite(arrays[name]).all():
             raise RequestError(
                 f"input {name!r} of {settings.name} holds a NaN or an infinity; "
-                "send finite numbers only."
+                "send finite numbers only"
             )
-    if settings.option_ranges and "options" in arrays:
-        _check_options(settings, arrays["options"])
+    if settings.option_ranges and OPTIONS.name in arrays:
+        _check_options(settings, arrays[OPTIONS.name])
 
 
 def _check_frame(settings: ModelSettings, shape: tuple[int, ...]) -> None:
-    frame_format = settings.parameters["frame_format"]
+    frame_format = settings.parameters[PARAMETER_FRAME_FORMAT]
     if frame_format == "i420":
         if shape[1] % 3:
             raise RequestError(
                 f"an i420 frame has height * 3 / 2 rows, and {shape[1]} is not a multiple of 3; "
-                "send all of Y, then U, then V."
+                "send all of Y, then U, then V"
             )
         height, width = shape[1] // 3 * 2, shape[2]
         if width % 2:
             raise RequestError(
                 f"an i420 frame has an even width, and this one is {width} wide; "
-                "crop or pad it by one column."
+                "crop or pad it by one column"
             )
     else:
         height, width = shape[1], shape[2]
@@ -269,7 +283,7 @@ def _check_frame(settings: ModelSettings, shape: tuple[int, ...]) -> None:
             bound = "x".join("any" if limit is None else str(limit) for limit in limits[::-1])
             raise RequestError(
                 f"the frame is {width}x{height} (width x height) and {settings.name} takes at "
-                f"{word} {bound}; scale the frame."
+                f"{word} {bound}; scale the frame"
             )
 
 
@@ -279,21 +293,21 @@ def _check_face_count(settings: ModelSettings, arrays: Mapping[str, Any]) -> Non
         return
     if len(set(counts.values())) > 1:
         told = ", ".join(f"{name} {count}" for name, count in counts.items())
-        raise RequestError(f"all inputs must hold the same number of faces, and hold {told}.")
+        raise RequestError(f"all inputs must hold the same number of faces, and hold {told}")
     count = next(iter(counts.values()))
-    most = settings.limits["max_faces"]
+    most = settings.limits[PARAMETER_MAX_FACES]
     if count < 1 or (most is not None and count > most):
         bound = f"1 to {most}" if most is not None else "at least 1"
         raise RequestError(
             f"{count} faces were asked for and {settings.name} takes {bound}; "
-            f"send that many rows of {settings.face_inputs[0]!r}."
+            f"send that many rows of {settings.face_inputs[0]!r}"
         )
 
 
 def _check_options(settings: ModelSettings, options: Any) -> None:
     if options.shape[-1] != len(settings.option_ranges):
         raise RequestError(
-            f"'options' has {len(settings.option_ranges)} values, and {options.shape[-1]} came."
+            f"'options' has {len(settings.option_ranges)} values, and {options.shape[-1]} came"
         )
     if settings.zero_options_pass and not options.any():
         return
@@ -302,5 +316,5 @@ def _check_options(settings: ModelSettings, options: Any) -> None:
             if not allowed.accepts(value):
                 raise RequestError(
                     f"option {position} ({allowed.name}) must be {allowed}, and is {value:g}; "
-                    "0 is the default."
+                    "0 is the default"
                 )

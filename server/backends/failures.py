@@ -95,14 +95,14 @@ def explain(error: Exception, device_id: int | None = None) -> str:
     if device_id is not None and is_fatal(error):
         return (
             f"GPU {device_id} failed ({told}), and this process cannot use it any more; the model "
-            "is served again when it has been loaded anew."
+            "is served again when it has been loaded anew"
         )
     limited = _LIMITED.search(told)
     if limited is not None:
         return (
             f"the model's memory limit leaves it {_amount(limited['left'])}, and "
             f"{_amount(limited['size'])} more were needed; raise gpu_mem_limit in its config, or "
-            "send smaller frames."
+            "send smaller frames"
         )
     if not is_out_of_memory(error):
         return told
@@ -111,11 +111,11 @@ def explain(error: Exception, device_id: int | None = None) -> str:
     if device_id is None:
         return (
             f"the server's machine is out of memory: {needed}; lower the frame size or the number "
-            "of requests in flight."
+            "of requests in flight"
         )
     return (
         f"GPU {device_id} is out of memory: {needed}; lower the frame size, max_batch_size or "
-        "the number of instances, or end what else runs on this GPU."
+        "the number of instances, or end what else runs on this GPU"
     )
 
 

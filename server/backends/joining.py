@@ -13,10 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .common import Memory, RowRule
-
-SCORE_COLUMN = 4
-"""Column of `faces` that is 0 in an empty row (the serving contract's)."""
+from graphs.contract import SCORE_COLUMN
+from server.backends.common import Memory, RowRule
 
 
 def group_by_shape(
@@ -51,15 +49,6 @@ def _padded_rows_within(most_bytes: int, arrays: Mapping[str, Any]) -> int:
     row = max(int(array.nbytes) // max(1, int(array.shape[0])) for array in arrays.values())
     fitting = max(1, most_bytes // max(1, row))
     return 1 << (fitting.bit_length() - 1)
-
-
-def sizes_up_to(largest: int) -> tuple[int, ...]:
-    """Return the row counts that runs of at most `largest` rows are padded to on a device.
-
-    Powers of two, then the largest itself.
-    """
-    powers = (1 << exponent for exponent in range(largest.bit_length()))
-    return (*(size for size in powers if size < largest), largest)
 
 
 def batch_rows(arrays: Mapping[str, Any]) -> int:

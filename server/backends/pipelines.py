@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .serving import Step
+from server.backends.serving import Step
 
 STEP_PREFIX = "step_"
 """A pipeline's config has one parameter a step, `step_00`, `step_01`, ...: `StepText`."""
@@ -52,7 +52,7 @@ def read_steps(parameters: Mapping[str, str]) -> list[StepText]:
         try:
             steps.append(StepText(**json.loads(parameters[name])))
         except (TypeError, ValueError) as error:
-            raise ValueError(f"parameter {name} does not describe a step: {error}.") from None
+            raise ValueError(f"parameter {name} does not describe a step: {error}") from None
     return steps
 
 

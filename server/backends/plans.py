@@ -9,17 +9,16 @@ which library, release and GPU it was made for.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from engines.errors import EngineError
-from engines.files import publish_file
 from engines.manifest import ServerVersions, manifest_path, read_manifest, refuse_reason
-
-from .common import RequestError
+from fetching.files import data_sha256, publish_file
+from graphs.contract import PARAMETER_ENGINE_FLAVOUR
+from server.backends.common import RequestError
 
 DEFAULT_FILENAMES = {"tensorrt": "model.plan", "tensorrt_rtx": "model.rtx.plan"}
 
@@ -39,16 +38,16 @@ class PlanMissing(PlanError):
 
 
 def read_flavour(parameters: Mapping[str, str], name: str) -> str:
-    """The library that loads the plan: `tensorrt` unless the variant says `tensorrt_rtx`.
+    """The library that loads the plan: `tensorrt` unless the config says `tensorrt_rtx`.
 
     Raises:
         PlanError: the parameter names neither.
     """
-    flavour = parameters.get("engine_flavour") or "tensorrt"
+    flavour = parameters.get(PARAMETER_ENGINE_FLAVOUR) or "tensorrt"
     if flavour not in DEFAULT_FILENAMES:
         raise PlanError(
             f"parameter engine_flavour of {name} must be tensorrt or tensorrt_rtx, "
-            f"and is {flavour!r}."
+            f"and is {flavour!r}"
         )
     return flavour
 
@@ -66,13 +65,13 @@ def choose_plan(
     Raises:
         PlanMissing: the file is not there.
     """
-    named = config.get("cc_model_filenames") or {}
-    default = config.get("default_model_filename") or DEFAULT_FILENAMES[flavour]
+    named: Mapping[str, str] = config.get("cc_model_filenames") or {}
+    default: str = config.get("default_model_filename") or DEFAULT_FILENAMES[flavour]
     path = folder / named.get(compute_capability, default)
     if not path.is_file():
         raise PlanMissing(
             f"{path} is missing: run `python build_engines.py --compute-capability "
-            f"{compute_capability}` to compile it."
+            f"{compute_capability}` to compile it"
         )
     return path
 
@@ -145,7 +144,7 @@ def check_shapes(model: str, shapes: Mapping[str, Sequence[int]], ranges: Ranges
     """
     for name, (low, high) in ranges.items():
         if name not in shapes:
-            raise RequestError(f"{model} needs the input {name!r}, and it was not sent.")
+            raise RequestError(f"{model} needs the input {name!r}, and it was not sent")
         shape = tuple(shapes[name])
         inside = len(shape) == len(low) and all(
             least <= size <= most for least, size, most in zip(low, shape, high, strict=True)
@@ -153,14 +152,14 @@ def check_shapes(model: str, shapes: Mapping[str, Sequence[int]], ranges: Ranges
         if not inside:
             raise RequestError(
                 f"input {name!r} of {model} has the shape {list(shape)}, and its plan takes "
-                f"{list(low)} to {list(high)}; send less, or build a plan with larger limits."
+                f"{list(low)} to {list(high)}; send less, or build a plan with larger limits"
             )
 
 
 def runtime_cache_path(folder: Path, plan: bytes, device_name: str, version: str) -> Path:
     """Where the kernels that TensorRT-RTX made for a plan on one kind of GPU are kept."""
     device = "".join(c if c.isalnum() else "-" for c in device_name).strip("-")
-    return folder / f"{hashlib.sha256(plan).hexdigest()[:32]}-{device}-{version}.kernels"
+    return folder / f"{data_sha256(plan)[:32]}-{device}-{version}.kernels"
 
 
 def load_runtime_cache(path: Path) -> bytes:

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from .common import Memory, ModelSettings, RequestError, check_request
-from .failures import end_soon, explain, is_fatal
-from .joining import group_by_shape, run_joined, run_rows
+from server.backends.common import Memory, ModelSettings, RequestError, check_request
+from server.backends.failures import end_soon, explain, is_fatal
+from server.backends.joining import group_by_shape, run_joined, run_rows
 
 MOST_JOINED_BYTES = 2**31 - 1
 """Of one input of a run on a GPU: ONNX Runtime's CUDA kernels of GatherElements and
@@ -216,14 +216,15 @@ class RequestLoop:
             if array.nbytes > MOST_JOINED_BYTES:
                 raise RequestError(
                     f"input {name!r} of {self._settings.name} may have {MOST_JOINED_BYTES} bytes "
-                    f"on a GPU, and has {array.nbytes}; send fewer frames in one request."
+                    f"on a GPU, and has {array.nbytes}; send fewer frames in one request"
                 )
 
     def _groups(self, arrays: Sequence[Mapping[str, Any]]) -> list[list[int]]:
         if self._settings.rows is not None:
             return [list(range(len(arrays)))] if arrays else []
         most_bytes = None if self._memory.device_id is None else MOST_JOINED_BYTES
-        return group_by_shape(arrays, self._settings.most_joined, most_bytes=most_bytes)
+        most_rows = max(1, self._settings.max_batch_size)
+        return group_by_shape(arrays, most_rows, most_bytes=most_bytes)
 
     def _answer(self, requests: Sequence[_Accepted]) -> list[Any]:
         """Run a group and answer it; a failure is narrowed down to the request that causes it."""

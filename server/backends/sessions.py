@@ -13,7 +13,7 @@ from typing import Any
 
 import onnxruntime as ort
 
-from .common import ModelSettings
+from server.backends.common import ModelSettings
 
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
@@ -42,15 +42,15 @@ def check_providers(entries: Sequence[Mapping[str, Any]], *, on_gpu: bool) -> No
     for name in [entry["name"] for entry in entries]:
         if name not in PROVIDERS:
             raise ValueError(
-                f"the execution accelerator {name!r} is not known; use {' or '.join(PROVIDERS)}."
+                f"the execution accelerator {name!r} is not known; use {' or '.join(PROVIDERS)}"
             )
         if PROVIDERS[name] not in available:
             raise ValueError(
                 f"this ONNX Runtime {ort.__version__} has no {PROVIDERS[name]} (it has "
-                f"{', '.join(available)}); install onnxruntime-gpu, or serve the cpu variant."
+                f"{', '.join(available)}); install onnxruntime-gpu, or serve the cpu target"
             )
         if not on_gpu:
-            raise ValueError(f"the execution accelerator {name!r} needs KIND_GPU.")
+            raise ValueError(f"the execution accelerator {name!r} needs KIND_GPU")
 
 
 def provider_entry(
@@ -134,9 +134,9 @@ def load_session(
     if first not in session.get_providers():
         raise ValueError(
             f"{first} did not start, although this ONNX Runtime has it; check that the driver, "
-            "CUDA and cuDNN are the versions that it was built for."
+            "CUDA and cuDNN are the versions that it was built for"
         )
     unknown = set(settings.computed_outputs) - {entry.name for entry in session.get_outputs()}
     if unknown:
-        raise ValueError(f"{path} has no output {', '.join(sorted(unknown))}; build it again.")
+        raise ValueError(f"{path} has no output {', '.join(sorted(unknown))}; build it again")
     return session

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from .plans import PlanError, check_shapes
+from server.backends.plans import PlanError, check_shapes
 
 ELEMENT_TYPES = {"FLOAT": "float32", "HALF": "float16", "UINT8": "uint8"}
 """TensorRT's names of the element types that the serving contract has, and NumPy's."""
@@ -71,7 +71,7 @@ def load_engine(trt: Any, plan: bytes, log: Any, name: str) -> Any:
     if engine is None:
         raise PlanError(
             f"the plan of {name} cannot be loaded by {trt.__name__} {trt.__version__} "
-            f"({log.last}): run `python build_engines.py --models {name}` on this machine."
+            f"({log.last}): run `python build_engines.py --models {name}` on this machine"
         )
     return engine
 

@@ -20,10 +20,11 @@ from bench.classic_pipeline import (
 from bench.peer_way import make_box_mask
 from demo.make_clip import clip_of, write_clip
 from demo.photos import photo_path
-from graphs import face_blender, face_detector, image_swapper, weights
+from fetching import weights
+from graphs import face_blender, face_detector, image_swapper
 from graphs.contract import OPTION_COUNT
-from graphs.detectors import DETECTORS
-from graphs.swappers import DEFAULT_SWAPPER, SWAPPERS
+from networks.detectors import DETECTORS
+from networks.swappers import DEFAULT_SWAPPER, SWAPPERS
 from tests.graphs.evaluation import open_session
 from tests.reference import blending
 

@@ -8,10 +8,11 @@ import pytest
 
 from bench.detector_forms import in_half_until
 from bench.gpu_models import detector_feeds
-from graphs import face_detector, weights
+from fetching import weights
+from graphs import face_detector
 from graphs.contract import LANDMARK_COLUMN, SCORE_COLUMN
-from graphs.detectors import DETECTORS
-from graphs.swappers import SWAPPERS
+from networks.detectors import DETECTORS
+from networks.swappers import SWAPPERS
 from tests.graphs.evaluation import open_session
 
 

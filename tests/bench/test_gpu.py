@@ -34,9 +34,9 @@ from bench.gpu.serving import Setup
 from bench.gpu.tuning import best_choices, choices, tune_cells, tuning_report
 from bench.peer_way import SIZE, PeerPipeline, frames_per_second, make_box_mask
 from bench.scenes import Scene
-from graphs import weights
+from fetching import weights
 from graphs.face_blender import box_mask_profile
-from tests.networks import swapper_network
+from tests.generated_networks import swapper_network
 
 HOST = {"GPU": "H100", "driver": "580", "mode": "three processes", "instances": {}}
 PLANNED = [cell.name for cell in all_cells(Setup(), fp16_only=False)]
@@ -260,7 +260,7 @@ def test_tuning_starts_from_what_is_deployed_and_names_the_best(results: Results
     best = every[1]
     assert (
         "python build_engines.py --target cuda --swapper inswapper_128 && "
-        "frameswap serve --variant cuda --models swap_faces_i420 encode_source_bgr "
+        "frameswap serve --target cuda --models swap_faces_i420 encode_source_bgr "
         "--one-process --mps --instances swap_faces_i420="
         f"{best.instances} --queue-delay-us {best.delay_us} --requests-in-flight 128"
     ) in text

@@ -9,9 +9,9 @@ from onnx import numpy_helper
 
 from bench.random_inswapper import build, count
 from graphs import face_swapper
-from graphs.swappers import SWAPPERS
+from networks.swappers import SWAPPERS
+from tests.generated_networks import source_vectors
 from tests.graphs.evaluation import open_session
-from tests.networks import source_vectors
 
 WIDTH = 64
 

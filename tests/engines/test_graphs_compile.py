@@ -26,11 +26,11 @@ from graphs import (
     source_encoder,
 )
 from graphs.contract import FRAME_FORMATS
-from graphs.detectors import DETECTORS
-from graphs.recognizers import RECOGNIZERS
-from graphs.swappers import SWAPPERS
+from networks.detectors import DETECTORS
+from networks.recognizers import RECOGNIZERS
+from networks.swappers import SWAPPERS
 from tests.detector_networks import empty_scene, plant
-from tests.networks import converter_network, recognizer_network, swapper_network
+from tests.generated_networks import converter_network, recognizer_network, swapper_network
 
 DEVICES = ("8.0", "8.6", "8.9", "12.0")
 DEFAULT = ProfileLimits()

@@ -18,8 +18,8 @@ from engines.quantization import calibrate, convolution_work, quantize
 from engines.samples import Sample, answer, open_session
 from graphs import face_swapper
 from graphs.contract import SCORE_COLUMN
-from graphs.swappers import SWAPPERS
-from tests.networks import source_vectors
+from networks.swappers import SWAPPERS
+from tests.generated_networks import source_vectors
 
 ROW = SWAPPERS["inswapper_128"]
 

@@ -21,8 +21,8 @@ from engines.rounding import with_explicit_rounding
 from engines.samples import answer, open_session
 from graphs import face_swapper
 from graphs.contract import SCORE_COLUMN
-from graphs.swappers import SWAPPERS
-from tests.networks import source_vectors, swapper_network
+from networks.swappers import SWAPPERS
+from tests.generated_networks import source_vectors, swapper_network
 
 ROW = SWAPPERS["inswapper_128"]
 # inswapper's architecture with a sixteenth of its channels: seconds, not minutes.

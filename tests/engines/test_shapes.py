@@ -12,12 +12,12 @@ from onnx import TensorProto, numpy_helper
 
 from engines.errors import ProfileError
 from engines.shapes import MAX_ELEMENTS, GraphShapes, check_elements, infer_shapes
+from fetching.weights import load_network
 from graphs import face_detector, face_swapper
 from graphs.contract import FRAME_FORMATS, FrameFormat
-from graphs.detectors import DETECTORS
-from graphs.swappers import SWAPPERS
-from graphs.weights import load_network
-from tests.networks import swapper_network
+from networks.detectors import DETECTORS
+from networks.swappers import SWAPPERS
+from tests.generated_networks import swapper_network
 
 Shapes = dict[str, tuple[int, ...]]
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from demo.photos import read_photo
-from graphs import face_detector, weights
-from graphs.detectors import DETECTORS
-from graphs.swappers import SWAPPERS
+from fetching import weights
+from graphs import face_detector
+from networks.detectors import DETECTORS
+from networks.swappers import SWAPPERS
 from tests.graphs.evaluation import open_session
 
 SWAPPER = SWAPPERS["inswapper_128"]

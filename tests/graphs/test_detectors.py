@@ -5,14 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from graphs.detectors import (
-    DEFAULT_DETECTOR,
-    DETECTORS,
-    check_outputs,
-    decode_candidates,
-    decode_landmarks,
-)
-from graphs.weights import WEIGHTS
+from fetching.weights import WEIGHTS
+from graphs.detections import decode_candidates, decode_landmarks
+from networks.detectors import DEFAULT_DETECTOR, DETECTORS, check_outputs
 from tests.detector_networks import empty_scene, random_scene
 from tests.graphs.evaluation import evaluate
 from tests.reference import detection as reference

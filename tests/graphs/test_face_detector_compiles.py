@@ -5,8 +5,8 @@ import pytest
 from engines.compilers import choose_compiler
 from engines.profiles import AxisRange, ProfileLimits, make_profile
 from graphs import face_detector
-from graphs.detectors import DETECTORS
-from graphs.swappers import SWAPPERS
+from networks.detectors import DETECTORS
+from networks.swappers import SWAPPERS
 from tests.detector_networks import empty_scene, plant
 
 UP_TO_4K = ProfileLimits(

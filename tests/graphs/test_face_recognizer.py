@@ -16,9 +16,9 @@ from engines.compilers import choose_compiler
 from engines.profiles import AxisRange, ProfileLimits, make_profile
 from graphs import face_recognizer
 from graphs.contract import FACE_COLUMNS, LANDMARK_COLUMN, MAX_DETECTIONS, SCORE_COLUMN
-from graphs.recognizers import RECOGNIZERS
+from networks.recognizers import RECOGNIZERS
+from tests.generated_networks import recognizer_network
 from tests.graphs.evaluation import open_session
-from tests.networks import recognizer_network
 from tests.reference import swapping
 
 FRAME_HEIGHT, FRAME_WIDTH = 150, 206

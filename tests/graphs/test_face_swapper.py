@@ -16,10 +16,10 @@ from onnx import numpy_helper
 
 from graphs import face_swapper, image_swapper
 from graphs.contract import FACE_COLUMNS, MAX_DETECTIONS, SCORE_COLUMN
-from graphs.passes import CHANNELS_LAST_PASSES, PORTABLE_PASSES
-from graphs.swappers import SWAPPERS
+from networks.passes import CHANNELS_LAST_PASSES, PORTABLE_PASSES
+from networks.swappers import SWAPPERS
+from tests.generated_networks import source_vectors, swapper_network
 from tests.graphs.evaluation import open_session
-from tests.networks import source_vectors, swapper_network
 from tests.reference import swapping
 
 PUBLISHED = [name for name, row in SWAPPERS.items() if row.weight is not None]

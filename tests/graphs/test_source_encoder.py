@@ -10,10 +10,10 @@ import pytest
 from engines.compilers import choose_compiler
 from engines.profiles import AxisRange, ProfileLimits, make_profile
 from graphs import source_encoder
-from graphs.swappers import SWAPPERS
+from networks.swappers import SWAPPERS
+from tests.generated_networks import converter_network, recognizer_network
 from tests.graphs.evaluation import open_session
 from tests.graphs.test_face_recognizer import LANDMARKS, make_faces, make_frames, run_graph
-from tests.networks import converter_network, recognizer_network
 from tests.reference import swapping
 
 # Crops in float32 against float64, through two small networks.

@@ -140,13 +140,9 @@ def test_requests_are_grouped_by_shape_and_never_beyond_the_largest_batch() -> N
     assert group_by_shape([small] * 5, 2) == [[0, 1], [2, 3], [4]]
 
 
-def test_a_config_may_limit_how_many_requests_are_joined() -> None:
-    assert read().most_joined == 8
-    assert read(max_batch_size=0).most_joined == 1
-    alone = read(parameters={"max_joined_rows": "1"})
-    assert group_by_shape([{"x": np.zeros((1, 2))}] * 3, alone.most_joined) == [[0], [1], [2]]
-    # What one client sends as a batch stays one run.
-    assert group_by_shape([{"x": np.zeros((4, 2))}], alone.most_joined) == [[0]]
+def test_what_one_client_sends_as_a_batch_stays_one_run() -> None:
+    assert group_by_shape([{"x": np.zeros((1, 2))}] * 3, 1) == [[0], [1], [2]]
+    assert group_by_shape([{"x": np.zeros((4, 2))}], 1) == [[0]]
 
 
 def test_an_input_that_is_not_aligned_is_copied_and_others_are_views() -> None:

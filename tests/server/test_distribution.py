@@ -6,13 +6,13 @@ import platform
 import shutil
 import subprocess
 import sys
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from graphs.downloads import DownloadError
-from graphs.weights import cache_dir
+from fetching.downloads import DownloadError
 from server import distribution, libpython
 from server.errors import DistributionError
 from server.launcher import EmbeddedServer
@@ -26,10 +26,8 @@ def test_the_prepared_server_runs_and_says_its_version() -> None:
         [prepared.binary, "--help"], capture_output=True, text=True, check=False
     )
     assert "--model-repository" in finished.stdout + finished.stderr
-    stub = prepared.backends / "python" / "triton_python_backend_stub"
+    stub = prepared.python_backend / "triton_python_backend_stub"
     assert stub.stat().st_mode & 0o111
-    for backend in ("onnxruntime", "tensorrt"):
-        assert (prepared.backends / backend / "model.py").is_file()
 
 
 def test_a_second_preparation_reuses_the_first() -> None:
@@ -39,16 +37,47 @@ def test_a_second_preparation_reuses_the_first() -> None:
 def test_many_processes_may_prepare_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wheels = cache_dir() / "triton"
-    root = distribution.prepare().binary.parents[3]
-    monkeypatch.setattr(distribution, "fetch_archive", fail_to_fetch)
-    # Not the wheel again (55 MB): the unpacked server is there, the backends are built anew.
-    (tmp_path / root.name).symlink_to(wheels / root.name, target_is_directory=True)
+    fetched = []
+
+    def fetch(_: object, folder: Path) -> Path:
+        # Not the real wheel (55 MB): one of the same form.
+        path = folder / f"{len(fetched)}.whl"
+        fetched.append(path)
+        with zipfile.ZipFile(path, "w") as wheel:
+            wheel.writestr("pytriton/triton.py", "not needed")
+            wheel.writestr("pytriton/tritonserver/bin/tritonserver", "binary")
+            wheel.writestr("pytriton/tritonserver/backends/python/libtriton_python.so", "library")
+            for version in ("3.9", PYTHON):
+                folder_of = f"pytriton/tritonserver/python_backend_stubs/{version}"
+                wheel.writestr(f"{folder_of}/triton_python_backend_stub", "stub")
+        return path
+
+    monkeypatch.setattr(distribution, "fetch_archive", fetch)
     with ThreadPoolExecutor(8) as pool:
-        built = list(pool.map(lambda _: distribution.assemble_backends(root, tmp_path), range(8)))
-    assert len(set(built)) == 1
-    assert (built[0] / "onnxruntime" / "model.py").is_file()
-    assert [path for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+        built = list(pool.map(lambda _: distribution._unpack_server(tmp_path), range(8)))
+        assembled = list(
+            pool.map(
+                lambda root: distribution.assemble_python_backend(root, tmp_path / "python"), built
+            )
+        )
+    assert len(set(assembled)) == 1
+    assert sorted(path.name for path in assembled[0].iterdir()) == [
+        "libtriton_python.so", "triton_python_backend_stub",
+    ]  # fmt: skip
+    assert list((tmp_path / "python").iterdir()) == [assembled[0]]
+    assert len(set(built)) == len(fetched) == 1
+    files = [path for path in built[0].rglob("*") if path.is_file()]
+    assert len(files) == 4
+    assert all(path.stat().st_mode & 0o111 for path in files if path.suffix != ".so")
+    left = [path.name for path in tmp_path.iterdir()]
+    assert sorted(left) == [built[0].name, f"{built[0].name}.lock", "python"]
+
+
+def test_a_python_that_has_no_stub_is_one_sentence(tmp_path: Path) -> None:
+    for version in ("3.10", "3.8"):
+        (tmp_path / "pytriton/tritonserver/python_backend_stubs" / version).mkdir(parents=True)
+    with pytest.raises(DistributionError, match=r"no backend for Python .* \(it has 3.8, 3.10\)"):
+        distribution.assemble_python_backend(tmp_path, tmp_path)
 
 
 def fail_to_fetch(*_: object) -> Path:
@@ -104,6 +133,7 @@ def test_a_found_library_is_offered_in_a_folder_of_its_own(
     assert (folder / LIBRARY).resolve() == crowded / LIBRARY
 
 
+@pytest.mark.e2e
 def test_a_hidden_library_is_brought_from_the_distribution_or_named(
     tiny_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

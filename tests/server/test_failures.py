@@ -124,7 +124,7 @@ def test_a_limit_that_is_too_low_is_named_with_both_sizes() -> None:
     sentence = explain(RuntimeException(LIMITED), 0)
     assert sentence == (
         "the model's memory limit leaves it 0.0655 MB, and 0.0737 MB more were needed; raise "
-        "gpu_mem_limit in its config, or send smaller frames."
+        "gpu_mem_limit in its config, or send smaller frames"
     )
     assert is_out_of_memory(RuntimeException(LIMITED))
 

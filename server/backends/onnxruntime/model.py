@@ -24,18 +24,20 @@ from typing import Any
 
 import onnxruntime as ort
 import triton_python_backend_utils as pb_utils
-from frameswap_backend.common import ModelSettings
-from frameswap_backend.device import (
+
+from graphs.contract import PARAMETER_SESSION_PER_SIZE
+from server.backends.common import ModelSettings
+from server.backends.device import (
     DeviceMemory,
     limit_rows,
     padded_sizes,
     row_padding,
     warm_inputs,
 )
-from frameswap_backend.failures import explain
-from frameswap_backend.serving import RequestLoop
-from frameswap_backend.sessions import accelerators, check_providers, load_session, provider_entry
-from frameswap_backend.triton_arrays import HostMemory
+from server.backends.failures import explain
+from server.backends.serving import RequestLoop
+from server.backends.sessions import accelerators, check_providers, load_session, provider_entry
+from server.backends.triton_arrays import HostMemory
 
 
 class HostNetwork:
@@ -114,7 +116,7 @@ def open_loop(args: Mapping[str, str], memory: Any = None) -> RequestLoop:
     settings = ModelSettings.from_config(config, default_filename="model.onnx")
     path = Path(args["model_repository"]) / args["model_version"] / settings.model_filename
     if not path.is_file():
-        raise ValueError(f"{path} is missing; build it with build_engines.py.")
+        raise ValueError(f"{path} is missing; build it with build_engines.py")
     if args["model_instance_kind"] == "GPU":
         device = memory or DeviceMemory(pb_utils.Tensor, int(args["model_instance_device_id"]))
         return _open_on_device(path, limit_rows(settings), device)
@@ -141,7 +143,7 @@ def _open_on_device(path: Path, settings: ModelSettings, memory: DeviceMemory) -
     network = DeviceNetwork(
         lambda: load_session(path, settings, [*providers, "CPUExecutionProvider"]),
         memory,
-        per_size=bool(settings.number("session_per_size")),
+        per_size=bool(settings.number(PARAMETER_SESSION_PER_SIZE)),
     )
     sizes = padded_sizes(settings)
     memory.begin()

@@ -5,25 +5,28 @@ process by handles that the driver opens and closes. Here one process runs every
 stream: a batch is read once, joined once and answered once. The config of such a model is made by
 the launcher (`server.one_process`) from the ensemble's and its steps' own.
 
-Each step is loaded by its own backend's module (`onnxruntime`, `tensorrt`), which lies beside this
-one, and keeps its own settings.
+Each step is loaded by its own backend's module (`onnxruntime`, `tensorrt`), and keeps its own
+settings.
 """
 
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import triton_python_backend_utils as pb_utils
-from frameswap_backend.common import ModelSettings
-from frameswap_backend.device import DeviceMemory, padded_sizes, row_padding
-from frameswap_backend.failures import explain
-from frameswap_backend.neighbours import load_backend
-from frameswap_backend.pipelines import PipelineNetwork, StepText, WiredStep, read_steps
-from frameswap_backend.serving import RequestLoop
-from frameswap_backend.triton_arrays import HostMemory
+
+from server.backends.common import ModelSettings
+from server.backends.device import DeviceMemory, padded_sizes, row_padding
+from server.backends.failures import explain
+from server.backends.pipelines import PipelineNetwork, StepText, WiredStep, read_steps
+from server.backends.serving import RequestLoop
+from server.backends.triton_arrays import HostMemory
+
+STEP_BACKENDS: Final = ("onnxruntime", "tensorrt")
 
 
 class TritonPythonModel:
@@ -67,9 +70,15 @@ def load_step(text: StepText, args: Mapping[str, str], memory: Any) -> WiredStep
     """Load one step by its backend, into the memory that all share.
 
     Raises:
-        ValueError, RuntimeError: it cannot be loaded.
+        ValueError, RuntimeError: it cannot be loaded, or its backend runs no steps.
     """
-    module = load_backend(text.backend, __file__)
+    if text.backend not in STEP_BACKENDS:
+        raise ValueError(
+            f"{text.folder} is for the backend {text.backend!r}, and a pipeline runs steps of "
+            f"{', '.join(STEP_BACKENDS)}"
+        )
+    # Only the one that is asked for: each brings its library into the process.
+    module = importlib.import_module(f"server.backends.{text.backend}.model")
     told = {
         **args,
         "model_config": json.dumps(text.config),

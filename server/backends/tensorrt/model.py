@@ -14,7 +14,7 @@ With `onnx_until_plan` "1" an instance without a plan serves `model.cuda.onnx` (
 `--target cuda`) through the `onnxruntime` backend, says so in the log, and changes over when the
 plan appears. Without it a missing plan fails the load.
 
-Everything that needs no device is in `frameswap_backend.plans` and `.tensorrt_network`.
+Everything that needs no device is in `server.backends.plans` and `.tensorrt_network`.
 """
 
 from __future__ import annotations
@@ -27,17 +27,18 @@ from pathlib import Path
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
-from frameswap_backend.common import ModelSettings
-from frameswap_backend.device import (
+
+from graphs.contract import PARAMETER_ONNX_UNTIL_PLAN
+from server.backends.common import ModelSettings
+from server.backends.device import (
     DeviceMemory,
     limit_rows,
     padded_sizes,
     row_padding,
     warm_inputs,
 )
-from frameswap_backend.failures import explain
-from frameswap_backend.neighbours import load_backend
-from frameswap_backend.plans import (
+from server.backends.failures import explain
+from server.backends.plans import (
     ONNX_FILENAME,
     PlanError,
     PlanMissing,
@@ -49,8 +50,8 @@ from frameswap_backend.plans import (
     runtime_cache_path,
     save_runtime_cache,
 )
-from frameswap_backend.serving import RequestLoop
-from frameswap_backend.tensorrt_network import TensorRTNetwork, load_engine, make_log
+from server.backends.serving import RequestLoop
+from server.backends.tensorrt_network import TensorRTNetwork, load_engine, make_log
 
 
 class TritonPythonModel:
@@ -69,9 +70,9 @@ class TritonPythonModel:
             plan.prepare()
             self._loop: Any = plan.load(plan.find())
         except PlanMissing as missing:
-            if plan.settings.parameters.get("onnx_until_plan") != "1":
+            if plan.settings.parameters.get(PARAMETER_ONNX_UNTIL_PLAN) != "1":
                 raise pb_utils.TritonModelException(f"{plan.settings.name}: {missing}") from missing
-            pb_utils.Logger.log_warn(f"{missing} Until then ONNX Runtime runs the model.")
+            pb_utils.Logger.log_warn(f"{missing}. Until then ONNX Runtime runs the model.")
             self._loop = load_onnx(args)
             self._watch = PlanWatch(plan.find)
         except (ValueError, RuntimeError, MemoryError) as error:
@@ -135,7 +136,7 @@ class InstancePlan:
         """
         settings = self.settings
         if self._args["model_instance_kind"] != "GPU":
-            raise PlanError("TensorRT needs KIND_GPU; serve the cpu variant without a GPU.")
+            raise PlanError("TensorRT needs KIND_GPU; serve the cpu target without a GPU")
         self._flavour = read_flavour(settings.parameters, settings.name)
         self._trt = import_runtime(self._flavour)
         device_id = int(self._args["model_instance_device_id"])
@@ -172,7 +173,7 @@ class InstancePlan:
         runner = TensorRTNetwork(settings.name, trt, engine, context, memory, log, capture)
         unknown = set(settings.computed_outputs) - set(runner.outputs)
         if unknown:
-            raise PlanError(f"{path} has no output {', '.join(sorted(unknown))}: build it again.")
+            raise PlanError(f"{path} has no output {', '.join(sorted(unknown))}: build it again")
         warm_up(runner, settings, sizes, memory)
         if rtx is not None:
             rtx.keep_kernels()
@@ -208,12 +209,11 @@ class RtxLoader:
 
 def load_onnx(args: Mapping[str, str]) -> Any:
     """The `onnxruntime` backend's model for the same instance, on the file of the `cuda` target."""
-    try:
-        module = load_backend("onnxruntime", __file__)
-    except ValueError as error:
-        raise pb_utils.TritonModelException(str(error)) from error
+    # Here, so that a process that has its plan never loads ONNX Runtime.
+    from server.backends.onnxruntime.model import TritonPythonModel as OnnxModel
+
     config = {**json.loads(args["model_config"]), "default_model_filename": ONNX_FILENAME}
-    model = module.TritonPythonModel()
+    model = OnnxModel()
     model.initialize({**args, "model_config": json.dumps(config)})
     return model
 
@@ -230,7 +230,7 @@ def import_runtime(flavour: str) -> Any:
         trt = None
     if not hasattr(trt, "Runtime"):
         package = "tensorrt-rtx" if flavour == "tensorrt_rtx" else "tensorrt"
-        raise PlanError(f"the Python package {package} is not installed in the server's Python.")
+        raise PlanError(f"the Python package {package} is not installed in the server's Python")
     return trt
 
 
@@ -247,7 +247,7 @@ def runtime_cache_folder(settings: ModelSettings) -> Path:
     named = settings.parameters.get("runtime_cache")
     if named:
         return Path(named)
-    from graphs.weights import cache_dir
+    from fetching.cache_folder import cache_dir
 
     return cache_dir() / "rtx_runtime"
 

@@ -1,0 +1,106 @@
+"""One tritonserver behind its keeper: spawned, watched, asked why it ended, and ended."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from server import mps
+from server.command_line import EXIT_TIMEOUT_S
+from server.errors import StartError
+from server.keeper import HANGS
+from server.server_log import explain_failure
+
+KEEPER: Final = Path(__file__).resolve().parent / "keeper.py"
+
+
+class ServerProcess:
+    """A server's process tree; made when it is spawned, of no use once it is ended.
+
+    Args:
+        command: the server's.
+        environment: the server's; names the MPS daemon that the keeper ends, where there is one.
+        region_prefix: what the names of its files in /dev/shm start with.
+        scratch: folder that goes with a killed parent.
+        log: file that its log is appended to.
+
+    Raises:
+        StartError: the log cannot be written.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        region_prefix: str,
+        scratch: Path,
+        log: Path,
+    ) -> None:
+        self._log = log
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with log.open("ab") as stream:
+                self._log_start = stream.tell()
+        except OSError as error:
+            raise StartError(f"the log {log} cannot be written: {error.strerror}") from error
+        self._keeper = subprocess.Popen(
+            [
+                sys.executable, "-I", "-S", str(KEEPER),
+                region_prefix, str(scratch), str(EXIT_TIMEOUT_S + 2), str(log), *command,
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            # An inherited name of a control program would have the keeper end somebody's daemon.
+            env={mps.CONTROL_VARIABLE: "", **environment},
+            bufsize=0,
+            start_new_session=True,
+        )  # fmt: skip
+        assert self._keeper.stdout is not None
+        line = self._keeper.stdout.readline()
+        self.pid = int(line) if line else 0
+        """Process id of tritonserver itself; its children are the models' processes."""
+
+    @property
+    def is_running(self) -> bool:
+        return self._keeper.poll() is None
+
+    def read_log(self) -> str:
+        """Return what this process has written to the log."""
+        try:
+            with self._log.open("rb") as stream:
+                stream.seek(self._log_start)
+                return stream.read().decode(errors="replace")
+        except OSError:
+            return ""
+
+    def describe_end(self) -> str:
+        """Return why it ended by itself, as far as its log tells."""
+        status = self._keeper.poll()
+        if status is not None and status > 128:
+            # A signal says more than whatever the log's last error was.
+            return f"it was ended by {signal.Signals(status - 128).name}"
+        return explain_failure(self.read_log()) or f"it ended with status {status}"
+
+    def end(self, *, hangs: bool = False) -> bool:
+        """End the server and wait until it is gone; False when the keeper had been killed.
+
+        Args:
+            hangs: do not wait for requests in flight.
+        """
+        keeper = self._keeper
+        assert keeper.stdin is not None
+        assert keeper.stdout is not None
+        if hangs:
+            with contextlib.suppress(BrokenPipeError):
+                keeper.stdin.write(HANGS)
+        # The keeper gives the server EXIT_TIMEOUT_S, then kills it: it always ends.
+        keeper.stdin.close()
+        killed = keeper.wait() < 0
+        keeper.stdout.close()
+        return not killed
