@@ -103,7 +103,7 @@ class Evaluation:
         }
         for whose, other in zip(("source", "target"), known, strict=True):
             row[f"SFace cosine to {whose}"] = float((mine.sface * other.sface).sum())
-            if mine.dlib is not None:
+            if mine.dlib is not None and other.dlib is not None:
                 row[f"dlib distance to {whose}"] = float(np.linalg.norm(mine.dlib - other.dlib))
         return row
 
@@ -140,7 +140,8 @@ class Evaluation:
 
     def blinks(self, swapper: Swapper) -> Row:
         """Targets whose eyes are closed step by step, by the training's own method."""
-        wanted, shown = [], []
+        wanted: list[Tensor] = []
+        shown: list[Tensor] = []
         for source, target in self.held_out.pairs[:BLINK_PAIRS]:
             image = self.held_out.crops[source : source + 1]
             points = self.landmarks(image)

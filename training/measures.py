@@ -192,10 +192,10 @@ class IndependentJudge:
     @classmethod
     def find(cls) -> IndependentJudge | None:
         """It, where the packages dlib and face_recognition_models are installed; else None."""
-        weights = importlib.util.find_spec("face_recognition_models")
-        if weights is None or importlib.util.find_spec("dlib") is None:
+        package = importlib.util.find_spec("face_recognition_models")
+        if package is None or package.origin is None or importlib.util.find_spec("dlib") is None:
             return None
-        return cls(Path(str(weights.submodule_search_locations[0])) / "models")
+        return cls(Path(package.origin).parent / "models")
 
     def describe(self, image: Tensor) -> Array:
         """(3, 256, 256) RGB 0..1 to a vector of 128; below 0.6 apart is one person."""
