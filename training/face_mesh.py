@@ -36,6 +36,12 @@ LID_CREASES: Final = (247, 30, 29, 27, 28, 56, 190, 467, 260, 259, 257, 258, 286
 # fmt: on
 """UPPER_LIDS, LOWER_LIDS and LID_CREASES name the same 14 places along the two eyes, in order."""
 
+OPENINGS: Final = (
+    *zip(UPPER_LIDS, LOWER_LIDS, strict=True),
+    *((LIPS_INNER[20 - k], LIPS_INNER[k]) for k in range(1, 10)),
+)
+"""Upper and lower point of each place along the eyes and the mouth."""
+
 IRISES: Final = tuple(range(468, 478))
 MOUTH_GAPS: Final = ((13, 14), (82, 87), (312, 317))
 EYE_GAPS: Final = ((159, 145), (160, 144), (158, 153), (386, 374), (385, 380), (387, 373))

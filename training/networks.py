@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.face_mesh import POINTS
+from training.face_mesh import OPENINGS, POINTS
 from training.warping import Warper, blur, enlarge, sample_pixels
 
 SHAPE_INPUTS: Final = 64
@@ -47,6 +47,9 @@ class Prepared(NamedTuple):
 class Retargeter(nn.Module):
     """Target's landmarks with the source's face shape, by a small network between two fixed PCAs.
 
+    How far eyes and mouth are open is the target's: what the network says of that is off by a
+    pixel, which is a tenth of an open eye.
+
     Buffers: mean (1434,), inputs (64, 1434), outputs (48, 956): see `training.retarget`.
     """
 
@@ -55,6 +58,7 @@ class Retargeter(nn.Module):
         self.register_buffer("mean", torch.zeros(3 * POINTS))
         self.register_buffer("inputs", torch.zeros(SHAPE_INPUTS, 3 * POINTS))
         self.register_buffer("outputs", torch.zeros(SHAPE_OUTPUTS, 2 * POINTS))
+        self.register_buffer("openings", openings_matrix(), persistent=False)
         self.net = nn.Sequential(
             nn.Linear(2 * SHAPE_INPUTS, 384),
             nn.SiLU(),
@@ -70,7 +74,21 @@ class Retargeter(nn.Module):
             for points in (target, source)
         ]
         move = torch.matmul(self.net(torch.cat(shapes, 1)), self.outputs)
-        return target[..., :2] + move.view(-1, POINTS, 2)
+        goal = target[..., :2] + move.view(-1, POINTS, 2)
+        return goal + torch.matmul(self.openings, target[..., :2] - goal)
+
+
+def openings_matrix() -> Tensor:
+    """(478, 478): times the difference of two faces, what gives one the other's openings.
+
+    Of each pair of points, both move by half of what their distance lacks.
+    """
+    matrix = torch.zeros(POINTS, POINTS)
+    for upper, lower in OPENINGS:
+        for point, other in ((upper, lower), (lower, upper)):
+            matrix[point, point] = 0.5
+            matrix[point, other] = -0.5
+    return matrix
 
 
 class ResidualBlock(nn.Module):

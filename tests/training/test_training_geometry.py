@@ -64,6 +64,18 @@ def test_a_face_that_does_not_move_is_sampled_where_it_is() -> None:
     torch.testing.assert_close(at, pixel_grid().expand_as(at))
 
 
+def test_eyes_and_mouth_are_as_open_as_the_targets() -> None:
+    target, source = landmarks(2, 1.0), landmarks(2, 2.0).flip(0)
+    retargeter = Swapper(drawn_faces.mean_shape(), (8, 8, 8, 8)).retargeter
+    torch.nn.init.normal_(retargeter.outputs, 0, 1.0)
+    with torch.no_grad():
+        goal = retargeter(target, source)
+    assert (goal - target[..., :2]).abs().mean() > 0.01
+    for upper, lower in face_mesh.OPENINGS:
+        wanted = target[:, lower, :2] - target[:, upper, :2]
+        torch.testing.assert_close(goal[:, lower] - goal[:, upper], wanted, atol=1e-3, rtol=0)
+
+
 def test_labels_lie_where_the_landmarks_say() -> None:
     swapper, points = Swapper(drawn_faces.mean_shape(), (8, 8, 8, 8)), landmarks(1, 0.0)
     crop = torch.rand(1, 3, 256, 256)
