@@ -22,6 +22,14 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     raise pytest.UsageError(MISSING)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """More threads gain nothing on such small networks, and wait for each other on busy cores."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data directory of drawn faces with two small random judges."""
