@@ -22,6 +22,13 @@ CHECKPOINT = "checkpoint.pt"
 _LEAST_RATE = 0.03
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Defaults are shown where there is one to show."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return super()._get_help_string(action) if action.default else action.help
+
+
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -30,7 +37,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "weights OUT/swapper.npz and OUT/discriminator.npz. Ctrl-C saves and stops.",
         epilog="Begin from nothing, from --start (weights, new optimisers), or --resume a run: the "
         "result is then the same as without the break. training/README.md has the data format.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     add = parser.add_argument
     add("--data", type=Path, required=True, metavar="DIR", help="the data directory")
