@@ -76,7 +76,18 @@ def export_network(swapper: Swapper, path: Path) -> None:
             dynamic_axes={name: {0: "N"} for name in INPUTS + OUTPUTS},
             dynamo=False,
         )
-    onnx.checker.check_model(onnx.load(str(path)), full_check=True)
+    _state_output_shapes(path)
+
+
+def _state_output_shapes(path: Path) -> None:
+    """The exporter leaves all but the batch of the outputs open."""
+    network = onnx.load(str(path))
+    for output, channels in zip(network.graph.output, (3, 1), strict=True):
+        sizes = output.type.tensor_type.shape.dim[1:]
+        for size, value in zip(sizes, (channels, CROP, CROP), strict=True):
+            size.dim_value = value
+    onnx.checker.check_model(network, full_check=True)
+    onnx.save(network, str(path))
 
 
 def export_error(swapper: Swapper, path: Path, inputs: tuple[Tensor, Tensor, Tensor]) -> float:

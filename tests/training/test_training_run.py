@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -84,6 +85,9 @@ def test_the_exported_network_equals_pytorch_for_any_batch(
     swapper: Swapper = trainer.averaged
     path = tmp_path / "swapper.onnx"
     export_network(swapper, path)
+    outputs = onnx.load(str(path)).graph.output
+    shapes = [[d.dim_param or d.dim_value for d in o.type.tensor_type.shape.dim] for o in outputs]
+    assert shapes == [["N", 3, 256, 256], ["N", 1, 256, 256]]
     for batch in (1, 3):
         rows = torch.arange(batch)
         crops = trainer.faces.pixels[rows, :, 32:288, 32:288].float() / 255
