@@ -1,0 +1,1 @@
+"""Training of the project's own face swapper; the product never imports this package."""
