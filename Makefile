@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet
 PROJECTS := pyproject.toml client/pyproject.toml
 
-.PHONY: help venv demo test e2e soak lint bench lock clean
+.PHONY: help venv demo test e2e training soak lint bench lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/' | expand -t 14
@@ -19,10 +19,13 @@ demo: $(VENV)/runtime.stamp ## Swap Newton's face onto a clip of Gauss: out/demo
 	@$(BIN)/python -m demo.run
 
 test: $(VENV)/test.stamp ## Run the tests for every change, after installing what they need
-	@$(BIN)/python -m pytest -m "not soak and not e2e" $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -m "not soak and not e2e and not training" $(PYTEST_ARGS)
 
 e2e: $(VENV)/test.stamp ## Run those with servers of their own: starts, kills, whole jobs, the demo
 	@$(BIN)/python -m pytest -m "e2e and not soak" $(PYTEST_ARGS)
+
+training: $(VENV)/training.stamp ## Run those of training/, which need PyTorch
+	@$(BIN)/python -m pytest -m training tests/training $(PYTEST_ARGS)
 
 soak: $(VENV)/test.stamp ## Run the long ones: memory over ten thousand frames
 	@$(BIN)/python -m pytest -m soak $(PYTEST_ARGS)
@@ -66,6 +69,11 @@ $(VENV)/oracle-mediapipe.stamp: requirements/oracle-mediapipe.lock $(VENV)/made.
 	@requirements/make-venv $(VENV)/oracle-mediapipe
 	@$(VENV)/oracle-mediapipe/bin/python -m pip --disable-pip-version-check --no-input install --quiet \
 		--require-hashes -r requirements/oracle-mediapipe.lock
+	@touch $@
+
+$(VENV)/training.stamp: requirements/training.lock $(VENV)/test.stamp
+	@echo "installing PyTorch into $(VENV)"
+	@$(PIP) --require-hashes -r requirements/training.lock
 	@touch $@
 
 $(VENV)/bench.stamp: requirements/bench.lock $(VENV)/runtime.stamp

@@ -36,7 +36,7 @@ ALLOWED: Final = MappingProxyType(
 )
 """A room or a module (the longest name counts), and what of the project it may import."""
 
-PROGRAMS: Final = ("bench", "build_engines", "demo", "deploy", "tests")
+PROGRAMS: Final = ("bench", "build_engines", "demo", "deploy", "tests", "training")
 """Nothing imports these but each other."""
 
 

@@ -19,7 +19,7 @@ from training.prepare import MOST_ENLARGED, Face, crop_face, split
 from training.shapes import fit_pose, fit_shapes
 from training.train import parse_arguments
 
-pytestmark = pytest.mark.e2e
+pytestmark = pytest.mark.training
 CPU = torch.device("cpu")
 
 

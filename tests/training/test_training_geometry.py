@@ -26,7 +26,7 @@ from training.measures import eye_opening
 from training.networks import Paint, Prepared, Swapper, compose, reach
 from training.warping import GRID, Warper, pixel_grid, sample_pixels
 
-pytestmark = pytest.mark.e2e
+pytestmark = pytest.mark.training
 CPU = torch.device("cpu")
 FLOAT32 = 2e-3
 """px. Sums over 478 points in float32 against float64."""

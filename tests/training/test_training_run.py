@@ -19,7 +19,7 @@ from training.retarget import fit_retargeter, landmark_pairs
 from training.train import CHECKPOINT, StopRequest, parse_arguments, train
 from training.trainer import Trainer, TrainerSettings
 
-pytestmark = pytest.mark.e2e
+pytestmark = pytest.mark.training
 CPU = torch.device("cpu")
 CHANNELS = (8, 12, 16, 16)
 SMALL = TrainerSettings(batch=1, learning_rate=2e-3, retargeter_steps=5, channels=CHANNELS)
