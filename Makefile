@@ -8,25 +8,28 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet
 PROJECTS := pyproject.toml client/pyproject.toml
 
-.PHONY: help venv demo test lint soak bench lock clean
+.PHONY: help venv demo test e2e soak lint bench lock clean
 
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 14
+	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/' | expand -t 14
 
 venv: $(VENV)/runtime.stamp ## Make .venv with what the programs need
 
 demo: $(VENV)/runtime.stamp ## Swap Newton's face onto a clip of Gauss: out/demo.mp4, out/demo.png
 	@$(BIN)/python -m demo.run
 
-test: $(VENV)/test.stamp ## Install what tests need and run all of them
-	@$(BIN)/python -m pytest -m "not soak" $(PYTEST_ARGS)
+test: $(VENV)/test.stamp ## Run the tests for every change, after installing what they need
+	@$(BIN)/python -m pytest -m "not soak and not e2e" $(PYTEST_ARGS)
+
+e2e: $(VENV)/test.stamp ## Run those with servers of their own: starts, kills, whole jobs, the demo
+	@$(BIN)/python -m pytest -m "e2e and not soak" $(PYTEST_ARGS)
+
+soak: $(VENV)/test.stamp ## Run the long ones: memory over ten thousand frames
+	@$(BIN)/python -m pytest -m soak $(PYTEST_ARGS)
 
 lint: $(VENV)/test.stamp ## ruff and mypy
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-
-soak: $(VENV)/test.stamp ## The long tests
-	@$(BIN)/python -m pytest -m soak $(PYTEST_ARGS)
 
 bench: $(VENV)/bench.stamp ## Measure whole jobs beside the classic per-frame pipeline
 	@$(BIN)/python build_engines.py --target cpu

@@ -11,11 +11,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
-from engines.build import Build, BuildRequest, explain, explain_cache
+from engines.build import Build, BuildRequest
 from engines.command_line import make_parser, make_request
 from engines.errors import EngineError
-from engines.inspect import inspect
-from engines.progress_bar import ProgressBar
+from engines.preview import inspect, preview, preview_cache
+from engines.progress import ProgressBar
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,9 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         request = make_request(options)
         if options.explain:
-            lines = chain(explain(request, print_note), explain_cache(request, print_note))
+            lines = chain(preview(request, print_note), preview_cache(request, print_note))
         elif options.dry_run:
-            lines = explain(request, print_note)
+            lines = preview(request, print_note)
         elif options.inspect:
             lines = inspect(request, print_note)
         else:
@@ -52,7 +52,7 @@ def run(request: BuildRequest) -> int:
             print(f"  {built.report}", flush=True)
     if request.compile is not None:
         print(f"planned GPU memory in all: {build.check_memory() / 2**20:,.0f} MiB")
-    print(f"{request.repository.root} is ready for the variant {request.target}")
+    print(f"{request.repository.root} is ready for the target {request.target.name}")
     return 0
 
 

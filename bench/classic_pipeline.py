@@ -25,14 +25,15 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 from frameswap.photo import read_photo
+from frameswap.provenance import Edit
 from frameswap.video import VideoReader
 from frameswap.video_writer import VideoWriter
 
 from bench.peer_way import make_box_mask
 from fetching import weights
 from graphs import image_swapper
+from graphs.alignment import TEMPLATES
 from graphs.contract import DEFAULT_NMS_THRESHOLD, DEFAULT_SCORE_THRESHOLD, DETECTOR_SIZE
-from graphs.geometry import TEMPLATES
 from networks.detectors import DEFAULT_DETECTOR, DETECTORS, Detector
 from networks.swappers import DEFAULT_SWAPPER, SWAPPERS
 
@@ -249,7 +250,7 @@ def swap_video(
     start, cpu_start = time.perf_counter(), time.process_time()
     with VideoReader(target) as reader:
         writer = VideoWriter(
-            output, reader, shown=output, swapper="classic", crf=CRF, preset=PRESET
+            output, reader, shown=output, edit=Edit("classic", "composite"), crf=CRF, preset=PRESET
         )
         planes: Image | None = None
         frames = _timed(reader.frames(), times, "decode")

@@ -26,9 +26,8 @@ from bench import random_inswapper
 from engines.compilers import CompiledPlan, CompileOptions, choose_compiler
 from engines.devices import parse_compute_capability
 from engines.errors import EngineError
-from engines.memory import plan_memory
 from engines.precision import to_fp16
-from engines.profiles import AxisRange, ProfileLimits, ShapeRange, make_profile
+from engines.profiles import AxisRange, ProfileLimits, ShapeRange, make_profile, planned_memory
 from engines.shapes import check_elements
 from graphs import face_swapper
 from networks.swappers import SWAPPERS
@@ -96,15 +95,15 @@ def report(path: Path, arguments: argparse.Namespace) -> None:
     profile = make_profile(graph, limits)
     shapes = check_elements(graph, {name: sizes.max for name, sizes in profile.items()})
     plan = in_its_own_process(compile_plan, path, profile, devices, arguments.optimization_level)
-    memory = plan_memory(shapes, plan.activation_bytes, plan.weight_bytes)
+    memory = planned_memory(shapes, plan.activation_bytes, plan.weight_bytes)
     print(f"{plan.flavour} {plan.version}, {arguments.precision}")
     print(f"ONNX {path.stat().st_size / 1e6:,.1f} MB, plan {int(plan.data) / 1e6:,.1f} MB")
     print(
         f"GPU memory of one instance at {arguments.max_batch} frames of {arguments.max_faces} "
         f"faces: {memory.total_bytes() / 2**20:,.0f} MiB"
     )
-    for name, size in memory.as_facts().items():
-        print(f"  {name:<18} {(size or 0) / 2**20:10,.1f} MiB")
+    for name, size in vars(memory).items():
+        print(f"  {name:<18} {size / 2**20:10,.1f} MiB")
     print(f"  largest tensor     {shapes.largest.elements:,} elements {list(shapes.largest.shape)}")
 
 

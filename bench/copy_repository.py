@@ -13,35 +13,20 @@ import numpy as np
 from onnx import TensorProto, checker, helper, numpy_helper, save_model
 from onnx.onnx_ml_pb2 import ModelProto, NodeProto
 
+from engines.configs import HostOptions, Limits, config_text, make_config, read_config
 from engines.deployment import Deployment, resolve
-from engines.variants import HostOptions, Limits, config_text, make_variant, read_config
-from graphs.contract import (
-    CROPS,
-    DETECTED_FRAME,
-    FACE_COLUMNS,
-    FACES,
-    FRAME,
-    IR_VERSION,
-    MAX_DETECTIONS,
-    MODEL_SPECS,
-    OPSET,
-    OPTIONS,
-    SOURCE,
-    SWAPPED_CROPS,
-    SWAPPED_FRAME,
-    WARPS,
-    TensorSpec,
-)
+from engines.targets import DEFAULT_TARGET
+from graphs.contract import IR_VERSION, MODEL_SPECS, OPSET, TensorSpec, models_of
 from networks.detectors import DETECTORS
 
 SWAPPER: Final = "inswapper_128"
 """Its sources are 512 numbers, so that the frame is all that weighs."""
-MODELS: Final = ("swap_faces_i420", "face_detector_i420", "face_swapper", "face_blender_i420")
+MODELS: Final = ("swap_faces_i420", *models_of("swap_faces_i420"))
 _TYPES: Final = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT}
 
 
 def write_copy_repository(folder: Path, committed: Path) -> Deployment:
-    """Write the repository, variant "cpu".
+    """Write the repository, target `cpu`.
 
     Args:
         folder: where to; it must not hold these models yet.
@@ -54,31 +39,33 @@ def write_copy_repository(folder: Path, committed: Path) -> Deployment:
         (model / "configs").mkdir(parents=True)
         (model / "1").mkdir()
         (model / "config.pbtxt").write_text(base.read_text(encoding="utf-8"), encoding="utf-8")
-        variant = make_variant(
+        config = make_config(
             read_config(base),
-            "cpu",
+            DEFAULT_TARGET,
             deployment,
             limits=Limits(),
             host=HostOptions(intra_op_thread_count=1),
         )
-        (model / "configs" / "cpu.pbtxt").write_text(config_text(variant), encoding="utf-8")
+        path = model / "configs" / f"{DEFAULT_TARGET.name}.pbtxt"
+        path.write_text(config_text(config), encoding="utf-8")
         if name in MODEL_SPECS:
-            save_model(_network(name, deployment), model / "1" / "model.onnx")
+            save_model(_network(name, deployment), model / "1" / DEFAULT_TARGET.filename)
     return deployment
 
 
 def _network(name: str, deployment: Deployment) -> ModelProto:
-    nodes = {
-        "face_detector_i420": lambda: [
-            helper.make_node("Identity", [FRAME], [DETECTED_FRAME]),
-            *_zeros(FACES.name, OPTIONS.name, 1, (MAX_DETECTIONS, FACE_COLUMNS)),
-            *_zeros(CROPS.name, SOURCE.name, 2, (3, deployment.crop_size, deployment.crop_size)),
-            *_zeros(WARPS.name, SOURCE.name, 2, (2, 3)),
-        ],
-        "face_swapper": lambda: [helper.make_node("Identity", [CROPS.name], [SWAPPED_CROPS.name])],
-        "face_blender_i420": lambda: [helper.make_node("Identity", [FRAME], [SWAPPED_FRAME])],
-    }[name]()
+    """Every output is the input of its shape, else zeros."""
     spec = MODEL_SPECS[name]
+    nodes: list[NodeProto] = []
+    for output in spec.outputs:
+        same = [t.name for t in spec.inputs if (t.dtype, t.dims) == (output.dtype, output.dims)]
+        if same:
+            nodes.append(helper.make_node("Identity", same[:1], [output.name]))
+            continue
+        per_face = output.dims[0] == "K"
+        like = next(t.name for t in spec.inputs if not per_face or t.dims[0] == "K")
+        dims = _dims(output, deployment)[1 if per_face else 0 :]
+        nodes += _zeros(output.name, like, 2 if per_face else 1, dims)
     graph = helper.make_graph(
         nodes,
         f"copy_{name}",
@@ -92,7 +79,7 @@ def _network(name: str, deployment: Deployment) -> ModelProto:
     return model
 
 
-def _zeros(output: str, like: str, axes: int, rest: tuple[int, ...]) -> list[NodeProto]:
+def _zeros(output: str, like: str, axes: int, rest: list[int | str]) -> list[NodeProto]:
     """Zeros of shape [the first `axes` axes of `like`, *rest]."""
     tail = numpy_helper.from_array(np.array(rest, np.int64))
     return [
@@ -105,6 +92,10 @@ def _zeros(output: str, like: str, axes: int, rest: tuple[int, ...]) -> list[Nod
 
 
 def _value_info(tensor: TensorSpec, deployment: Deployment) -> object:
+    dims = ["B", *_dims(tensor, deployment)]
+    return helper.make_tensor_value_info(tensor.name, _TYPES[tensor.dtype], dims)
+
+
+def _dims(tensor: TensorSpec, deployment: Deployment) -> list[int | str]:
     sizes = deployment.axis_sizes
-    dims = [sizes.get(dim, dim) if isinstance(dim, str) else dim for dim in tensor.dims]
-    return helper.make_tensor_value_info(tensor.name, _TYPES[tensor.dtype], ["B", *dims])
+    return [sizes.get(dim, dim) if isinstance(dim, str) else dim for dim in tensor.dims]

@@ -40,13 +40,14 @@ from bench.classic_pipeline import CRF, PRESET, JobReport, describe_report
 from demo.make_clip import clip_of, write_clip
 from demo.photos import photo_path, read_photo
 from fetching.weights import WeightsError
+from graphs.contract import models_of
 from server.errors import ServerError
 from server.launcher import EmbeddedServer
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 SIZES: Final = {"360p": (640, 360), "720p": (1280, 720), "1080p": (1920, 1080)}
 SERVED: Final = ("swap_faces_i420", "encode_source_bgr")
-LAST_STEP: Final = "face_blender_i420"
+LAST_STEP: Final = models_of(SERVED[0])[-1]
 STATISTICS_S: Final = 5.0
 SOAK_FRAMES: Final = 10_000
 SOAK_CLIP_FRAMES: Final = 250
@@ -366,8 +367,7 @@ def _build(args: argparse.Namespace, repository: Path) -> None:
     command = [
         "build_engines.py", "--target", "cpu", "--detector", args.detector,
         "--repository", str(repository), *(["--accept-licence"] * args.accept_licence),
-        "--models", "face_locator_bgr", "source_encoder", "face_detector_i420",
-        "face_swapper", "face_blender_i420",
+        "--models", *models_of(*SERVED),
     ]  # fmt: skip
     subprocess.run([sys.executable, *command], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
 
@@ -381,7 +381,7 @@ def main(arguments: list[str] | None = None) -> int:
             folder = Path(stack.enter_context(scratch))
             repository = folder / "model_repository"
             _build(args, repository)
-            server = stack.enter_context(EmbeddedServer(repository, variant="cpu", models=SERVED))
+            server = stack.enter_context(EmbeddedServer(repository, target="cpu", models=SERVED))
             if args.soak:
                 _soak(args, server, folder)
             else:

@@ -27,7 +27,7 @@ import onnxruntime
 from bench import gpu_repository
 from bench.detector_forms import in_half_until
 from bench.scenes import Scene
-from engines.variants import CudaOptions
+from engines.configs import CudaOptions
 from fetching import weights
 from graphs import face_blender, face_detector
 from networks.detectors import DETECTORS

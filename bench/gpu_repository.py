@@ -1,6 +1,6 @@
 """A model repository for measuring speed on a GPU: inswapper_128's architecture, random weights.
 
-Same graphs, configs and variants as a real one; only the swapper's weights are random, and it is
+Same graphs and configs as a real one; only the swapper's weights are random, and it is
 named for what it is. The models that see photos are left out: their weights cannot be generated.
 
     python -m bench.gpu_repository --repository out/gpu_repository --precision fp16
@@ -9,7 +9,6 @@ named for what it is. The models that see photos are left out: their weights can
 from __future__ import annotations
 
 import argparse
-import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,22 +19,25 @@ from typing import Final
 import onnx
 
 from bench import random_inswapper
-from engines import variants
-from engines.build import blending_method, detector_runtime, network_passes
+from engines import configs, targets
+from engines.configs import CudaOptions, HostOptions, Limits
 from engines.deployment import Deployment
+from engines.manifest import describe
 from engines.precision import to_fp16
-from engines.publish import Repository
 from engines.recipe import sources_digest
+from engines.repository import RepositoryWriter
 from engines.served_graphs import served_graphs
-from engines.variants import MODEL_FILENAMES, CudaOptions, HostOptions, Limits, Variant
+from engines.targets import TARGETS, TargetName
 from fetching import weights
+from fetching.files import data_sha256
+from graphs.contract import MODEL_SPECS, models_of
 from networks.recognizers import RECOGNIZERS
 from networks.swappers import SWAPPERS
 
 NAME: Final = "random_inswapper_128"
 MADE_OF: Final = ".made_of"
 """Holds `made_of` as it was; written last."""
-MODELS: Final = ("face_detector_i420", "face_swapper", "face_blender_i420")
+MODELS: Final = models_of("swap_faces_i420")
 
 
 def deployment(
@@ -70,7 +72,7 @@ def build(
     root: Path,
     *,
     precision: str = "fp16",
-    variant: Variant = "cuda",
+    target: TargetName = "cuda",
     pixel_boost: int = 1,
     crop_size: int = 128,
     host: HostOptions | None = None,
@@ -78,31 +80,27 @@ def build(
 ) -> Deployment:
     """Write the repository; what lies there already is overwritten."""
     wanted = deployment(pixel_boost=pixel_boost, crop_size=crop_size)
-    repository = Repository(root)
+    repository = RepositoryWriter(root)
     repository.complete()
-    graphs = served_graphs(
-        wanted,
-        skip_empty=False,
-        passes=network_passes(variant),
-        runtime=detector_runtime(variant),
-        blending=blending_method(variant),
-    )
+    row = TARGETS[target]
+    graphs = served_graphs(wanted, row)
     for model in MODELS:
         graph = graphs[model].author(partial(load_network, crop_size=crop_size))
-        if precision == "fp16" and model == "face_swapper":
+        if precision == "fp16" and MODEL_SPECS[model].network == "swapper":
             graph = to_fp16(graph)
         data = graph.SerializeToString(deterministic=True)
-        repository.publish(model, MODEL_FILENAMES[variant], data, recipe={"bench": precision})
+        manifest = describe(data, model=model, file=row.filename, recipe={"bench": precision})
+        repository.publish(data, manifest)
     limits = Limits(max_batch_size=max_batch_size, max_faces=4)
-    repository.write_variant(variant, wanted, limits=limits, host=host or HostOptions())
+    repository.write_configs(row, wanted, limits=limits, host=host or HostOptions())
     (root / MADE_OF).write_text(made_of())
     return wanted
 
 
 def made_of() -> str:
     """Digest of the code that authors graphs and configs."""
-    configs = Path(variants.__file__).read_bytes()
-    return hashlib.sha256(sources_digest().encode() + configs).hexdigest()
+    written_by = (Path(str(module.__file__)).read_bytes() for module in (configs, targets))
+    return data_sha256(b"".join((sources_digest("fp16").encode(), *written_by)))
 
 
 def is_current(root: Path) -> bool:
@@ -118,14 +116,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--repository", type=Path, default=Path("out/gpu_repository"))
     parser.add_argument("--precision", choices=["fp16", "fp32"], default="fp16")
-    parser.add_argument("--variant", choices=["cuda", "cpu"], default="cuda")
+    parser.add_argument("--target", "--variant", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--pixel-boost", type=int, default=1)
     options = parser.parse_args(arguments)
     start = time.perf_counter()
     build(
         options.repository,
         precision=options.precision,
-        variant=options.variant,
+        target=options.target,
         pixel_boost=options.pixel_boost,
         host=HostOptions(cuda=CudaOptions()),
     )

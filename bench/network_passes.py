@@ -1,9 +1,10 @@
 """What each graph rewrite is worth: the swapper network alone, with and without every pass.
 
-Times inswapper_128's architecture with random weights (bench.random_inswapper; it swaps no face) in
-ONNX Runtime, float16 inside and float32 at its edges, on device buffers, each pass taken out in
-turn. Every variant's output is compared with the exported network's in the same run. Cells that
-a JSON file already holds are not measured again, so a run that was cut short goes on.
+Times inswapper_128's architecture with random weights (bench.random_inswapper; it swaps no face),
+or GHOST's (bench.random_ghost), in ONNX Runtime, float16 inside and float32 at its edges, on device
+buffers, each pass taken out in turn. Every variant's output is compared with the exported network's
+in the same run. Cells that a JSON file already holds are not measured again, so a run that was cut
+short goes on.
 
     python -m bench.network_passes --output out/network_passes
 
@@ -29,13 +30,15 @@ if importlib.util.find_spec("torch") is not None:
     import torch
 import onnxruntime
 
-from bench import random_inswapper
+from bench import random_ghost, random_inswapper
 from engines.precision import to_fp16
 from networks.batching import with_free_batch
 from networks.passes import CHANNELS_LAST_PASSES, PORTABLE_PASSES, apply_passes
 
 BATCHES: Final = (8, 1, 16, 4, 2)
 """In the order of what they say about a busy server."""
+
+ARCHITECTURES: Final = {"inswapper": random_inswapper, "ghost": random_ghost}
 
 LEAST_PSNR: Final = 50.0
 """Decibels that a float16 crop must keep."""
@@ -107,13 +110,17 @@ def variants() -> list[Variant]:
 class Measurement:
     """Builds, checks and times variants on one provider."""
 
-    def __init__(self, *, channels: int, provider: str, seconds: float) -> None:
+    def __init__(
+        self, *, channels: int, provider: str, seconds: float, architecture: str = "inswapper"
+    ) -> None:
         self.provider = provider
         self.seconds = seconds
-        self.network = with_free_batch(random_inswapper.build(channels=channels))
+        module = ARCHITECTURES[architecture]
+        self.side = module.SIZE
+        self.network = with_free_batch(module.build(channels=channels))
         self._models: dict[str, bytes] = {}
         rng = np.random.default_rng(0)
-        self.target = rng.random((max(BATCHES), 3, 128, 128), dtype=np.float32)
+        self.target = rng.random((max(BATCHES), 3, self.side, self.side), dtype=np.float32)
         source = rng.normal(size=(max(BATCHES), 512)).astype(np.float32)
         self.source = source / np.linalg.norm(source, axis=1, keepdims=True)
         self._expected: npt.NDArray[np.float32] | None = None
@@ -165,7 +172,7 @@ class Measurement:
             )
             binding.bind_ortvalue_input(name, value)
         # NaN first: an output that is not written cannot pass for one that is.
-        empty = np.full((batch, 3, 128, 128), np.nan, np.float32)
+        empty = np.full((batch, 3, self.side, self.side), np.nan, np.float32)
         output = onnxruntime.OrtValue.ortvalue_from_numpy(empty, device, 0)
         binding.bind_ortvalue_output("output", output)
         return binding, output
@@ -235,7 +242,7 @@ def load(path: Path) -> dict[str, Cell]:
 
 def save(path: Path, settings: dict[str, Any], done: dict[str, Cell], missing: list[str]) -> None:
     content = {
-        "what": "inswapper_128's architecture, random weights, the network alone",
+        "what": "random weights, the network alone",
         **settings,
         "cells": {key: asdict(cell) for key, cell in done.items()},
         "not_run": missing,
@@ -281,6 +288,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--output", type=Path, default=Path("out/network_passes"))
     parser.add_argument("--provider", choices=["cuda", "cpu"], default="cuda")
+    parser.add_argument("--architecture", choices=list(ARCHITECTURES), default="inswapper")
     parser.add_argument("--channels", type=int, default=random_inswapper.CHANNELS)
     parser.add_argument("--batches", type=int, nargs="+", default=list(BATCHES))
     parser.add_argument("--seconds", type=float, default=1.0, help="of timing a cell")
@@ -320,9 +328,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     deadline = time.monotonic() + 60 * options.minutes
     path = options.output.with_suffix(".json")
     done = load(path)
-    settings = {"provider": options.provider, "channels": options.channels}
+    settings = {
+        "architecture": options.architecture,
+        "provider": options.provider,
+        "channels": options.channels,
+    }
     measurement = Measurement(
-        channels=options.channels, provider=options.provider, seconds=options.seconds
+        channels=options.channels,
+        provider=options.provider,
+        seconds=options.seconds,
+        architecture=options.architecture,
     )
     missing: list[str] = []
     for variant, batch, graph in cells(options.batches, cuda_graph=options.cuda_graph):
@@ -337,7 +352,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         done[key] = measurement.measure(variant, batch, cuda_graph=graph)
         print(f"{key}: {_shown(done[key])} {done[key].error}", flush=True)
         save(path, settings, done, missing)
-    if options.provider == "cuda" and not options.variants:
+    compiled = options.provider == "cuda" and options.architecture == "inswapper"
+    if compiled and not options.variants:
         measure_torch(options, done, missing, deadline)
     save(path, settings, done, missing)
     for variant in variants():

@@ -26,9 +26,9 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 
+from graphs.alignment import TEMPLATES
 from graphs.contract import DETECTOR_SIZE
 from graphs.face_blender import MASK_BLUR
-from graphs.geometry import TEMPLATES
 from networks.detectors import DETECTORS
 
 Image = npt.NDArray[np.uint8]

@@ -57,7 +57,7 @@ def build(seed: int = 0, channels: int = CHANNELS) -> onnx.ModelProto:
     """
     if channels < 8 or channels % 8:
         raise ValueError(f"channels should be a positive multiple of 8, got {channels}")
-    writer = _Writer(seed, channels)
+    writer = NetworkWriter(seed, channels)
     model = writer.write()
     if channels == CHANNELS:
         cost = count(model)
@@ -97,7 +97,9 @@ def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     return helper.make_model(light, opset_imports=model.opset_import, ir_version=model.ir_version)
 
 
-class _Writer:
+class NetworkWriter:
+    """Collects nodes and random weights; names count up, so that two runs give the same bytes."""
+
     def __init__(self, seed: int, channels: int) -> None:
         self.rng = np.random.default_rng(seed)
         self.channels = channels

@@ -22,6 +22,7 @@ import av.video.reformatter
 import cv2
 import numpy as np
 import numpy.typing as npt
+from frameswap.arguments import HelpFormatter, WholeNumber, frame_size
 
 from demo import photos
 
@@ -158,21 +159,25 @@ def write_clip(output: Path, clip: Clip, *, audio: bool = True, crf: int = 18) -
 
 
 def _size(text: str) -> tuple[int, int]:
-    width, _, height = text.partition("x")
-    if not (width.isdigit() and height.isdigit() and int(width) % 2 == int(height) % 2 == 0):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected WIDTHxHEIGHT, both even")
-    return int(width), int(height)
+    width, height = frame_size(text)
+    if width % 2 or height % 2:
+        raise argparse.ArgumentTypeError(f"must be WIDTHxHEIGHT, both even, not {text!r}")
+    return width, height
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; see the module's head."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--photo", choices=sorted(FACES), default="gauss")
-    parser.add_argument("--size", type=_size, default=(640, 360), metavar="WIDTHxHEIGHT")
-    parser.add_argument("--frames", type=int, default=96)
-    parser.add_argument("--fps", type=int, default=24)
-    parser.add_argument("--no-audio", action="store_true")
-    parser.add_argument("--output", type=Path, required=True)
+    parser = argparse.ArgumentParser(
+        prog="python -m demo.make_clip", description=__doc__, formatter_class=HelpFormatter
+    )
+    add = parser.add_argument
+    add("--photo", choices=sorted(FACES), default="gauss", metavar="NAME",
+        help=f"the still picture that moves, one of {', '.join(sorted(FACES))}")  # fmt: skip
+    add("--size", type=_size, default="640x360", metavar="WIDTHxHEIGHT", help="size, both even")
+    add("--frames", type=WholeNumber(1), default=96, metavar="N", help="number of frames")
+    add("--fps", type=WholeNumber(1), default=24, metavar="N", help="frames per second")
+    add("--no-audio", action="store_true", help="leave the tune out")
+    add("--output", type=Path, required=True, metavar="FILE", help="the clip to write")
     args = parser.parse_args(arguments)
     width, height = args.size
     clip = clip_of(args.photo, width=width, height=height, frames=args.frames, fps=args.fps)

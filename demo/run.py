@@ -6,8 +6,10 @@ public domain. Every step reuses what an earlier run left.
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import av
@@ -15,6 +17,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from frameswap import FaceSwapper, FrameswapError
+from frameswap.arguments import HelpFormatter
 
 from demo.make_clip import clip_of, write_clip
 from demo.photos import PHOTOS, photo_path, read_photo
@@ -125,14 +128,31 @@ def make_picture(clip: Path, result: Path, server: str) -> Image:
     )
 
 
-def main() -> int:
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line: where things go."""
+    parser = argparse.ArgumentParser(
+        prog="python -m demo.run", description=__doc__, formatter_class=HelpFormatter
+    )
+    parser.add_argument(
+        "--repository", type=Path, default=ROOT / "model_repository", metavar="FOLDER",
+        help="model repository to build and serve (default: the one in this checkout)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "out", metavar="FOLDER",
+        help="where the video and the picture go (default: out/ in this checkout)",
+    )  # fmt: skip
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; 0, or 1 after one sentence."""
-    out = ROOT / "out"
-    out.mkdir(exist_ok=True)
+    given = parse(arguments)
+    out, repository = given.out.resolve(), given.repository.resolve()
+    out.mkdir(parents=True, exist_ok=True)
     clip, result, picture = out / "target.mp4", out / "demo.mp4", out / "demo.png"
     try:
         print("1/4 building the model repository for the CPU", flush=True)
-        run_step("build_engines.py", "--target", "cpu")
+        run_step("build_engines.py", "--target", "cpu", "--repository", str(repository))
         print(f"2/4 making a clip of {PHOTOS[TARGET].person} (pan, zoom, rotation)", flush=True)
         if not clip.is_file():
             whole = clip.with_suffix(".part.mp4")
@@ -140,7 +160,7 @@ def main() -> int:
             whole.replace(clip)
         print("3/4 starting Triton and swapping", flush=True)
         result.unlink(missing_ok=True)
-        with EmbeddedServer(variant="cpu") as server:
+        with EmbeddedServer(repository, target="cpu") as server:
             run_step(
                 "-m", "frameswap", "swap", "--server", server.grpc_url,
                 "--source", str(photo_path(SOURCE)), "--target", str(clip),

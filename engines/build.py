@@ -1,7 +1,7 @@
-"""One build of a model repository: resolve, author, type, check, compile, publish.
+"""One build of a model repository: bring weights, author, type, check, compile, publish.
 
 ONNX Runtime's targets (`cpu`, `cuda`) end with an ONNX file, the TensorRT ones (`tensorrt`, `rtx`)
-with a plan. Configs are written last, so that a variant that Triton can pick has its files.
+with a plan. Configs are written last, so that a target that Triton can pick has its files.
 """
 
 from __future__ import annotations
@@ -12,25 +12,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from engines.cache import PlanCache
-from engines.compilers import Progress
-from engines.deployment import Deployment, DeploymentError
+from engines.cache import CacheResult, Outcome
+from engines.configs import HostOptions, Limits, plan_filenames
+from engines.deployment import Deployment
+from engines.errors import DeploymentError
 from engines.fidelity import FidelityReport, check_report
-from engines.memory import PlannedMemory, check_memory
-from engines.plans import CompileSettings, MadePlan, make_plan, plan_key, publish_manifest
+from engines.manifest import PlannedMemory, describe
+from engines.plans import CompileSettings, make_plan
 from engines.precision import Precision
-from engines.publish import Repository
-from engines.recipe import explain_difference, frames_digest, make_recipe
-from engines.resolve_weights import resolve_weights
+from engines.profiles import check_memory
+from engines.progress import Announce, CompileProgress
+from engines.recipe import bring_weights, differences, frames_digest, make_recipe
+from engines.repository import RepositoryWriter
 from engines.served_graphs import ServedGraph, served_graphs
+from engines.targets import Target
 from engines.typed_graphs import Typist, model_precision
-from engines.variants import MODEL_FILENAMES, HostOptions, Limits, Variant, plan_filenames
-from graphs.face_blender import Method
-from graphs.face_detector import Runtime
-from networks.passes import CHANNELS_LAST_PASSES, PORTABLE_PASSES
-
-Announce = Callable[[str], None]
-Outcome = Literal["built", "unchanged", "cache hit"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +39,10 @@ class BuildRequest:
     """
 
     deployment: Deployment
-    target: Variant
+    target: Target
     precision: Precision
     models: tuple[str, ...]
-    repository: Repository
+    repository: RepositoryWriter
     limits: Limits
     host: HostOptions
     frames: tuple[Path, ...] = ()
@@ -59,7 +55,7 @@ class BuildRequest:
         """What a built file of any model is called."""
         if self.compile is not None:
             return self.compile.filename(self.target)
-        return MODEL_FILENAMES[self.target]
+        return self.target.filename
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +69,7 @@ class BuiltModel:
     precision: Precision
     seconds: float
     size: int
-    outcome: Outcome
+    outcome: Outcome | Literal["unchanged"]
     report: str | None = None
     memory: PlannedMemory | None = None
 
@@ -89,13 +85,12 @@ class BuiltModel:
 class Build:
     """A build under way: `run` yields one line a model and leaves a complete repository.
 
-    announce: told, one sentence a time, what a person may want to know meanwhile.
     progress: told what the compiler is doing.
     """
 
     request: BuildRequest
     announce: Announce
-    progress: Progress | None = None
+    progress: CompileProgress | None = None
     _planned: dict[str, PlannedMemory] = field(default_factory=dict)
 
     def run(self) -> Iterator[BuiltModel]:
@@ -119,7 +114,7 @@ class Build:
                 self._planned[model] = built.memory
             yield replace(built, seconds=time.perf_counter() - started)
         self.check_memory()
-        self._write_variant()
+        self._write_configs()
 
     def check_memory(self) -> int:
         """Bytes of GPU memory that all plans of this build need together.
@@ -140,20 +135,19 @@ class Build:
         repository, filename = self.request.repository, self.request.filename
         if not repository.is_current(served.model, filename, recipe):
             return None
-        record = repository.record(served.model, filename)
-        if record is None:
+        manifest = repository.manifest(served.model, filename)
+        if manifest is None:
             return None
-        misses = (record.facts.get("fidelity") or {}).get("misses", ())
+        misses = (manifest.fidelity or {}).get("misses", ())
         if misses and not self.request.allow_worse:
             return None
-        memory = record.facts.get("memory")
         return BuiltModel(
             model=served.model,
             precision=self._precision(served),
             seconds=0.0,
-            size=record.size,
+            size=manifest.size,
             outcome="unchanged",
-            memory=None if memory is None else PlannedMemory(**memory),
+            memory=manifest.memory,
         )
 
     def _make_onnx(
@@ -163,18 +157,20 @@ class Build:
         report = typist.check(served, typed)
         if report is not None:
             check_report(report, allow_worse=self.request.allow_worse)
-        record = self.request.repository.publish(
-            served.model,
-            self.request.filename,
-            typed.SerializeToString(deterministic=True),
+        data = typed.SerializeToString(deterministic=True)
+        manifest = describe(
+            data,
+            model=served.model,
+            file=self.request.filename,
             recipe=recipe,
-            facts={"fidelity": None if report is None else report.as_facts()},
+            fidelity=None if report is None else report.as_facts(),
         )
+        self.request.repository.publish(data, manifest)
         return BuiltModel(
             model=served.model,
             precision=self._precision(served),
             seconds=0.0,
-            size=record.size,
+            size=manifest.size,
             outcome="built",
             report=None if report is None else str(report),
         )
@@ -197,49 +193,43 @@ class Build:
             typed,
             request.target,
             settings,
+            recipe=recipe,
             check=check,
             announce=self.announce,
             progress=self.progress,
         )
         report = self._report(made, check)
-        fidelity = None if report is None else report.as_facts()
-        record = request.repository.publish(
-            served.model,
-            request.filename,
-            made.result.data,
-            recipe=recipe,
-            facts={"fidelity": fidelity, "memory": made.memory.as_facts()},
-        )
-        publish_manifest(
-            request.repository.file(served.model, request.filename),
-            made,
+        # A plan out of the cache was published elsewhere, from what may be another recipe.
+        manifest = replace(
+            made.manifest,
             model=served.model,
-            precision=self._precision(served),
-            swapper=request.deployment.swapper.name,
-            fidelity=fidelity,
+            file=request.filename,
+            recipe=recipe,
+            fidelity=None if report is None else report.as_facts(),
         )
+        request.repository.publish(made.data, manifest)
         return BuiltModel(
             model=served.model,
             precision=self._precision(served),
             seconds=0.0,
-            size=record.size,
-            outcome="built" if made.result.outcome == "built" else "cache hit",
+            size=manifest.size,
+            outcome=made.outcome,
             report=None if report is None else str(report),
-            memory=made.memory,
+            memory=manifest.memory,
         )
 
     def _report(
-        self, made: MadePlan, check: Callable[[], FidelityReport | None]
+        self, made: CacheResult, check: Callable[[], FidelityReport | None]
     ) -> FidelityReport | None:
         """The report that belongs to this build.
 
         A plan out of the cache brings its builder's, which someone's --allow-worse may have let
         in; with frames of one's own it is measured again.
         """
-        facts = made.result.facts["fidelity"]
+        facts = made.manifest.fidelity
         if facts is None:
             return None
-        if made.result.outcome != "built" and self.request.frames:
+        if made.outcome != "built" and self.request.frames:
             return check()
         report = FidelityReport.from_facts(facts)
         check_report(report, allow_worse=self.request.allow_worse)
@@ -248,43 +238,19 @@ class Build:
     def _precision(self, served: ServedGraph) -> Precision:
         return model_precision(served, self.request.precision)
 
-    def _write_variant(self) -> None:
+    def _write_configs(self) -> None:
         request = self.request
         host = request.host
-        if request.target == "tensorrt":
+        if request.target.name_by_gpu:
             host = replace(host, plan_filenames=plan_filenames(request.repository.root))
-        request.repository.write_variant(
+        request.repository.write_configs(
             request.target, request.deployment, limits=request.limits, host=host
         )
 
 
-def network_passes(target: Variant) -> tuple[str, ...]:
-    """Rewrites of the swapper's network that the target runs fastest; see `networks.passes`."""
-    return CHANNELS_LAST_PASSES if target == "cuda" else PORTABLE_PASSES
-
-
-def detector_runtime(target: Variant) -> Runtime:
-    """Whom the detector is written for."""
-    runtimes: dict[Variant, Runtime] = {"cpu": "onnxruntime", "cuda": "onnxruntime_gpu"}
-    return runtimes.get(target, "tensorrt")
-
-
-def blending_method(target: Variant) -> Method:
-    """How the blender goes about it."""
-    methods: dict[Variant, Method] = {"cpu": "regions", "cuda": "patches"}
-    return methods.get(target, "whole")
-
-
 def target_graphs(request: BuildRequest) -> Mapping[str, ServedGraph]:
     """Every model's graph in the form that the target runs best."""
-    return served_graphs(
-        request.deployment,
-        # NVIDIA's backends hand whole batches to the graph; ours drop empty slots themselves.
-        skip_empty=request.target == "tensorrt",
-        passes=network_passes(request.target),
-        runtime=detector_runtime(request.target),
-        blending=blending_method(request.target),
-    )
+    return served_graphs(request.deployment, request.target)
 
 
 def selected_graphs(request: BuildRequest) -> dict[str, ServedGraph]:
@@ -298,7 +264,7 @@ def make_recipes(request: BuildRequest, announce: Announce) -> dict[str, dict[st
     """Each wanted model's recipe; brings the weights that they need."""
     wanted = selected_graphs(request)
     names = [name for served in wanted.values() for name in served.weights]
-    digests = resolve_weights(names, accept_licence=request.accept_licence, announce=announce)
+    digests = bring_weights(names, accept_licence=request.accept_licence, announce=announce)
     recipes = {}
     for model, served in wanted.items():
         precision = model_precision(served, request.precision)
@@ -318,14 +284,14 @@ def refuse_mixed_deployments(request: BuildRequest) -> None:
         DeploymentError: a model that is left out was built for something else.
     """
     for model, served in target_graphs(request).items():
-        record = request.repository.record(model, request.filename)
-        if model in request.models or record is None:
+        manifest = request.repository.manifest(model, request.filename)
+        if model in request.models or manifest is None:
             continue
-        settings = {name: record.recipe.get(name, "unknown") for name in served.settings}
+        settings = {name: manifest.recipe.get(name, "unknown") for name in served.settings}
         if settings != dict(served.settings):
             raise DeploymentError(
                 f"{model} in {request.repository.root} was built for another deployment "
-                f"({explain_difference(settings, served.settings)}): leave --models out"
+                f"({differences(settings, served.settings)}): leave --models out"
             )
 
 
@@ -338,34 +304,3 @@ def make_typist(request: BuildRequest, announce: Announce) -> Typist:
         allow_worse=request.allow_worse,
         announce=announce,
     )
-
-
-def explain_cache(request: BuildRequest, announce: Announce) -> Iterator[str]:
-    """One sentence a plan that would be built: whether the cache has it, or how it differs there.
-
-    The graphs are authored and typed for it; nothing is compiled.
-    """
-    settings = request.compile
-    if settings is None:
-        return
-    typist = make_typist(request, announce)
-    cache = PlanCache(settings.cache)
-    for model, served in selected_graphs(request).items():
-        _, key = plan_key(model, typist.type_graph(served), request.target, settings)
-        yield cache.explain(key)
-
-
-def explain(request: BuildRequest, announce: Announce) -> Iterator[str]:
-    """One sentence a model: whether it would be built, and why."""
-    for model, recipe in make_recipes(request, announce).items():
-        record = request.repository.record(model, request.filename)
-        path = request.repository.file(model, request.filename)
-        if record is None:
-            reason = f"would be built: there is no {path} that this program built"
-        elif dict(record.recipe) != recipe:
-            reason = f"would be built: {explain_difference(record.recipe, recipe)}"
-        elif not request.repository.is_current(model, request.filename, recipe):
-            reason = f"would be built: {path} is missing or was changed since"
-        else:
-            reason = "unchanged"
-        yield f"{model}: {reason}"

@@ -1,116 +1,66 @@
 """Plans kept by what they are made of, in a folder that many machines share.
 
 An entry is one file, named by the digest of everything that decides the plan: a line with the
-header's digest and length, the header (JSON: what the plan is made of, what its compiler said,
-the plan's digest), then the plan. It appears by one atomic rename and its checksums are compared
+header's digest and length, the header (the plan's manifest, as it lies beside a published plan),
+then the plan. It appears by one atomic rename and its checksums are compared
 on every read, so a reader gets a whole plan or none. A damaged entry is reported and rebuilt in
 place. A folder that cannot be written to is still read; what was built then is used, not kept.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from engines.errors import CacheError
 from engines.lease import Holder, LeaseFolder
-from fetching.files import TEMPORARY_PREFIX, publish_file
+from engines.manifest import FORMAT, Manifest, PlanKey
+from fetching.files import TEMPORARY_PREFIX, data_sha256, publish_file
 
-if TYPE_CHECKING:  # a process that only waits for a plan need not load ONNX
-    from engines.profiles import Profile
-
-_MAGIC = "frameswap-plan 1"
+_MAGIC = f"frameswap-plan {FORMAT}"
 _SUFFIX = ".plan"
 _LEASES = "leases"
 
 # A half-written file or a lease is older than this only if its writer is gone.
 _ABANDONED_AFTER_S = 24 * 3600.0
 
-Outcome = Literal["hit", "built", "waited"]
-
-
-@dataclass(frozen=True)
-class PlanKey:
-    """Everything that decides a plan. `model` is a label for people, not part of the digest."""
-
-    model: str
-    onnx_sha256: str
-    flavour: str
-    tensorrt_version: str
-    compute_capabilities: tuple[str, ...]
-    profile: Mapping[str, Mapping[str, Sequence[int]]]
-    options: Mapping[str, int | None]
-
-    @property
-    def components(self) -> dict[str, Any]:
-        """What is digested, by name, as JSON gives it back."""
-        parts = asdict(self)
-        del parts["model"]
-        parts["compute_capabilities"] = sorted(self.compute_capabilities)
-        canonical: dict[str, Any] = json.loads(json.dumps(parts))
-        return canonical
-
-    @property
-    def digest(self) -> str:
-        text = json.dumps(self.components, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
-
-
-def make_key(
-    model: str,
-    onnx_bytes: bytes,
-    *,
-    flavour: str,
-    tensorrt_version: str,
-    compute_capabilities: Sequence[str],
-    profile: Profile,
-    options: Mapping[str, int | None],
-) -> PlanKey:
-    """The key of the plan that these make."""
-    return PlanKey(
-        model=model,
-        onnx_sha256=hashlib.sha256(onnx_bytes).hexdigest(),
-        flavour=flavour,
-        tensorrt_version=tensorrt_version,
-        compute_capabilities=tuple(sorted(compute_capabilities)),
-        profile={name: asdict(shapes) for name, shapes in profile.items()},
-        options=dict(options),
-    )
+Outcome = Literal["built", "cache hit", "waited"]
+"""Where a plan came from; one that another builder made meanwhile was waited for."""
 
 
 @dataclass(frozen=True)
 class Built:
-    """What a build gives: the plan, and facts about it that JSON can hold."""
+    """What a build gives: the plan and its manifest."""
 
     data: bytes
-    facts: Mapping[str, Any]
+    manifest: Manifest
 
 
 @dataclass(frozen=True)
 class CacheResult:
-    """A plan from the cache. `notes` are sentences for a person: damage, a full disk, waiting."""
+    """A plan from the cache, with its builder's manifest.
+
+    notes: sentences for a person: damage, a full disk, waiting.
+    """
 
     data: bytes
-    facts: Mapping[str, Any]
+    manifest: Manifest
     outcome: Outcome
     notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class EntryInfo:
-    """One entry's header and file, without its plan."""
+    """One entry's manifest and file, without its plan."""
 
     path: Path
-    model: str
-    components: Mapping[str, Any]
-    facts: Mapping[str, Any]
+    manifest: Manifest
     size_bytes: int
     used_at: float
 
@@ -185,48 +135,47 @@ class PlanCache:
             # Damage that was reported before waiting is being repaired: say it once only.
             found = self._read(key, notes if not notes else [])
             if found is not None:
-                return CacheResult(found.data, found.facts, "waited", tuple(notes))
+                return CacheResult(found.data, found.manifest, "waited", tuple(notes))
         with lease:
             found = self._read(key, notes if not notes else [])
             if found is not None:
-                outcome: Outcome = "waited" if waited else "hit"
-                return CacheResult(found.data, found.facts, outcome, tuple(notes))
+                outcome: Outcome = "waited" if waited else "cache hit"
+                return CacheResult(found.data, found.manifest, outcome, tuple(notes))
             built = build()
             self._publish(key, built, notes)
-            return CacheResult(built.data, built.facts, "built", tuple(notes))
+            return CacheResult(built.data, built.manifest, "built", tuple(notes))
 
     def entries(self) -> Iterator[EntryInfo]:
         """Every readable entry's header; unreadable ones are left out."""
         for path in sorted(self.folder.glob(f"??/*{_SUFFIX}")):
             try:
                 with open(path, "rb") as file:
-                    header = _read_header(file.readline(), file.read)
+                    manifest = _read_header(file.readline(), file.read)
                     status = os.fstat(file.fileno())
             except (OSError, _Damaged):
                 continue
-            yield EntryInfo(
-                path,
-                header["model"],
-                header["components"],
-                header["facts"],
-                status.st_size,
-                status.st_mtime,
-            )
+            yield EntryInfo(path, manifest, status.st_size, status.st_mtime)
 
-    def explain(self, key: PlanKey) -> str:
-        """Why this plan is in the cache or has to be built, as one sentence."""
+    def nearest(self, model: str, key: PlanKey) -> str:
+        """Whether the cache has this plan, or how its nearest one of `model` differs: a sentence.
+
+        `model` is a label for people: the key decides.
+        """
         notes: list[str] = []
         if self._read(key, notes) is not None:
-            return f"{key.model}: the plan is in the cache ({self.entry_path(key)})"
+            return f"{model}: the plan is in the cache ({self.entry_path(key)})"
         if notes:
-            return f"{key.model}: {notes[0]}"
-        candidates = [entry for entry in self.entries() if entry.model == key.model]
-        if not candidates:
-            return f"{key.model}: no plan of it is in the cache {self.folder}"
+            return f"{model}: {notes[0]}"
         wanted = key.components
-        differences = [(_changes(entry.components, wanted), entry) for entry in candidates]
+        differences = [
+            (_changes(entry.manifest.plan.components, wanted), entry)
+            for entry in self.entries()
+            if entry.manifest.model == model and entry.manifest.plan is not None
+        ]
+        if not differences:
+            return f"{model}: no plan of it is in the cache {self.folder}"
         changes, _ = min(differences, key=lambda item: (len(item[0]), -item[1].used_at))
-        return f"{key.model}: the nearest plan in the cache differs in {'; '.join(changes)}"
+        return f"{model}: the nearest plan in the cache differs in {'; '.join(changes)}"
 
     def collect_garbage(
         self, *, max_age_s: float | None = None, max_bytes: int | None = None
@@ -268,11 +217,11 @@ class PlanCache:
         path = self.entry_path(key)
         try:
             with open(path, "rb") as file:
-                header = _read_header(file.readline(), file.read)
+                manifest = _read_header(file.readline(), file.read)
                 data = file.read()
-            if header["components"] != key.components:
+            if manifest.plan is None or manifest.plan.components != key.components:
                 raise _Damaged("its header is another plan's")
-            if hashlib.sha256(data).hexdigest() != header["plan_sha256"]:
+            if data_sha256(data) != manifest.sha256:
                 raise _Damaged(f"its {len(data)} bytes do not match their checksum")
         except FileNotFoundError:
             return None
@@ -281,19 +230,11 @@ class PlanCache:
             return None
         with suppress(OSError):
             os.utime(path)  # garbage collection goes by last use
-        return CacheResult(data, header["facts"], "hit", tuple(notes))
+        return CacheResult(data, manifest, "cache hit", tuple(notes))
 
     def _publish(self, key: PlanKey, built: Built, notes: list[str]) -> None:
-        header = json.dumps(
-            {
-                "model": key.model,
-                "components": key.components,
-                "facts": dict(built.facts),
-                "plan_sha256": hashlib.sha256(built.data).hexdigest(),
-            },
-            sort_keys=True,
-        ).encode()
-        first = f"{_MAGIC} {hashlib.sha256(header).hexdigest()} {len(header)}\n".encode()
+        header = built.manifest.to_json().encode()
+        first = f"{_MAGIC} {data_sha256(header)} {len(header)}\n".encode()
         try:
             publish_file(self.entry_path(key), first + header + built.data)
         except OSError as error:
@@ -304,7 +245,7 @@ class PlanCache:
     ) -> CacheResult:
         built = build()
         notes.append(_unkept(self.folder, error))
-        return CacheResult(built.data, built.facts, "built", tuple(notes))
+        return CacheResult(built.data, built.manifest, "built", tuple(notes))
 
 
 def _unkept(folder: Path, error: OSError) -> str:
@@ -314,16 +255,18 @@ def _unkept(folder: Path, error: OSError) -> str:
     )
 
 
-def _read_header(first: bytes, read: Callable[[int], bytes]) -> dict[str, Any]:
-    """The header that follows the first line, compared with its checksum."""
+def _read_header(first: bytes, read: Callable[[int], bytes]) -> Manifest:
+    """The manifest that follows the first line, compared with its checksum."""
     words = first.decode("ascii", "replace").split()
     if " ".join(words[:2]) != _MAGIC or len(words) != 4 or not words[3].isdecimal():
         raise _Damaged("its first line is not a plan's")
     header = read(int(words[3]))
-    if hashlib.sha256(header).hexdigest() != words[2]:
+    if data_sha256(header) != words[2]:
         raise _Damaged("its header does not match its checksum")
-    parsed: dict[str, Any] = json.loads(header)
-    return parsed
+    try:
+        return Manifest.from_json(header)
+    except ValueError as error:
+        raise _Damaged(f"its header is no manifest: {error}") from error
 
 
 def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -1,6 +1,6 @@
 """Refuse plans that a server here cannot load, before the server is started.
 
-    python -m engines.check_plans --repository /models --variant tensorrt
+    python -m engines.check_plans --repository /models --target tensorrt
 
 `frameswap serve` and a container's entry point ask this first: a plan of another TensorRT release,
 flavour or GPU would fail at load with an error code; here it is a sentence with the command to run.
@@ -14,6 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from frameswap.arguments import HelpFormatter
+
+from engines.configs import read_config
 from engines.errors import EngineError
 from engines.manifest import (
     ServerVersions,
@@ -22,7 +25,8 @@ from engines.manifest import (
     refuse_reason,
     server_versions,
 )
-from engines.variants import MODEL_FILENAMES, read_config
+from engines.targets import TARGETS, UNTIL_PLAN
+from graphs.contract import PARAMETER_ONNX_UNTIL_PLAN
 
 
 class PlanConfig(Protocol):
@@ -43,7 +47,7 @@ def refused_plans(
 
     Args:
         folder: the model repository.
-        configs: model name to its config in the variant that is served.
+        configs: model name to its config for the target that is served.
         server: library versions and GPUs; without a visible GPU only the versions are compared.
     """
     for name, config in configs.items():
@@ -57,14 +61,14 @@ def refused_plans(
 
 def _serves_onnx_meanwhile(model: Path, config: PlanConfig) -> bool:
     """Whether the model was told to serve ONNX until it has a plan, and can."""
-    told = config.parameters.get("onnx_until_plan")
-    onnx = model / "1" / MODEL_FILENAMES["cuda"]
+    told = config.parameters.get(PARAMETER_ONNX_UNTIL_PLAN)
+    onnx = model / "1" / UNTIL_PLAN.filename
     return told is not None and told.string_value == "1" and onnx.is_file()
 
 
 def _chosen_files(config: PlanConfig, server: ServerVersions) -> list[str]:
     """The files that Triton, or our backend, takes for the GPUs of this server."""
-    default = config.default_model_filename or MODEL_FILENAMES["tensorrt"]
+    default = config.default_model_filename or TARGETS["tensorrt"].filename
     by_gpu = config.cc_model_filenames
     wanted = [by_gpu.get(gpu, default) for gpu in server.compute_capabilities] or [
         *by_gpu.values()
@@ -87,20 +91,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m engines.check_plans",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
-    parser.add_argument("--repository", type=Path, required=True, help="the model repository")
     parser.add_argument(
-        "--variant", default="tensorrt", help="configs/<variant>.pbtxt (default: %(default)s)"
+        "--repository", type=Path, required=True, metavar="FOLDER", help="the model repository"
     )
+    parser.add_argument(
+        "--target", "--variant", default="tensorrt", metavar="NAME",
+        help="configs/<target>.pbtxt of each model",
+    )  # fmt: skip
     options = parser.parse_args(arguments)
     configs = {}
-    for path in sorted(options.repository.glob(f"*/configs/{options.variant}.pbtxt")):
+    for path in sorted(options.repository.glob(f"*/configs/{options.target}.pbtxt")):
         configs[path.parent.parent.name] = read_config(path)
     if not configs:
         print(
-            f"{parser.prog}: {options.repository} has no variant {options.variant}: run "
-            f"`python build_engines.py --target {options.variant}`",
+            f"{parser.prog}: {options.repository} has no target {options.target}: run "
+            f"`python build_engines.py --target {options.target}`",
             file=sys.stderr,
         )
         return 1

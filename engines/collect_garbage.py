@@ -9,10 +9,11 @@ whole for its reader. A server keeps its own copy of every plan in its model rep
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from frameswap.arguments import HelpFormatter, number_or_zero
 
 from engines.cache import PlanCache
 from fetching.cache_folder import cache_dir
@@ -26,12 +27,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m engines.collect_garbage",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
-    add = parser.add_argument
-    add("--cache", type=Path, help="folder (default: plans/ in the user's cache)")
-    add("--max-age-days", type=_not_negative, help="remove what was not used for longer")
-    add("--max-size-gib", type=_not_negative, help="then the longest unused above this")
+    parser.add_argument(
+        "--cache", type=Path, metavar="PATH",
+        help="folder of plans (default: plans/ in the user's cache)",
+    )  # fmt: skip
+    # A limit below 0 would remove every plan, one that is no number none.
+    parser.add_argument(
+        "--max-age-days", type=number_or_zero, metavar="DAYS",
+        help="remove what was not used for longer",
+    )  # fmt: skip
+    parser.add_argument(
+        "--max-size-gib", type=number_or_zero, metavar="GIB",
+        help="then the longest unused above this",
+    )  # fmt: skip
     options = parser.parse_args(arguments)
     folder = options.cache or cache_dir() / "plans"
     if not folder.is_dir():
@@ -47,17 +57,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{collected.kept} kept ({collected.kept_bytes / 1e6:,.1f} MB)"
     )
     return 0
-
-
-def _not_negative(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    # A limit below 0 would remove every plan, one that is no number none.
-    if not 0 <= number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number, 0 or more")
-    return number
 
 
 if __name__ == "__main__":

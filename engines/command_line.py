@@ -7,32 +7,34 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from frameswap.arguments import HelpFormatter, WholeNumber, frame_size, mebibytes
+
 from engines.build import BuildRequest
-from engines.compilers import CompileOptions, Compiler, Flavour, choose_compiler
-from engines.deployment import DeploymentError, resolve
+from engines.compilers import CompileOptions, Compiler, choose_compiler
+from engines.configs import CudaOptions, HostOptions, Limits
+from engines.deployment import resolve
 from engines.devices import parse_compute_capability, present_compute_capability
-from engines.errors import EngineError, PrecisionError, UnsupportedDevice
+from engines.errors import (
+    DeploymentError,
+    EngineError,
+    FramesError,
+    PrecisionError,
+    UnsupportedDevice,
+)
 from engines.plans import CompileSettings, PlanAxes
 from engines.precision import PRECISIONS, Precision
 from engines.profiles import AxisRange
-from engines.publish import COMMITTED, Repository
-from engines.samples import FramesError
-from engines.variants import (
-    CUDA_MAX_BATCH_SIZE,
-    VARIANTS,
-    CudaOptions,
-    HostOptions,
-    Limits,
-    Variant,
-)
+from engines.repository import COMMITTED, RepositoryWriter
+from engines.targets import DEFAULT_TARGET, TARGETS, Target, target_of
 from fetching.cache_folder import cache_dir
 from graphs.contract import MODEL_SPECS
 from networks.detectors import DETECTORS
 from networks.recognizers import RECOGNIZERS
 from networks.swappers import DEFAULT_SWAPPER, SWAPPERS
 
-_FLAVOURS: Final[dict[Variant, Flavour]] = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
 _FP8_FROM: Final = 8.9
+_ARENAS: Final = ("kSameAsRequested", "kNextPowerOfTwo")
+_CUDNN_SEARCHES: Final = ("EXHAUSTIVE", "HEURISTIC", "DEFAULT")
 _GRAPH_LEVELS: Final = {"all": 0, "extended": 1, "basic": -1}
 
 
@@ -41,7 +43,7 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="build_engines.py",
         description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     _add_networks(parser.add_argument_group("what to build"))
     _add_precision(parser.add_argument_group("precision"))
@@ -54,8 +56,8 @@ def make_parser(description: str) -> argparse.ArgumentParser:
         help="model repository (default: the one in this checkout)",
     )  # fmt: skip
     where.add_argument(
-        "--instances", type=_positive, default=1, metavar="N",
-        help="instances of every model (default: %(default)s)",
+        "--instances", type=WholeNumber(1), default=1, metavar="N",
+        help="instances of every model",
     )  # fmt: skip
     look = parser.add_argument_group("look only").add_mutually_exclusive_group()
     look.add_argument("--dry-run", action="store_true", help="say what would be built and where")
@@ -69,33 +71,35 @@ def make_parser(description: str) -> argparse.ArgumentParser:
 def _add_networks(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--swapper", default=DEFAULT_SWAPPER, metavar="NAME",
-        help=f"one of {', '.join(SWAPPERS)} (default: %(default)s)",
+        help=f"one of {', '.join(SWAPPERS)}",
     )  # fmt: skip
     group.add_argument(
         "--detector", default="yunet", metavar="NAME",
-        help=f"one of {', '.join(DETECTORS)} (default: %(default)s)",
+        help=f"one of {', '.join(DETECTORS)}",
     )  # fmt: skip
     group.add_argument(
         "--recognizer", metavar="NAME",
         help=f"one of {', '.join(RECOGNIZERS)} (default: the one that the swapper needs)",
     )  # fmt: skip
     group.add_argument(
-        "--pixel-boost", type=_positive, default=1, metavar="B",
-        help="swap crops of B times the network's size (default: %(default)s)",
+        "--pixel-boost", type=WholeNumber(1), default=1, metavar="B",
+        help="swap crops of B times the network's size",
     )  # fmt: skip
     group.add_argument(
         "--models", nargs="+", metavar="MODEL", help="build these only (default: all)"
     )
     group.add_argument(
         "--accept-licence", action="store_true",
-        help="the licences of these weights fit your use: fetch what is missing",
+        help="the licences of these networks, which `frameswap models` lists, fit your use: fetch "
+        "what is missing",
     )  # fmt: skip
 
 
 def _add_precision(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--precision", choices=PRECISIONS,
-        help="of the networks (default: fp32 for the CPU, fp16 for GPUs)",
+        "--precision", choices=PRECISIONS, metavar="NAME",
+        help=f"of the networks, one of {', '.join(PRECISIONS)} "
+        "(default: fp32 for the CPU, fp16 for GPUs)",
     )  # fmt: skip
     group.add_argument(
         "--frames", nargs="+", type=Path, default=[], metavar="PATH",
@@ -109,42 +113,44 @@ def _add_precision(group: argparse._ArgumentGroup) -> None:
 
 def _add_device(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--target", choices=VARIANTS,
-        help="cpu, cuda: ONNX Runtime; tensorrt, rtx: plans (default: what this machine has)",
+        "--target", choices=tuple(TARGETS), metavar="TARGET",
+        help="cpu or cuda: ONNX Runtime; tensorrt or rtx: plans (default: what this machine has)",
     )  # fmt: skip
     group.add_argument(
         "--compute-capability", nargs="+", default=[], metavar="M.N",
         help="of the GPUs that will run the plans, for example 8.9 (default: the GPU that is here)",
     )  # fmt: skip
     for name, unit, default in (
-        ("batch", "frames a batch", "1 8 8"),
-        ("faces", "faces a frame", "1 1 4"),
+        ("batch", "frames per batch", "1 8 8"),
+        ("faces", "faces per frame", "1 1 4"),
     ):
         group.add_argument(
-            f"--{name}", nargs="+", type=_positive, metavar="N",
+            f"--{name}", nargs="+", type=WholeNumber(1), metavar="N",
             help=f"{unit}: MIN OPT MAX, or MAX alone (default: {default})",
         )  # fmt: skip
     group.add_argument(
-        "--frame", nargs="+", type=_frame_size, metavar="WxH",
+        "--frame", nargs="+", type=frame_size, metavar="WIDTHxHEIGHT",
         help="frame sizes: MIN OPT MAX, or MAX alone (default: 64x64 1920x1080 1920x1080)",
     )  # fmt: skip
     group.add_argument(
-        "--photo", type=_positive, metavar="PIXELS",
+        "--photo", type=WholeNumber(1), metavar="PIXELS",
         help="longest side of a photo that a source is taken from (default: 2048 for plans)",
     )  # fmt: skip
 
 
 def _add_compiler(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--gpu-memory", type=_mebibytes, metavar="MIB",
-        help="refuse plans that need more together; for cuda, the limit of one model's arena",
+        "--gpu-memory", type=mebibytes, metavar="MIB",
+        help="refuse plans that need more together; for cuda, the limit of one model's arena "
+        "(default: no limit)",
     )  # fmt: skip
     group.add_argument(
-        "--workspace", type=_mebibytes, metavar="MIB", help="scratch memory of one layer at most"
-    )
+        "--workspace", type=mebibytes, metavar="MIB",
+        help="scratch memory of one layer at most (default: TensorRT's)",
+    )  # fmt: skip
     group.add_argument(
-        "--optimization-level", type=int, choices=range(6), metavar="0-5",
-        help="how long TensorRT searches (default: TensorRT's)",
+        "--optimization-level", type=WholeNumber(0, 5), metavar="LEVEL",
+        help="how long TensorRT searches, 0 to 5 (default: TensorRT's)",
     )  # fmt: skip
     group.add_argument(
         "--cache", type=Path, metavar="PATH",
@@ -154,35 +160,36 @@ def _add_compiler(group: argparse._ArgumentGroup) -> None:
         "--name-by-gpu", action="store_true",
         help="name TensorRT plans by compute capability, for several types of GPU",
     )  # fmt: skip
-
     group.add_argument(
         "--onnx-until-plan", action="store_true",
-        help="a server of ours without a plan runs what --target cuda built until there is one",
+        help="serve the ONNX model of --target cuda until the TensorRT plan exists "
+        "(embedded server only)",
     )  # fmt: skip
 
 
 def _add_onnxruntime(group: argparse._ArgumentGroup) -> None:
     cuda = CudaOptions()
     group.add_argument(
-        "--threads", type=_positive, metavar="N",
+        "--threads", type=WholeNumber(1), metavar="N",
         help="intra-op threads of one instance (default: the backend divides the cores)",
     )  # fmt: skip
     group.add_argument(
-        "--graph-level", choices=tuple(_GRAPH_LEVELS), default="all",
-        help="graph optimisations (default: %(default)s)",
+        "--graph-level", choices=tuple(_GRAPH_LEVELS), default="all", metavar="NAME",
+        help=f"graph optimisations, one of {', '.join(_GRAPH_LEVELS)}",
     )  # fmt: skip
     group.add_argument(
-        "--arena", choices=("kSameAsRequested", "kNextPowerOfTwo"),
-        default=cuda.arena_extend_strategy,
-        help="how a model's GPU memory arena grows (default: %(default)s)",
+        "--arena", choices=_ARENAS, default=cuda.arena_extend_strategy, metavar="NAME",
+        help=f"how a model's GPU memory arena grows, {' or '.join(_ARENAS)}",
     )  # fmt: skip
     group.add_argument(
-        "--cudnn-search", choices=("EXHAUSTIVE", "HEURISTIC", "DEFAULT"),
-        help="how convolution algorithms are chosen (default: what was faster, network by network)",
+        "--cudnn-search", choices=_CUDNN_SEARCHES, metavar="NAME",
+        help=f"how convolution algorithms are chosen, one of {', '.join(_CUDNN_SEARCHES)} "
+        "(default: what was faster, network by network)",
     )  # fmt: skip
     group.add_argument(
         "--tensorrt-provider", action="store_true",
-        help="let ONNX Runtime's TensorRT provider run what it can, with its engines in --cache",
+        help="let ONNX Runtime's TensorRT provider run what it can, with its engines in --cache; "
+        "ONNX Runtime's published GPU wheel links TensorRT 10 (libnvinfer.so.10)",
     )  # fmt: skip
 
 
@@ -207,19 +214,19 @@ def make_request(options: argparse.Namespace) -> BuildRequest:
         if not path.exists():
             raise FramesError(f"{path} does not exist: --frames takes pictures and folders of them")
     capabilities = tuple(parse_compute_capability(text) for text in options.compute_capability)
-    target = options.target or default_target(capabilities)
-    precision: Precision = options.precision or ("fp32" if target == "cpu" else "fp16")
+    target = TARGETS[options.target] if options.target else default_target(capabilities)
+    precision: Precision = options.precision or target.precision
     check_precision(precision, target, capabilities)
     axes = make_axes(options)
     settings = None
-    if target in _FLAVOURS:
+    if target.flavour is not None:
         settings = _compile_settings(options, target, capabilities, axes)
     return BuildRequest(
         deployment=deployment,
         target=target,
         precision=precision,
         models=models,
-        repository=Repository(options.repository),
+        repository=RepositoryWriter(options.repository),
         limits=axes.limits if settings is not None else _fixed_limits(target, options, axes),
         host=_host_options(options),
         frames=tuple(options.frames),
@@ -229,9 +236,9 @@ def make_request(options: argparse.Namespace) -> BuildRequest:
     )
 
 
-def _fixed_limits(target: Variant, options: argparse.Namespace, axes: PlanAxes) -> Limits:
+def _fixed_limits(target: Target, options: argparse.Namespace, axes: PlanAxes) -> Limits:
     """Of a target without a plan's profile: any shape runs, up to what was given or these."""
-    limits = Limits(max_batch_size=CUDA_MAX_BATCH_SIZE) if target == "cuda" else Limits()
+    limits = Limits(max_batch_size=target.max_batch_size)
     if options.batch is not None:
         limits = replace(limits, max_batch_size=axes.batch.max)
     if options.faces is not None:
@@ -259,24 +266,24 @@ def _host_options(options: argparse.Namespace) -> HostOptions:
     )
 
 
-def default_target(capabilities: tuple[str, ...]) -> Variant:
+def default_target(capabilities: tuple[str, ...]) -> Target:
     """What this machine, or the GPU that was named, is best served by.
 
     Raises:
         CompilerMissing: a GPU is here or named and no TensorRT can be imported.
     """
     if not capabilities and present_compute_capability() is None:
-        return "cpu"
-    return "tensorrt" if choose_compiler().flavour == "tensorrt" else "rtx"
+        return DEFAULT_TARGET
+    return target_of(choose_compiler().flavour)
 
 
-def check_precision(precision: Precision, target: Variant, capabilities: tuple[str, ...]) -> None:
+def check_precision(precision: Precision, target: Target, capabilities: tuple[str, ...]) -> None:
     """Refuse 8 bits where nothing would run them.
 
     Raises:
         PrecisionError: 8 bits for ONNX Runtime, or fp8 for a GPU older than Ada.
     """
-    if precision in ("int8", "fp8") and target not in _FLAVOURS:
+    if precision in ("int8", "fp8") and target.flavour is None:
         raise PrecisionError(
             f"{precision} is for TensorRT plans: use --target rtx or tensorrt, or --precision fp16"
         )
@@ -318,11 +325,11 @@ def _axis(default: AxisRange, given: list[int] | None, flag: str) -> AxisRange:
 
 def _compile_settings(
     options: argparse.Namespace,
-    target: Variant,
+    target: Target,
     capabilities: tuple[str, ...],
     axes: PlanAxes,
 ) -> CompileSettings:
-    compiler: Compiler = choose_compiler(_FLAVOURS[target])
+    compiler: Compiler = choose_compiler(target.flavour)
     if not capabilities:
         present = present_compute_capability()
         if present is None:
@@ -346,20 +353,3 @@ def _compile_settings(
         gpu_memory=options.gpu_memory,
         name_by_gpu=options.name_by_gpu,
     )
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 1 or more")
-    return int(text)
-
-
-def _mebibytes(text: str) -> int:
-    return _positive(text) * 2**20
-
-
-def _frame_size(text: str) -> tuple[int, int]:
-    width, times, height = text.lower().partition("x")
-    if not (times and width.isdecimal() and height.isdecimal()):
-        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT, for example 1920x1080")
-    return int(width), int(height)

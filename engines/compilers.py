@@ -30,7 +30,7 @@ from engines.errors import (
     UnsupportedDevice,
 )
 from engines.profiles import Profile
-from engines.tensorrt_callbacks import Progress as Progress
+from engines.progress import CompileProgress
 from engines.tensorrt_callbacks import make_log, make_monitor, parser_failure, run_apart
 from fetching.files import publish_file
 
@@ -75,7 +75,7 @@ class CompiledPlan:
 
 
 @dataclass(frozen=True)
-class Layer:
+class ParsedLayer:
     """One layer of the network as the compiler parsed it, before fusion.
 
     precision: element type of its first output; empty for a layer that only steers.
@@ -105,12 +105,12 @@ class Compiler(Protocol):
         profile: Profile,
         compute_capabilities: Sequence[str],
         options: CompileOptions = ...,
-        progress: Progress | None = None,
+        progress: CompileProgress | None = None,
     ) -> CompiledPlan:
         """Compile a strongly typed ONNX model; see the implementations' errors."""
         ...
 
-    def layers(self, onnx_bytes: bytes) -> list[Layer]:
+    def layers(self, onnx_bytes: bytes) -> list[ParsedLayer]:
         """The layers that the parser makes of a model."""
         ...
 
@@ -140,7 +140,7 @@ class _TensorRTFamily:
         profile: Profile,
         compute_capabilities: Sequence[str],
         options: CompileOptions | None = None,
-        progress: Progress | None = None,
+        progress: CompileProgress | None = None,
     ) -> CompiledPlan:
         """Compile a strongly typed ONNX model.
 
@@ -200,7 +200,7 @@ class _TensorRTFamily:
             warnings=tuple(log.warnings),
         )
 
-    def layers(self, onnx_bytes: bytes) -> list[Layer]:
+    def layers(self, onnx_bytes: bytes) -> list[ParsedLayer]:
         """The layers that the parser makes of a model, with the type of their first output."""
         log = make_log(self._trt)
         builder = self._trt.Builder(log)
@@ -211,7 +211,7 @@ class _TensorRTFamily:
             output = layer.get_output(0)
             # None: the trip limit of a loop, the condition of a branch.
             made = ("", ()) if output is None else (output.dtype.name, tuple(output.shape))
-            found.append(Layer(layer.name, layer.type.name, *made))
+            found.append(ParsedLayer(layer.name, layer.type.name, *made))
         return found
 
     def _parse(self, builder: Any, log: Any, onnx_bytes: bytes) -> tuple[Any, Any]:

@@ -6,15 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from engines.errors import EngineError
+from engines.errors import DeploymentError
+from engines.targets import Target
 from networks.recognizers import DEFAULT_RECOGNIZER, RECOGNIZERS, Recognizer
 from networks.swappers import SWAPPERS, Swapper, check_pairing, check_pixel_boost
 
 Row = TypeVar("Row")
-
-
-class DeploymentError(EngineError):
-    """A name that is not known, or a combination that cannot work; the text is one sentence."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +40,10 @@ class Deployment:
             "D": self.swapper.source_length,
             "E": self.recognizer.embedding_length,
         }
+
+    def is_channels_last(self, target: Target) -> bool:
+        """Whether the swapper's network is rewritten for channels-last kernels on `target`."""
+        return target.channels_last and self.swapper.channels_last
 
 
 def resolve(

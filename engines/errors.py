@@ -10,6 +10,11 @@ EngineError                 root: `build_engines.py` prints it and exits with 1
 |- MemoryLimitExceeded      the plan needs more GPU memory than it was allowed
 |- PrecisionError           the graph cannot be typed as asked
 |- FidelityError            the typed graph strays too far from fp32
+|- FramesError              the frames to check with cannot be read, or show nothing to check
+|- DeploymentError          a name that is not known, or a combination that cannot work
+|- WeightsUnavailable       a weight file is not here, and may or can not be fetched
+|- ManifestError            what lies beside a built file is no manifest of this version
+|- RepositoryUnwritable     the model repository cannot be written
 '- CacheError               the cache folder cannot be used at all
 """
 
@@ -54,6 +59,26 @@ class PrecisionError(EngineError):
 
 class FidelityError(EngineError):
     """The typed graph strays further from fp32 than its limits allow."""
+
+
+class FramesError(EngineError):
+    """The frames to check with cannot be read, or show nothing to check."""
+
+
+class DeploymentError(EngineError):
+    """A name that is not known, or a combination that cannot work."""
+
+
+class WeightsUnavailable(EngineError):
+    """A weight file is not here, and may or can not be fetched."""
+
+
+class ManifestError(EngineError):
+    """There is no manifest beside a built file, or it is not one of this version."""
+
+
+class RepositoryUnwritable(EngineError):
+    """The model repository cannot be written."""
 
 
 class CacheError(EngineError):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
@@ -24,9 +24,11 @@ from engines.errors import FidelityError
 from engines.precision import Precision
 from engines.rounding import with_explicit_rounding
 from engines.samples import Sample, Tensors, answer, open_session
-from graphs.contract import LANDMARK_COLUMN, SCORE_COLUMN
+from graphs.contract import FACES, LANDMARK_COLUMN, MODEL_SPECS, SCORE_COLUMN, Measure
 
 Array = NDArray[Any]
+Compare = Callable[[str, Sample, Tensors], float | None]
+"""An output's name, what fp32 made of a sample, and what the typed graph made of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +48,6 @@ LIMITS: Final[Mapping[Precision, FidelityLimits]] = {
     "fp8": FidelityLimits(crop_psnr_db=35.0, landmark_px=0.1, cosine=0.9999),
 }
 """Only the swapper is quantised to 8 bits, so landmarks and embeddings keep fp16's limits."""
-
-CROP_OUTPUTS: Final = frozenset({"crops", "swapped_crops"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,15 +127,21 @@ def measure(
         name: _difference([(sample.expected[name], found[name]) for sample, found in pairs])
         for name in samples[0].expected
     }
+    measures = {tensor.name: tensor.measure for tensor in MODEL_SPECS[model].outputs}
+
+    def figures(measure: Measure, compare: Compare) -> list[float | None]:
+        names = [name for name in outputs if measures[name] == measure]
+        return [compare(name, sample, found) for name in names for sample, found in pairs]
+
     report = FidelityReport(
         model=model,
         precision=precision,
         samples=len(samples),
         outputs=outputs,
-        crop_psnr_db=_lowest(_crop_psnr(sample, found) for sample, found in pairs),
-        frame_psnr_db=_lowest(_frame_psnr(sample, found) for sample, found in pairs),
-        landmark_px=_highest(_landmark_shift(sample, found) for sample, found in pairs),
-        cosine=_lowest(_cosine(sample, found) for sample, found in pairs),
+        crop_psnr_db=_lowest(figures("crop PSNR", _crop_psnr)),
+        frame_psnr_db=_lowest(figures("frame PSNR", _frame_psnr)),
+        landmark_px=_highest(figures("landmarks", _landmark_shift)),
+        cosine=_lowest(figures("cosine", _cosine)),
     )
     misses = _misses(report, LIMITS[precision]) if precision in LIMITS else ()
     return replace(report, misses=misses)
@@ -182,31 +188,23 @@ def _difference(pairs: Sequence[tuple[Array, Array]]) -> OutputError:
     return OutputError(worst=float(every.max()), mean=float(every.mean()))
 
 
-def _crop_psnr(sample: Sample, found: Tensors) -> float | None:
+def _crop_psnr(name: str, sample: Sample, found: Tensors) -> float | None:
     """PSNR over the slots that hold a face; peak 1."""
-    names = CROP_OUTPUTS & set(sample.expected)
-    if not names:
-        return None
-    faces = sample.feeds.get("faces", sample.expected.get("faces"))
+    faces = sample.feeds.get(FACES.name, sample.expected.get(FACES.name))
     assert faces is not None
-    (name,) = names
     slots = faces[:, : sample.expected[name].shape[1], SCORE_COLUMN] > 0
     if not slots.any():
         return None
     return _psnr(sample.expected[name][slots], found[name][slots], peak=1.0)
 
 
-def _frame_psnr(sample: Sample, found: Tensors) -> float | None:
-    if "swapped_frame" not in sample.expected:
-        return None
-    return _psnr(sample.expected["swapped_frame"], found["swapped_frame"], peak=255.0)
+def _frame_psnr(name: str, sample: Sample, found: Tensors) -> float:
+    return _psnr(sample.expected[name], found[name], peak=255.0)
 
 
-def _landmark_shift(sample: Sample, found: Tensors) -> float | None:
+def _landmark_shift(name: str, sample: Sample, found: Tensors) -> float | None:
     """Farthest that a landmark of a face moved, pixels; endless where a face came or went."""
-    if "faces" not in sample.expected:
-        return None
-    wanted, got = sample.expected["faces"], found["faces"]
+    wanted, got = sample.expected[name], found[name]
     occupied = wanted[..., SCORE_COLUMN] > 0
     if (occupied != (got[..., SCORE_COLUMN] > 0)).any():
         return math.inf
@@ -216,12 +214,8 @@ def _landmark_shift(sample: Sample, found: Tensors) -> float | None:
     return float(np.linalg.norm(shift, axis=2).max())
 
 
-def _cosine(sample: Sample, found: Tensors) -> float | None:
+def _cosine(name: str, sample: Sample, found: Tensors) -> float | None:
     """Cosine of an embedding, or of a source that is one, with its fp32 self."""
-    names = {"embedding", "source"} & set(sample.expected)
-    if not names:
-        return None
-    (name,) = names
     wanted, got = (tensors[name].astype(np.float64).ravel() for tensors in (sample.expected, found))
     if not wanted.any():
         return None

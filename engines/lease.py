@@ -30,7 +30,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from fetching.files import TEMPORARY_PREFIX
+from fetching.files import temporary_path
 
 _BEAT_DIGITS = 20
 
@@ -193,7 +193,7 @@ class LeaseFolder:
 
     def _server_time(self) -> float:
         """The time of the machine that stamps files here; 0 (nothing is old) if it cannot say."""
-        probe = self.folder / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+        probe = temporary_path(self.folder)
         try:
             with open(probe, "xb") as file:
                 file.write(b"0")
@@ -217,7 +217,7 @@ def _create_exclusively(path: Path, content: bytes) -> bool:
 
     A link makes the whole content appear at once, and is atomic on every version of NFS.
     """
-    temporary = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+    temporary = temporary_path(path.parent)
     try:
         with open(temporary, "xb") as file:
             file.write(content)

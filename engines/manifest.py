@@ -1,5 +1,7 @@
-"""What a plan is, in a JSON file beside it, so that a server can refuse it before loading it.
+"""What a built file is, in a JSON file beside it: `model.plan.json` beside `model.plan`.
 
+It is written when the file is published, and everybody reads it: a build, to see whether the file
+is as wanted; the shared cache, which keeps one with every plan; a server, before it loads a plan.
 A plan loads only in the release of the library that made it, on a GPU it was made for. TensorRT
 says so with an error code at load; `refuse_reason` says it with the command to run.
 
@@ -9,54 +11,142 @@ Source: NVIDIA's "Engine Compatibility" pages of TensorRT and of TensorRT-RTX.
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import importlib.util
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from engines.devices import visible_gpus
-from engines.errors import EngineError
-from fetching.files import publish_file
+from engines.errors import ManifestError
+from fetching.files import data_sha256, publish_file
 
-MANIFEST_SUFFIX = ".json"
-_FORMAT = 1
+MANIFEST_SUFFIX: Final = ".json"
+FORMAT: Final = 2
+"""Of manifests, and of the cache's entries, which hold one."""
 
 # libnvinfer's versions that this project compiles with; the number is in the library's name.
 _LIBRARY_MAJORS = (11, 10)
 
 
-@dataclass(frozen=True)
-class Manifest:
-    """One plan. Sizes in bytes; `profile` is input name -> {"min", "opt", "max"} -> shape.
+@dataclass(frozen=True, kw_only=True)
+class PlanKey:
+    """Everything that decides a plan; `profile` is input name -> {"min", "opt", "max"} -> shape."""
 
-    memory: "activation_bytes" (each execution context), "weight_bytes", "io_bytes" at the
-        profile's maximum; None where the compiler did not say.
-    fidelity: the report of the comparison with fp32, or None when nothing was compared.
-    """
-
-    model: str
-    plan: str
+    onnx_sha256: str
     flavour: str
     tensorrt_version: str
     compute_capabilities: tuple[str, ...]
-    precision: str
-    plan_sha256: str
-    plan_bytes: int
-    onnx_sha256: str
-    profile: Mapping[str, Mapping[str, tuple[int, ...]]]
+    profile: Mapping[str, Mapping[str, Sequence[int]]]
     options: Mapping[str, int | None]
-    memory: Mapping[str, int | None]
-    contract_version: int
-    swapper: str | None = None
-    fidelity: Mapping[str, Any] | None = None
-    format: int = field(default=_FORMAT)
 
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
+    @property
+    def components(self) -> dict[str, Any]:
+        """What is digested, by name, as JSON gives it back."""
+        parts = {**asdict(self), "compute_capabilities": sorted(self.compute_capabilities)}
+        canonical: dict[str, Any] = json.loads(json.dumps(parts))
+        return canonical
+
+    @property
+    def digest(self) -> str:
+        """What the cache calls the plan."""
+        parts = {"format": FORMAT, **self.components}
+        return data_sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode())
+
+
+@dataclass(frozen=True)
+class PlannedMemory:
+    """GPU memory of one plan at its profile's maximum, in bytes.
+
+    activation_bytes: intermediate tensors, for each execution context.
+    io_bytes: inputs and outputs, for each execution context.
+    weight_bytes: once a plan, however many contexts; once a process, with Python-based backends.
+    """
+
+    activation_bytes: int
+    io_bytes: int
+    weight_bytes: int
+
+    def total_bytes(self, contexts: int = 1) -> int:
+        return self.weight_bytes + contexts * (self.activation_bytes + self.io_bytes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """One built file: what it was made from, and what was measured on it.
+
+    file: its name. sha256, size: of its bytes.
+    recipe: everything that decides it, by name (`engines.recipe`).
+    plan: what decided the plan; None for an ONNX file, as everything that follows but `fidelity`.
+    fidelity: the report of the comparison with fp32, or None when nothing was compared.
+    seconds, warnings: how long the compiler took, and what it said.
+    """
+
+    model: str
+    file: str
+    sha256: str
+    size: int
+    recipe: Mapping[str, str]
+    plan: PlanKey | None = None
+    memory: PlannedMemory | None = None
+    fidelity: Mapping[str, Any] | None = None
+    seconds: float | None = None
+    warnings: tuple[str, ...] = ()
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        """The manifest as text; the same text for the same manifest."""
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=indent, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Manifest:
+        """The manifest that `to_json` gave.
+
+        Raises:
+            ValueError: the text is no manifest, or one of another version.
+        """
+        fields = json.loads(text)
+        try:
+            if fields.pop("format") != FORMAT:
+                raise ValueError("another format")
+            plan, memory = fields.pop("plan"), fields.pop("memory")
+            if plan is not None:
+                devices = tuple(plan.pop("compute_capabilities"))
+                plan = PlanKey(compute_capabilities=devices, **plan)
+            if memory is not None:
+                memory = PlannedMemory(**memory)
+            warnings = tuple(fields.pop("warnings"))
+            return cls(plan=plan, memory=memory, warnings=warnings, **fields)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(str(error)) from error
+
+
+def describe(
+    data: bytes,
+    *,
+    model: str,
+    file: str,
+    recipe: Mapping[str, str],
+    plan: PlanKey | None = None,
+    memory: PlannedMemory | None = None,
+    fidelity: Mapping[str, Any] | None = None,
+    seconds: float | None = None,
+    warnings: Sequence[str] = (),
+) -> Manifest:
+    """The manifest of a file with these bytes."""
+    return Manifest(
+        model=model,
+        file=file,
+        sha256=data_sha256(data),
+        size=len(data),
+        recipe=dict(recipe),
+        plan=plan,
+        memory=memory,
+        fidelity=fidelity,
+        seconds=seconds,
+        warnings=tuple(warnings),
+    )
 
 
 @dataclass(frozen=True)
@@ -68,35 +158,33 @@ class ServerVersions:
     compute_capabilities: tuple[str, ...]
 
 
-def manifest_path(plan: Path) -> Path:
+def manifest_path(file: Path) -> Path:
     """`model.plan` -> `model.plan.json`."""
-    return plan.with_name(plan.name + MANIFEST_SUFFIX)
+    return file.with_name(file.name + MANIFEST_SUFFIX)
 
 
-def write_manifest(plan: Path, manifest: Manifest) -> None:
-    """Publish `manifest` beside `plan`."""
-    publish_file(manifest_path(plan), manifest.to_json().encode())
+def write_manifest(file: Path, manifest: Manifest) -> None:
+    """Publish `manifest` beside `file`."""
+    publish_file(manifest_path(file), f"{manifest.to_json(indent=2)}\n".encode())
 
 
-def read_manifest(plan: Path) -> Manifest:
-    """The manifest beside `plan`.
+def read_manifest(file: Path) -> Manifest:
+    """The manifest beside `file`.
 
     Raises:
-        EngineError: there is none, or it is not one that this version reads.
+        ManifestError: there is none, or it is not one that this version reads.
     """
-    path = manifest_path(plan)
+    path = manifest_path(file)
     try:
-        fields = json.loads(path.read_text())
-        if fields.pop("format") != _FORMAT:
-            raise ValueError("another format")
-        fields["compute_capabilities"] = tuple(fields["compute_capabilities"])
-        return Manifest(**fields)
+        return Manifest.from_json(path.read_bytes())
     except FileNotFoundError:
-        raise EngineError(
-            f"{plan} has no manifest beside it: make both with `python build_engines.py`"
+        raise ManifestError(
+            f"{file} has no manifest beside it: make both with `python build_engines.py`"
         ) from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise EngineError(
+    except OSError as error:
+        raise ManifestError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ManifestError(
             f"{path} is not a manifest of this version ({error}): "
             f"make the plan again with `python build_engines.py`"
         ) from None
@@ -108,12 +196,12 @@ def damage_reason(plan: Path, manifest: Manifest) -> str | None:
         data = plan.read_bytes()
     except OSError as error:
         return f"{plan} cannot be read ({error.strerror}): run `python build_engines.py`"
-    if len(data) != manifest.plan_bytes:
+    if len(data) != manifest.size:
         return (
-            f"{plan} has {len(data)} bytes, its manifest says {manifest.plan_bytes}: "
+            f"{plan} has {len(data)} bytes, its manifest says {manifest.size}: "
             f"run `python build_engines.py --models {manifest.model}`"
         )
-    if hashlib.sha256(data).hexdigest() != manifest.plan_sha256:
+    if data_sha256(data) != manifest.sha256:
         return (
             f"{plan} does not match its manifest's checksum: "
             f"run `python build_engines.py --models {manifest.model}`"
@@ -126,24 +214,27 @@ def refuse_reason(manifest: Manifest, server: ServerVersions) -> str | None:
 
     A server without a visible GPU is not refused for it here: the launcher says that first.
     """
-    names = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
-    name = names.get(manifest.flavour)
-    if name is None:
-        return f"{manifest.model}: {manifest.plan} is of the unknown flavour {manifest.flavour!r}"
-    has = server.tensorrt if manifest.flavour == "tensorrt" else server.tensorrt_rtx
-    made = f"{manifest.model}: {manifest.plan} was compiled by {name} {manifest.tensorrt_version}"
+    plan, file = manifest.plan, f"{manifest.model}: {manifest.file}"
     command = f"python build_engines.py --models {manifest.model}"
+    if plan is None:
+        return f"{file} is no plan, as the manifest beside it says: run `{command}` here"
+    names = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
+    name = names.get(plan.flavour)
+    if name is None:
+        return f"{file} is of the unknown flavour {plan.flavour!r}"
+    has = server.tensorrt if plan.flavour == "tensorrt" else server.tensorrt_rtx
+    made = f"{file} was compiled by {name} {plan.tensorrt_version}"
     if has is None:
-        other = server.tensorrt_rtx if manifest.flavour == "tensorrt" else server.tensorrt
+        other = server.tensorrt_rtx if plan.flavour == "tensorrt" else server.tensorrt
         if other is None:
             return f"{made}, and this server has no TensorRT library at all: install {name}"
-        there = "TensorRT-RTX" if manifest.flavour == "tensorrt" else "TensorRT"
+        there = "TensorRT-RTX" if plan.flavour == "tensorrt" else "TensorRT"
         return f"{made}, and this server has only {there} {other}: run `{command}` here"
-    if _release(has) != _release(manifest.tensorrt_version):
+    if _release(has) != _release(plan.tensorrt_version):
         return f"{made}, and this server has {has}, which cannot load it: run `{command}` here"
-    foreign = sorted(set(server.compute_capabilities) - set(manifest.compute_capabilities))
+    foreign = sorted(set(server.compute_capabilities) - set(plan.compute_capabilities))
     if foreign:
-        wanted = ", ".join(manifest.compute_capabilities)
+        wanted = ", ".join(plan.compute_capabilities)
         return (
             f"{made} for compute capability {wanted}, and this server's GPU has {foreign[0]}: "
             f"run `{command} --compute-capability {foreign[0]}`"

@@ -8,13 +8,14 @@ within the limit, and the choice is verified as a whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
 
 from engines.errors import PrecisionError
 from engines.fidelity import measure
+from engines.progress import Announce
 from engines.quantization import EightBits, convolution_work, quantize
 from engines.samples import Sample
 
@@ -29,7 +30,7 @@ def quantize_within(
     samples: Sequence[Sample],
     *,
     lowest_db: float,
-    announce: Callable[[str], None],
+    announce: Announce,
 ) -> onnx.ModelProto:
     """`typed` with as much of its convolutions in 8 bits as `lowest_db` of crop PSNR leaves.
 

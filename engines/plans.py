@@ -1,42 +1,34 @@
-"""From a typed graph to a published plan: profile, shape arithmetic, shared cache, manifest."""
+"""From a typed graph to a plan and its manifest: profile, shape arithmetic, shared cache."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import onnx
 
-from engines.cache import Built, CacheResult, PlanCache, PlanKey, make_key
-from engines.compilers import CompileOptions, Compiler, Progress
+from engines.cache import Built, CacheResult, PlanCache
+from engines.compilers import CompileOptions, Compiler
+from engines.configs import Limits
 from engines.errors import ProfileError
 from engines.fidelity import FidelityReport
 from engines.lease import Holder
-from engines.manifest import Manifest, write_manifest
-from engines.memory import PlannedMemory, plan_memory
-from engines.profiles import AxisRange, Profile, ProfileLimits, make_profile
+from engines.manifest import PlanKey, describe
+from engines.profiles import AxisRange, Profile, ProfileLimits, make_profile, planned_memory
+from engines.progress import Announce, CompileProgress
 from engines.shapes import check_elements
-from engines.variants import (
-    MIN_FRAME_SIDE,
-    MODEL_FILENAMES,
-    PHOTO_MODELS,
-    Limits,
-    Variant,
-)
-from graphs.contract import CONTRACT_VERSION, MAX_DETECTIONS
-
-Announce = Callable[[str], None]
-
+from engines.targets import Target
+from fetching.files import data_sha256
+from graphs.contract import MAX_DETECTIONS, MIN_FRAME_SIDE, MODEL_SPECS
 
 MINIMA: Final = {"height": MIN_FRAME_SIDE, "width": MIN_FRAME_SIDE, "photo": MIN_FRAME_SIDE}
 """What the smallest frame is, for every backend."""
 
 _DEFAULT: Final = ProfileLimits()
-_PHOTO: Final = AxisRange(64, 1024, 2048)
+_PHOTO: Final = AxisRange(MIN_FRAME_SIDE, 1024, 2048)
 
 
 @dataclass(frozen=True)
@@ -79,9 +71,10 @@ class PlanAxes:
             max_batch_size=self.batch.max,
         )
 
-    def of(self, model: str, variant: Variant) -> ProfileLimits:
+    def of(self, model: str, target: Target) -> ProfileLimits:
         """The axes of one model's plan."""
-        if model == "face_swapper" and variant == "rtx":
+        spec = MODEL_SPECS[model]
+        if spec.joined_rows is not None and target.joins_rows:
             # Our backend joins the faces of a whole batch: N rows go in as B = N, K = 1.
             rows = AxisRange(
                 self.batch.min * self.faces.min,
@@ -89,7 +82,7 @@ class PlanAxes:
                 self.batch.max * self.faces.max,
             )
             return ProfileLimits(batch=rows, faces=AxisRange(1, 1, 1))
-        if model in PHOTO_MODELS:
+        if spec.sees == "photo":
             one = AxisRange(self.batch.min, 1, self.batch.max)
             return ProfileLimits(batch=one, faces=self.faces, height=self.photo, width=self.photo)
         return ProfileLimits(
@@ -114,46 +107,33 @@ class CompileSettings:
     gpu_memory: int | None = None
     name_by_gpu: bool = False
 
-    def filename(self, variant: Variant) -> str:
+    def filename(self, target: Target) -> str:
         """File name of the plans."""
-        if variant != "tensorrt" or not self.name_by_gpu:
-            return MODEL_FILENAMES[variant]
+        if not (target.name_by_gpu and self.name_by_gpu):
+            return target.filename
         return f"model.sm{self.compute_capabilities[0].replace('.', '')}.plan"
 
-    def recipe(self, model: str, variant: Variant) -> dict[str, str]:
+    def recipe(self, model: str, target: Target) -> dict[str, str]:
         """What the compiler adds to a file's recipe."""
         return {
             "compiler": f"{self.compiler.flavour} {self.compiler.version}",
             "compute capability": ", ".join(self.compute_capabilities),
-            "profile": json.dumps(asdict(self.axes.of(model, variant)), sort_keys=True),
+            "profile": json.dumps(asdict(self.axes.of(model, target)), sort_keys=True),
             "options": json.dumps(self.options.key(), sort_keys=True),
         }
-
-
-@dataclass(frozen=True)
-class MadePlan:
-    """A plan and everything known about it."""
-
-    key: PlanKey
-    profile: Profile
-    result: CacheResult
-
-    @property
-    def memory(self) -> PlannedMemory:
-        """GPU memory at the profile's maximum."""
-        return PlannedMemory(**self.result.facts["memory"])
 
 
 def make_plan(
     model: str,
     typed: onnx.ModelProto,
-    variant: Variant,
+    target: Target,
     settings: CompileSettings,
     *,
+    recipe: Mapping[str, str],
     check: Callable[[], FidelityReport | None],
     announce: Announce,
-    progress: Progress | None,
-) -> MadePlan:
+    progress: CompileProgress | None,
+) -> CacheResult:
     """The plan of one typed graph, out of the cache or compiled by exactly one builder.
 
     Args:
@@ -164,7 +144,7 @@ def make_plan(
         EngineError: the profile, the graph or the compiler refuses; one sentence.
     """
     data = typed.SerializeToString(deterministic=True)
-    profile, key = plan_key(model, typed, variant, settings)
+    profile, key = plan_key(model, typed, target, settings)
 
     def build() -> Built:
         shapes = check_elements(typed, {name: shape.max for name, shape in profile.items()})
@@ -176,76 +156,40 @@ def make_plan(
             options=settings.options,
             progress=progress,
         )
-        memory = plan_memory(shapes, compiled.activation_bytes, compiled.weight_bytes)
-        facts: dict[str, Any] = {
-            "memory": memory.as_facts(),
-            "fidelity": None if report is None else report.as_facts(),
-            "seconds": compiled.seconds,
-            "warnings": list(compiled.warnings),
-        }
-        return Built(compiled.data, facts)
+        manifest = describe(
+            compiled.data,
+            model=model,
+            file=settings.filename(target),
+            recipe=recipe,
+            plan=key,
+            memory=planned_memory(shapes, compiled.activation_bytes, compiled.weight_bytes),
+            fidelity=None if report is None else report.as_facts(),
+            seconds=compiled.seconds,
+            warnings=compiled.warnings,
+        )
+        return Built(compiled.data, manifest)
 
     waits = _Waits(model, announce)
     result = PlanCache(settings.cache).get_or_build(key, build, on_wait=waits)
     for note in result.notes:
         announce(f"{model}: {note}")
-    return MadePlan(key, profile, result)
+    return result
 
 
 def plan_key(
-    model: str, typed: onnx.ModelProto, variant: Variant, settings: CompileSettings
+    model: str, typed: onnx.ModelProto, target: Target, settings: CompileSettings
 ) -> tuple[Profile, PlanKey]:
     """The profile of one typed graph, and the name of its plan in the cache."""
-    profile = make_profile(typed, settings.axes.of(model, variant))
-    key = make_key(
-        model,
-        typed.SerializeToString(deterministic=True),
+    profile = make_profile(typed, settings.axes.of(model, target))
+    key = PlanKey(
+        onnx_sha256=data_sha256(typed.SerializeToString(deterministic=True)),
         flavour=settings.compiler.flavour,
         tensorrt_version=settings.compiler.version,
-        compute_capabilities=settings.compute_capabilities,
-        profile=profile,
+        compute_capabilities=tuple(sorted(settings.compute_capabilities)),
+        profile={name: asdict(shapes) for name, shapes in profile.items()},
         options=settings.options.key(),
     )
     return profile, key
-
-
-def publish_manifest(
-    plan: Path,
-    made: MadePlan,
-    *,
-    model: str,
-    precision: str,
-    swapper: str,
-    fidelity: Mapping[str, Any] | None,
-) -> None:
-    """Write what a server has to know before it loads the plan, beside the plan."""
-    key, result = made.key, made.result
-    manifest = Manifest(
-        model=model,
-        plan=plan.name,
-        flavour=key.flavour,
-        tensorrt_version=key.tensorrt_version,
-        compute_capabilities=key.compute_capabilities,
-        precision=precision,
-        plan_sha256=_sha256(result.data),
-        plan_bytes=len(result.data),
-        onnx_sha256=key.onnx_sha256,
-        profile=_plain_profile(made.profile),
-        options=key.options,
-        memory=result.facts["memory"],
-        contract_version=CONTRACT_VERSION,
-        swapper=swapper,
-        fidelity=fidelity,
-    )
-    write_manifest(plan, manifest)
-
-
-def _plain_profile(profile: Profile) -> Mapping[str, Mapping[str, tuple[int, ...]]]:
-    return {name: asdict(shapes) for name, shapes in profile.items()}
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 class _Waits:

@@ -31,6 +31,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common as common_passes
 
 from engines.errors import PrecisionError
+from networks.editing import add_initializer, known_array
 
 Precision = Literal["fp32", "fp16", "int8", "fp8"]
 PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "fp16", "int8", "fp8")
@@ -258,8 +259,7 @@ def _only_reduced(node: ir.Node) -> bool:
 
 def _half_initializer(value: ir.Value) -> ir.Value:
     """A float16 copy of a float32 initializer, beside it in the same graph."""
-    assert value.const_value is not None
-    array = value.const_value.numpy()
+    array = known_array(value)
     # Infinities and NaN are meant: they are the same in float16.
     largest = np.abs(array[np.isfinite(array)]).max(initial=0.0)
     if largest > _LARGEST:
@@ -267,17 +267,8 @@ def _half_initializer(value: ir.Value) -> ir.Value:
             f"the weight {value.name} reaches {largest:.3g}, but float16 ends at "
             f"{_LARGEST:.0f}: build this swapper with --precision fp32"
         )
-    name = f"{value.name}/float16"
-    half = ir.Value(
-        name=name,
-        type=ir.TensorType(_F16),
-        shape=value.shape,
-        const_value=ir.tensor(array.astype(np.float16), name=name),
-    )
-    graph = value.graph
-    assert graph is not None
-    graph.register_initializer(half)
-    return half
+    assert value.graph is not None
+    return add_initializer(value.graph, f"{value.name}/float16", array.astype(np.float16))
 
 
 def _fold_batch_normalizations(graph: ir.Graph, nodes: list[ir.Node]) -> None:
@@ -313,32 +304,21 @@ def _fold_batch_normalizations(graph: ir.Graph, nodes: list[ir.Node]) -> None:
 def _fold_into_convolution(convolution: ir.Node, normalization: ir.Node) -> None:
     """w' = w * g, b' = (b - mean) * g + beta, with g = gamma / sqrt(variance + epsilon)."""
     gamma, beta, mean, variance = (
-        _array(value).astype(np.float64) for value in normalization.inputs[1:5]
+        known_array(value).astype(np.float64) for value in normalization.inputs[1:5]
     )
     epsilon = normalization.attributes.get_float("epsilon", 1e-5)
     gain = gamma / np.sqrt(variance + epsilon)
-    weight = _array(convolution.inputs[1]).astype(np.float64)
+    weight = known_array(convolution.inputs[1]).astype(np.float64)
     bias = np.zeros(len(gain))
     if len(convolution.inputs) > 2:
-        bias = _array(convolution.inputs[2]).astype(np.float64)
+        bias = known_array(convolution.inputs[2]).astype(np.float64)
     folded = weight * gain.reshape(-1, *[1] * (weight.ndim - 1))
     graph = convolution.graph
     assert graph is not None
     values = []
     for part, array in (("weight", folded), ("bias", (bias - mean) * gain + beta)):
         name = f"{normalization.name}/{part}"
-        tensor = ir.tensor(array.astype(np.float32), name=name)
-        value = ir.Value(
-            name=name, type=ir.TensorType(_F32), shape=ir.Shape(array.shape), const_value=tensor
-        )
-        graph.register_initializer(value)
-        values.append(value)
+        values.append(add_initializer(graph, name, array.astype(np.float32)))
     convolution.resize_inputs(3)
     convolution.replace_input_with(1, values[0])
     convolution.replace_input_with(2, values[1])
-
-
-def _array(value: ir.Value | None) -> np.ndarray:
-    assert value is not None
-    assert value.const_value is not None
-    return value.const_value.numpy()

@@ -1,4 +1,4 @@
-"""Which shapes a plan takes: min, opt and max of every input, from the graph's own axis letters.
+"""Which shapes a plan takes, from the graph's own axis letters, and how much GPU memory that is.
 
 Axis letters are the contract's (graphs/contract.py): B batch, K faces, H and W frame. Every
 combination of axes up to the maximum is valid at the same time, because Triton knows no other
@@ -12,9 +12,11 @@ from dataclasses import dataclass
 
 import onnx
 
-from engines.errors import ProfileError
+from engines.errors import MemoryLimitExceeded, ProfileError
+from engines.manifest import PlannedMemory
+from engines.shapes import GraphShapes, Shape
 
-Shape = tuple[int, ...]
+_MIB = 2**20
 
 
 @dataclass(frozen=True)
@@ -95,3 +97,45 @@ def _input_range(value: onnx.ValueInfoProto, limits: ProfileLimits) -> ShapeRang
 
 def _sizes(axis: AxisRange) -> tuple[int, int, int]:
     return axis.min, axis.opt, axis.max
+
+
+def planned_memory(
+    shapes: GraphShapes, activation_bytes: int | None, weight_bytes: int | None
+) -> PlannedMemory:
+    """What the compiler said, completed by shape arithmetic.
+
+    Args:
+        shapes: the typed graph's tensors at the profile's maximum.
+        activation_bytes, weight_bytes: the compiler's figures; None where it gave none.
+    """
+    return PlannedMemory(
+        activation_bytes=shapes.peak_bytes if activation_bytes is None else activation_bytes,
+        io_bytes=shapes.io_bytes,
+        weight_bytes=shapes.weight_bytes if weight_bytes is None else weight_bytes,
+    )
+
+
+def check_memory(
+    planned: Mapping[str, PlannedMemory],
+    limit_bytes: int | None,
+    contexts: Mapping[str, int] | None = None,
+) -> int:
+    """The bytes of all plans together.
+
+    Args:
+        contexts: execution contexts (instances) of each model; 1 where it says nothing.
+
+    Raises:
+        MemoryLimitExceeded: they need more than `limit_bytes`.
+    """
+    counts = contexts or {}
+    needs = {name: plan.total_bytes(counts.get(name, 1)) for name, plan in planned.items()}
+    total = sum(needs.values())
+    if limit_bytes is not None and total > limit_bytes:
+        largest = max(needs, key=lambda name: needs[name])
+        raise MemoryLimitExceeded(
+            f"the plans need {total // _MIB} MiB of GPU memory, {limit_bytes // _MIB} MiB are "
+            f"allowed (--gpu-memory); the largest is {largest} with {needs[largest] // _MIB} MiB: "
+            f"lower the largest batch, number of faces or frame size"
+        )
+    return total

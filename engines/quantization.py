@@ -28,6 +28,7 @@ from onnxruntime.quantization.calibrate import CalibrationDataReader, create_cal
 
 from engines.errors import PrecisionError
 from engines.precision import NETWORK_PREFIX, every_graph, infer_types
+from networks.editing import add_initializer, known_array
 
 EightBits = Literal["int8", "fp8"]
 
@@ -174,8 +175,8 @@ def _fake_quantize(
 ) -> ir.Value:
     """Quantise and dequantise `value`, one scale for the tensor."""
     name = f"{value.name}/{precision}"
-    scale = _initializer(graph, f"{name}/scale", _scale(np.float64(largest), precision))
-    zero = _initializer(graph, f"{name}/zero", _cast(np.zeros(()), precision))
+    scale = add_initializer(graph, f"{name}/scale", _scale(np.float64(largest), precision))
+    zero = add_initializer(graph, f"{name}/zero", _cast(np.zeros(()), precision))
     quantized = _append(graph, node, "QuantizeLinear", [value, scale, zero], f"{name}/quantized")
     quantized.dtype = ir.DataType.INT8 if precision == "int8" else ir.DataType.FLOAT8E4M3FN
     return _append(graph, node, "DequantizeLinear", [quantized, scale, zero], f"{name}/back")
@@ -185,14 +186,13 @@ def _dequantized_weight(
     graph: ir.Graph, node: ir.Node, weight: ir.Value, precision: EightBits
 ) -> ir.Value:
     """8-bit weights with a scale an output channel, and the node that widens them."""
-    assert weight.const_value is not None
-    array = weight.const_value.numpy().astype(np.float64)
+    array = known_array(weight).astype(np.float64)
     scales = _scale(np.abs(array).reshape(len(array), -1).max(axis=1), precision)
     units = array / scales.astype(np.float64).reshape(-1, *[1] * (array.ndim - 1))
     name = f"{node.name}/weight/{precision}"
-    values = _initializer(graph, name, _cast(units, precision))
-    scale = _initializer(graph, f"{name}/scale", scales)
-    zero = _initializer(graph, f"{name}/zero", _cast(np.zeros(len(array)), precision))
+    values = add_initializer(graph, name, _cast(units, precision))
+    scale = add_initializer(graph, f"{name}/scale", scales)
+    zero = add_initializer(graph, f"{name}/zero", _cast(np.zeros(len(array)), precision))
     widened = _append(graph, node, "DequantizeLinear", [values, scale, zero], f"{name}/back")
     widened.producer().attributes["axis"] = ir.AttrInt64("axis", 0)  # type: ignore[union-attr]
     return widened
@@ -211,18 +211,6 @@ def _cast(units: NDArray[np.float64], precision: EightBits) -> NDArray[Any]:
     if precision == "int8":
         return np.clip(np.rint(units), -127, 127).astype(np.int8)
     return np.clip(units, -448, 448).astype(ml_dtypes.float8_e4m3fn)
-
-
-def _initializer(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
-    tensor = ir.tensor(array, name=name)
-    value = ir.Value(
-        name=name,
-        type=ir.TensorType(tensor.dtype),
-        shape=ir.Shape(array.shape),
-        const_value=tensor,
-    )
-    graph.register_initializer(value)
-    return value
 
 
 def _append(

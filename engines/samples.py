@@ -1,12 +1,12 @@
 """What every served model sees and answers on real frames, in fp32: the yardstick of fidelity.
 
-The fp32 graphs are chained in ONNX Runtime as the ensembles chain them, so that the swapper is
+The fp32 graphs are chained in ONNX Runtime as `ENSEMBLE_SPECS` wires them, so that the swapper is
 judged on crops that the detector made and the blender on crops that the swapper made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,17 +17,24 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from engines.errors import EngineError
+from engines.errors import FramesError
 from fetching import weights
 from fetching.downloads import WeightsError, read_member
 from graphs.contract import (
-    DETECTED_FRAME,
+    ENCODED_SOURCE,
+    ENSEMBLE_SPECS,
+    FACES,
     FRAME,
+    MIN_FRAME_SIDE,
     OPTION_COUNT,
+    OPTIONS,
     SCORE_COLUMN,
+    SOURCE,
     ColorMatrix,
+    EnsembleSpec,
     FrameFormat,
     Option,
+    StepSpec,
 )
 
 Image = NDArray[np.uint8]
@@ -37,10 +44,6 @@ Tensors = dict[str, NDArray[Any]]
 _PAINTINGS: Final = ("scrfd-0.3.0/images/newton.png", "scrfd-0.3.0/images/gauss.png")
 
 _IMAGE_SUFFIXES: Final = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-
-
-class FramesError(EngineError):
-    """The frames to check with cannot be read, or show nothing to check."""
 
 
 @dataclass(frozen=True)
@@ -68,55 +71,72 @@ class Samples:
         """The samples of one served model, one a frame."""
         if model not in self._made:
             graph = open_session(self._author(model))
-            self._made[model] = [_run(graph, feeds) for feeds in self._feeds(model)]
+            positions = range(len(self._frames))
+            self._made[model] = [_run(graph, self._feeds(model, at)) for at in positions]
         return self._made[model]
 
-    def _feeds(self, model: str) -> Iterable[Tensors]:
-        if model == "face_locator_bgr":
-            for frame in self._frames:
-                yield {FRAME: frame[None], "options": _options("bgr")}
-        elif model in ("face_recognizer", "source_encoder"):
-            for located in self.of("face_locator_bgr"):
-                yield {FRAME: located.feeds[FRAME], "faces": located.expected["faces"]}
-        elif model.startswith("face_detector_"):
-            pixel: FrameFormat = "i420" if model.endswith("i420") else "bgr"
-            for frame, located in zip(self._frames, self.of("face_locator_bgr"), strict=True):
-                faces = max(1, _face_count(located))
-                sources = np.repeat(self._source()[:, None], min(faces, 2), axis=1)
-                pixels = frame if pixel == "bgr" else bgr_to_i420(frame)
-                yield {FRAME: pixels[None], "source": sources, "options": _options(pixel)}
-        elif model == "face_swapper":
-            for detected in self.of("face_detector_bgr"):
-                yield {
-                    "crops": detected.expected["crops"],
-                    "source": detected.feeds["source"],
-                    "faces": detected.expected["faces"],
-                }
-        else:
-            yield from self._blender_feeds(model)
+    def _feeds(self, model: str, at: int) -> Tensors:
+        """What the ensemble of `model` would feed it on one frame."""
+        ensemble, step = _place(model)
+        makers = ensemble.makers
+        feeds = {}
+        for tensor, value in step.inputs.items():
+            if value in makers:
+                maker, output = makers[value]
+                feeds[tensor] = self.of(maker)[at].expected[output]
+            else:
+                feeds[tensor] = self._sent(ensemble, value, at)
+        return feeds
 
-    def _blender_feeds(self, model: str) -> Iterable[Tensors]:
-        detector = model.replace("blender", "detector")
-        # The swapper's own crops, from the BGR detector: for the I420 frame they are as good.
-        for detected, swapped in zip(self.of(detector), self.of("face_swapper"), strict=True):
-            feeds = {
-                FRAME: detected.expected[DETECTED_FRAME],
-                "swapped_crops": swapped.expected["swapped_crops"],
-                "warps": detected.expected["warps"],
-                "faces": detected.expected["faces"],
-            }
-            yield feeds | ({"options": detected.feeds["options"]} if model.endswith("i420") else {})
+    def _sent(self, ensemble: EnsembleSpec, value: str, at: int) -> NDArray[Any]:
+        """What a client would send as one of the ensemble's inputs, with one frame."""
+        pixel = ensemble.frame_format
+        if value == FRAME:
+            frame = self._frames[at]
+            return (bgr_to_i420(frame) if pixel == "i420" else frame)[None]
+        if value == OPTIONS.name:
+            return _options(pixel)
+        if value == SOURCE.name:
+            faces = min(max(1, self._face_count(at)), 2)
+            return np.repeat(self._source()[:, None], faces, axis=1)
+        raise ValueError(f"engines.samples makes no {value!r}, which {ensemble.name} takes")
 
     def _source(self) -> NDArray[np.float32]:
         """One source [1, D], from the first frame that shows a face."""
-        located = self.of("face_locator_bgr")
-        for sample, encoded in zip(located, self.of("source_encoder"), strict=True):
-            if _face_count(sample):
-                return np.asarray(encoded.expected["source"], np.float32)
+        encoder, output = _SOURCE_ENSEMBLE.makers[ENCODED_SOURCE.name]
+        for at, encoded in enumerate(self.of(encoder)):
+            if self._face_count(at):
+                return np.asarray(encoded.expected[output], np.float32)
         raise FramesError(
             f"no face was found in the {len(self._frames)} frames to check with: "
             "give frames that show faces with --frames"
         )
+
+    def _face_count(self, at: int) -> int:
+        """Faces that a client would find in one frame as a photo."""
+        detector, output = _SOURCE_ENSEMBLE.makers[FACES.name]
+        faces = self.of(detector)[at].expected[output]
+        return int((faces[0, :, SCORE_COLUMN] > 0).sum())
+
+
+_SOURCE_ENSEMBLE: Final = next(
+    spec for spec in ENSEMBLE_SPECS.values() if ENCODED_SOURCE in spec.outputs
+)
+
+
+def _place(model: str) -> tuple[EnsembleSpec, StepSpec]:
+    """Where a model stands; among several ensembles, one whose frames are BGR, as pictures are.
+
+    (A step that reads another format's frame reads what the shared steps made of the BGR one: the
+    crops are as good.)
+    """
+    places = [
+        (ensemble, step)
+        for ensemble in ENSEMBLE_SPECS.values()
+        for step in ensemble.steps
+        if step.model == model
+    ]
+    return min(places, key=lambda place: place[0].frame_format != "bgr")
 
 
 def open_session(model: onnx.ModelProto) -> ort.InferenceSession:
@@ -138,11 +158,7 @@ def _run(session: ort.InferenceSession, feeds: Tensors) -> Sample:
     return Sample(feeds, answer(session, feeds))
 
 
-def _face_count(located: Sample) -> int:
-    return int((located.expected["faces"][0, :, SCORE_COLUMN] > 0).sum())
-
-
-def _options(pixel: FrameFormat) -> NDArray[np.float32]:
+def _options(pixel: FrameFormat | None) -> NDArray[np.float32]:
     """[1, 8]; OpenCV converts to I420 with BT.601 whatever the frame's size."""
     options = np.zeros((1, OPTION_COUNT), np.float32)
     if pixel == "i420":
@@ -178,8 +194,9 @@ def _read_picture(path: Path) -> Image:
     if image is None:
         raise FramesError(f"{path} is not a picture that OpenCV can read")
     height, width = image.shape[0] // 2 * 2, image.shape[1] // 2 * 2
-    if min(height, width) < 64:
-        raise FramesError(f"{path} is {width}x{height}: frames have at least 64x64 pixels")
+    if min(height, width) < MIN_FRAME_SIDE:
+        least = f"{MIN_FRAME_SIDE}x{MIN_FRAME_SIDE}"
+        raise FramesError(f"{path} is {width}x{height}: frames have at least {least} pixels")
     return np.asarray(image[:height, :width], np.uint8)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import onnx
 
 from engines.deployment import Deployment
+from engines.targets import Target
 from graphs import (
     face_blender,
     face_detector,
@@ -17,10 +18,8 @@ from graphs import (
     source_encoder,
 )
 from graphs.contract import FRAME_FORMATS, MODEL_SPECS, FrameFormat
-from graphs.face_blender import Method
-from graphs.face_detector import Runtime
 from networks.detectors import DETECTORS
-from networks.passes import PORTABLE_PASSES
+from networks.passes import CHANNELS_LAST_PASSES, PORTABLE_PASSES
 
 LoadNetwork = Callable[[str], onnx.ModelProto]
 """A weight's name, as in `fetching.weights.WEIGHTS`, to its network."""
@@ -43,52 +42,47 @@ class ServedGraph:
     @property
     def has_network(self) -> bool:
         """Whether there is a network in it, and not geometry and pixels alone."""
-        return bool(self.weights) or self.model == "face_swapper"
+        return bool(self.weights) or MODEL_SPECS[self.model].network == "swapper"
 
 
-def served_graphs(
-    deployment: Deployment,
-    *,
-    skip_empty: bool,
-    passes: Sequence[str] = PORTABLE_PASSES,
-    runtime: Runtime = "tensorrt",
-    blending: Method = "whole",
-) -> Mapping[str, ServedGraph]:
-    """Every model of `MODEL_SPECS` as `deployment` wants it.
+def served_graphs(deployment: Deployment, target: Target) -> Mapping[str, ServedGraph]:
+    """Every model of `MODEL_SPECS` as `deployment` wants it, in the form that `target` runs best.
 
-    Args:
-        skip_empty: leave the swapper's network out of a batch without faces, inside the graph; a
-            backend that drops empty slots before it calls the graph has no use for it.
-        passes: rewrites of the swapper's network (`networks.passes`).
-        runtime: what the detector is written for; its answers are the same.
-        blending: the blender's method, see `graphs.face_blender`; the picture is the same.
+    The form changes how fast a graph is, and not what it answers.
     """
-    graphs = [_locator(deployment, runtime), _source_encoder(deployment), _recognizer(deployment)]
-    graphs.append(_swapper(deployment, skip_empty=skip_empty, passes=passes))
+    graphs = [
+        _locator(deployment, target),
+        _source_encoder(deployment),
+        _recognizer(deployment),
+        _swapper(deployment, target),
+    ]
     for pixel in FRAME_FORMATS:
-        graphs.append(_detector(deployment, pixel, runtime))
-        graphs.append(_blender(deployment, pixel, blending))
+        graphs += [_detector(deployment, pixel, target), _blender(deployment, pixel, target)]
     by_name = {graph.model: graph for graph in graphs}
     return {name: by_name[name] for name in MODEL_SPECS}
 
 
-def _locator(deployment: Deployment, runtime: Runtime) -> ServedGraph:
+def _locator(deployment: Deployment, target: Target) -> ServedGraph:
     detector = DETECTORS[deployment.detector]
     return ServedGraph(
         model="face_locator_bgr",
-        settings={"detector": detector.name, "runtime": runtime},
+        settings={"detector": detector.name, "runtime": target.runtime},
         weights=(detector.weight,),
         author=lambda load: face_detector.build(
-            "bgr", detector, load(detector.weight), runtime=runtime
+            "bgr", detector, load(detector.weight), runtime=target.runtime
         ),
     )
 
 
-def _detector(deployment: Deployment, frame_format: FrameFormat, runtime: Runtime) -> ServedGraph:
+def _detector(deployment: Deployment, frame_format: FrameFormat, target: Target) -> ServedGraph:
     detector = DETECTORS[deployment.detector]
     return ServedGraph(
         model=f"face_detector_{frame_format}",
-        settings={"detector": detector.name, "runtime": runtime, **_swapper_settings(deployment)},
+        settings={
+            "detector": detector.name,
+            "runtime": target.runtime,
+            **_swapper_settings(deployment),
+        },
         weights=(detector.weight,),
         author=lambda load: face_detector.build(
             frame_format,
@@ -96,7 +90,7 @@ def _detector(deployment: Deployment, frame_format: FrameFormat, runtime: Runtim
             load(detector.weight),
             swapper=deployment.swapper,
             pixel_boost=deployment.pixel_boost,
-            runtime=runtime,
+            runtime=target.runtime,
         ),
     )
 
@@ -134,8 +128,9 @@ def _source_encoder(deployment: Deployment) -> ServedGraph:
     return ServedGraph(model="source_encoder", settings=settings, weights=weights, author=author)
 
 
-def _swapper(deployment: Deployment, *, skip_empty: bool, passes: Sequence[str]) -> ServedGraph:
+def _swapper(deployment: Deployment, target: Target) -> ServedGraph:
     swapper, boost = deployment.swapper, deployment.pixel_boost
+    passes = CHANNELS_LAST_PASSES if deployment.is_channels_last(target) else PORTABLE_PASSES
 
     def author(load: LoadNetwork) -> onnx.ModelProto:
         if swapper.weight is None:
@@ -143,7 +138,7 @@ def _swapper(deployment: Deployment, *, skip_empty: bool, passes: Sequence[str])
         else:
             network = load(swapper.weight)
         return face_swapper.build(
-            swapper, network, pixel_boost=boost, skip_empty=skip_empty, passes=passes
+            swapper, network, pixel_boost=boost, skip_empty=target.skip_empty, passes=passes
         )
 
     weights = () if swapper.weight is None else (swapper.weight,)
@@ -151,7 +146,7 @@ def _swapper(deployment: Deployment, *, skip_empty: bool, passes: Sequence[str])
         model="face_swapper",
         settings={
             **_swapper_settings(deployment),
-            "skip empty": str(skip_empty),
+            "skip empty": str(target.skip_empty),
             "passes": " ".join(passes),
         },
         weights=weights,
@@ -159,7 +154,8 @@ def _swapper(deployment: Deployment, *, skip_empty: bool, passes: Sequence[str])
     )
 
 
-def _blender(deployment: Deployment, frame_format: FrameFormat, method: Method) -> ServedGraph:
+def _blender(deployment: Deployment, frame_format: FrameFormat, target: Target) -> ServedGraph:
+    method = target.blending
     return ServedGraph(
         model=f"face_blender_{frame_format}",
         settings={"crop size": str(deployment.crop_size), "method": method},

@@ -10,23 +10,12 @@ import re
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from engines.errors import CompileError, UnsupportedOperator
+from engines.progress import CompileProgress
 
 Result = TypeVar("Result")
-
-
-class Progress(Protocol):
-    """Told what the compiler is doing, from any of its threads; phases nest by name."""
-
-    def start(self, phase: str, parent: str | None, steps: int) -> None: ...
-
-    def advance(self, phase: str, step: int) -> bool:
-        """Step `step` of `phase` is done. Returning False cancels the compilation."""
-        ...
-
-    def finish(self, phase: str) -> None: ...
 
 
 def parser_failure(parser: Any, product: str) -> CompileError:
@@ -77,7 +66,7 @@ def make_log(trt: Any) -> Any:
     return Log()
 
 
-def make_monitor(trt: Any, progress: Progress | None) -> Any:
+def make_monitor(trt: Any, progress: CompileProgress | None) -> Any:
     """`progress` as that package's IProgressMonitor.
 
     The library calls it from C++ code that no exception may cross: an exception of `progress` is
@@ -93,7 +82,7 @@ def make_monitor(trt: Any, progress: Progress | None) -> Any:
         def cancel(self) -> None:
             self.cancelled = True
 
-        def _tell(self, call: Callable[[Progress], bool | None]) -> None:
+        def _tell(self, call: Callable[[CompileProgress], bool | None]) -> None:
             if progress is None or self.failure is not None:
                 return
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -18,12 +19,18 @@ from engines.precision import Precision, to_fp16
 from engines.quantization import calibrate, quantize
 from engines.samples import Samples, painted_frames, read_frames
 from engines.served_graphs import ServedGraph, served_graphs
+from engines.targets import DEFAULT_TARGET
 from fetching import weights
+from graphs.contract import FACES, MODEL_SPECS
 
 FLOAT32_NETWORKS: Final[Mapping[str, str]] = MappingProxyType(
     {"yunet": "in float16 a landmark of the sample frames moves by 0.11 px; it has 53,121 weights"}
 )
 """Weights of networks that stay float32 whatever is asked, and why."""
+
+YARDSTICK: Final = replace(DEFAULT_TARGET, runtime="tensorrt")
+"""The form of the fp32 graphs that typed ones are compared with and calibrated on: fast here in
+ONNX Runtime, and with nothing in a branch or in the detector's loops."""
 
 
 def model_precision(served: ServedGraph, asked: Precision) -> Precision:
@@ -36,7 +43,7 @@ def model_precision(served: ServedGraph, asked: Precision) -> Precision:
         return "fp32"
     if any(name in FLOAT32_NETWORKS for name in served.weights):
         return "fp32"
-    if served.model == "face_swapper":
+    if MODEL_SPECS[served.model].network == "swapper":
         return asked
     return "fp16"
 
@@ -88,7 +95,7 @@ class Typist:
         if self._allow_worse:
             return quantize(typed, ranges, precision)
         # A frame without a face says nothing about the swapper.
-        shown = [sample for sample in samples if sample.feeds["faces"].any()]
+        shown = [sample for sample in samples if sample.feeds[FACES.name].any()]
         return quantize_within(
             typed,
             ranges,
@@ -115,5 +122,4 @@ class Typist:
 
     @cached_property
     def _plain(self) -> Mapping[str, ServedGraph]:
-        """The graphs that ONNX Runtime runs fastest here, and calibrates: nothing in a branch."""
-        return served_graphs(self._deployment, blending="regions", skip_empty=False)
+        return served_graphs(self._deployment, YARDSTICK)

@@ -21,7 +21,7 @@ def publish_file(path: Path, data: bytes) -> None:
         OSError: the folder cannot be written, or the disk is full; nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+    temporary = temporary_path(path.parent)
     try:
         with open(temporary, "xb") as file:
             file.write(data)
@@ -33,6 +33,16 @@ def publish_file(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+def temporary_path(folder: Path) -> Path:
+    """A name in `folder` that nobody else uses, for a file on its way to its own name."""
+    return folder / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+
+
+def data_sha256(data: bytes) -> str:
+    """SHA-256 of `data`, in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
 
 
 def file_sha256(path: Path) -> str:

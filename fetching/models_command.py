@@ -7,6 +7,8 @@ import json
 import sys
 from pathlib import Path
 
+from frameswap.arguments import HelpFormatter
+
 from fetching import weights
 from fetching.cache_folder import cache_dir
 from fetching.downloads import PackageArchive
@@ -21,11 +23,15 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = subparsers.add_parser(
         "models",
         help="list the known networks with their licences, and fetch them",
-        description="List the known networks with size, licence and what it allows.",
+        description="List the known networks with size, licence and what it allows; `fetch` brings "
+        "some of them here.",
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.set_defaults(run=_list)
-    commands = parser.add_subparsers(dest="models_command", metavar="fetch")
+    commands = parser.add_subparsers(
+        title="commands", dest="models_command", metavar="COMMAND", prog=parser.prog
+    )
     fetch = commands.add_parser(
         "fetch",
         help="bring networks into the cache",
@@ -33,14 +39,17 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
             "Bring networks into the cache (FRAMESWAP_CACHE, else ~/.cache/frameswap). "
             "Downloads continue where they broke off and are checked by SHA-256."
         ),
+        formatter_class=HelpFormatter,
     )
     fetch.add_argument("names", nargs="+", metavar="NAME", help="as `frameswap models` lists them")
     fetch.add_argument(
         "--accept-licence",
         action="store_true",
-        help="say that the licence, which `frameswap models` names, fits your use",
+        help="the licence, which `frameswap models` names, fits your use",
     )
-    fetch.add_argument("--file", type=Path, help="take this local copy instead of downloading")
+    fetch.add_argument(
+        "--file", type=Path, metavar="PATH", help="take this local copy instead of downloading"
+    )
     fetch.add_argument(
         "--json",
         action="store_true",

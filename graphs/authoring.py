@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 from onnxscript import GraphBuilder
 
 from graphs.contract import IR_VERSION, OPSET, TensorSpec
+from graphs.shapes import MICROSOFT_DOMAIN, constant, outputs, typed_value
 from networks.opset import to_project_opset
 
 _DTYPES = {"uint8": ir.DataType.UINT8, "float32": ir.DataType.FLOAT}
@@ -41,6 +43,10 @@ class GraphAuthor:
         named.shape = ir.Shape(["B", *spec.dims])
         named.dtype = _DTYPES[spec.dtype]
         self.builder.add_output(named, spec.name)
+
+    def use_onnxruntime_operators(self) -> None:
+        """Import ONNX Runtime's own operators, which no other runtime has."""
+        self.builder.graph.opset_imports[MICROSOFT_DOMAIN] = 1
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:
@@ -78,6 +84,49 @@ class GraphAuthor:
 
         graph: ir.Graph = op.builder.subgraph(scoped, inputs, outputs, name=name)
         return graph
+
+    @staticmethod
+    def loop(
+        op: Any,
+        trace: Callable[..., Sequence[ir.Value]],
+        count: ir.Value,
+        state: Sequence[ir.Value] = (),
+        *,
+        name: str,
+        index: str,
+        go_on: str = "go_on",
+        before: Sequence[ir.Value] = (),
+        after: Sequence[ir.Value],
+        start: Callable[[], ir.Value] | None = None,
+    ) -> list[ir.Value]:
+        """A `Loop` of at most `count` rounds at `op`: its last state, then what rounds stacked.
+
+        Args:
+            op: the operator builder that will hold the loop.
+            trace: one round: called once with the body's own builder, the round's number (int64
+                scalar), whether it runs (bool scalar) and the state; returns whether another round
+                follows, the new state, and what this round adds to each stack.
+            count: int64 scalar.
+            state: before the first round.
+            name: of the body, see `subgraph`.
+            index, go_on: names of the body's first two inputs.
+            before: fresh values for the body's inputs, one a state.
+            after: fresh values for the body's outputs: the new state, then one a stack.
+            start: makes a bool scalar, whether there is a first round; None: there is.
+        """
+        body = GraphAuthor.subgraph(
+            op,
+            trace,
+            [
+                typed_value(index, ir.DataType.INT64),
+                typed_value(go_on, ir.DataType.BOOL),
+                *before,
+            ],
+            [typed_value(f"{go_on}_next", ir.DataType.BOOL), *after],
+            name=name,
+        )
+        begins = constant(op, np.array(True)) if start is None else start()
+        return outputs(op.Loop(count, begins, *state, body=body, _outputs=len(after)))
 
     def embed(
         self,

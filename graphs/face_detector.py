@@ -1,9 +1,9 @@
-"""face_detector_{i420,bgr} and face_locator_{i420,bgr}: frame -> faces, aligned crops, warps.
+"""face_detector_{i420,bgr}: frame -> faces, aligned crops, warps; face_locator_bgr: frame -> faces.
 
 letterbox -> network -> decode -> exact NMS -> order -> five-point similarity -> crops. The locator
-stops at `faces`: it serves the recogniser and the source encoder, which align with templates of
-their own. Both pass the frame through, so that the next model reads the copy that is already on the
-device.
+stops at `faces`: it serves the recogniser and the source encoder, which see BGR photos and align
+with templates of their own. Both pass the frame through, so that the next model reads the copy that
+is already on the device.
 """
 
 from __future__ import annotations
@@ -11,22 +11,20 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 
+from graphs.alignment import TEMPLATES, crop_bgr, crop_i420, fit_warps
+from graphs.arithmetic import are_numbers
 from graphs.authoring import GraphAuthor
 from graphs.contract import (
     CONTRACT_VERSION,
     CROPS,
     DETECTED_FRAME,
-    FACE_COLUMNS,
     FACES,
     FRAME,
-    LANDMARK_COLUMN,
     MAX_DETECTIONS,
     OPTIONS,
-    SCORE_COLUMN,
     SOURCE,
     WARPS,
     FrameFormat,
@@ -35,38 +33,24 @@ from graphs.contract import (
     frame_spec,
 )
 from graphs.detections import Candidates, decode_candidates, decode_landmarks
-from graphs.frame_sampling import sample_i420
-from graphs.geometry import (
-    TEMPLATES,
-    Array,
-    BilinearTaps,
-    apply_warps,
-    bilinear_taps,
-    fit_similarity,
-    gather_bilinear,
-    invert_warps,
-)
 from graphs.letterbox import Letterbox, letterbox
-from graphs.pixels import (
-    chroma_offset,
-    color_index,
-    frame_size,
-    option,
-    safe_options,
-    valid_options,
-    yuv_to_rgb,
-)
-from graphs.shapes import MICROSOFT_DOMAIN, Op, constant, dimension, split, to_float
+from graphs.pixels import option, safe_options, valid_options
+from graphs.shapes import Op, dimension, to_float
 from graphs.suppression import order_faces, suppress
-from networks.batching import with_free_batch
+from networks.batching import row_shape, with_free_batch
 from networks.detectors import Detector, check_outputs
 from networks.passes import DETECTOR_PASSES, GPU_DETECTOR_PASSES, apply_passes
-from networks.swappers import Swapper
+from networks.swappers import Swapper, check_pixel_boost
 
 Runtime = Literal["tensorrt", "onnxruntime", "onnxruntime_gpu"]
+"""Which runtime a detector is written for; the faces are the same.
 
-_FARTHEST_PX = 1e6
-"""No face is farther out than this; NaN and infinity are not nearer either."""
+"tensorrt" (ONNX Runtime runs it too): the whole frame is cast first, because TensorRT's parser
+takes nothing else on uint8, and all rounds of suppression are written out, because it fuses them.
+"onnxruntime": only the bytes that are read are cast, and rounds end with the last face.
+"onnxruntime_gpu": that, I420 frames are read by ONNX Runtime's GridSample, and the network is
+rewritten by `GPU_DETECTOR_PASSES`.
+"""
 
 
 @dataclass(frozen=True)
@@ -75,14 +59,12 @@ class Frames:
 
     pixels: float32 in 0..255, or uint8, shaped as sent.
     options: [B, 8] float32, every row valid.
-    valid: bool [B, 1], whether the row was valid as sent.
     sampled: read them by GridSample (`graphs.frame_sampling`); float32 and I420 then.
     """
 
     pixels: ir.Value
     frame_format: FrameFormat
     options: ir.Value
-    valid: ir.Value
     sampled: bool = False
 
 
@@ -129,9 +111,9 @@ def postprocess(
         op,
         candidates.scores,
         boxes,
-        detector.anchor_count,
-        _threshold(op, frames, Option.SCORE_THRESHOLD, detector.score_threshold),
-        _threshold(op, frames, Option.NMS_THRESHOLD, detector.nms_threshold),
+        anchor_count=detector.anchor_count,
+        score_threshold=_threshold(op, frames, Option.SCORE_THRESHOLD, detector.score_threshold),
+        nms_threshold=_threshold(op, frames, Option.NMS_THRESHOLD, detector.nms_threshold),
         loop=loop,
     )
     box_index = op.Expand(op.Unsqueeze(kept.index, [1]), [1, 4, 1])
@@ -140,106 +122,18 @@ def postprocess(
     rows = op.GatherElements(candidates.landmark_rows, row_index, axis=1)
     landmarks = op.Div(decode_landmarks(op, detector, rows, kept.index), scale)
     coordinates = op.Concat(kept_boxes, landmarks, axis=2)
-    near = to_float(op, op.Less(op.Abs(coordinates), _FARTHEST_PX))
-    usable = op.Greater(op.ReduceMin(near, [2], keepdims=1), 0.5)
-    usable = op.And(usable, op.Unsqueeze(kept.found, [2]))
+    usable = op.And(are_numbers(op, coordinates, [2]), op.Unsqueeze(kept.found, [2]))
     faces = op.Concat(kept_boxes, op.Unsqueeze(kept.scores, [2]), landmarks, axis=2)
     return order_faces(
         op, op.Where(usable, faces, 0.0), option(op, frames.options, Option.FACE_ORDER)
     )
 
 
-def align(op: Op, faces: ir.Value, slots: ir.Value, template: Array) -> ir.Value:
-    """Warps [B, K, 2, 3] float32, frame to crop, of the first K faces; empty slots are 0.
-
-    Args:
-        faces: [B, 16, 15] float32, finite.
-        slots: int64 [1], K.
-        template: (5, 2), pixels of the crop.
-    """
-    chosen = op.Slice(faces, [0], slots, [1])
-    columns = op.Slice(chosen, [LANDMARK_COLUMN], [FACE_COLUMNS], [2])
-    shape = op.Concat(dimension(op, columns, 0), dimension(op, columns, 1), [5, 2], axis=0)
-    warps = fit_similarity(op, op.Reshape(columns, shape), template)
-    score = op.Slice(chosen, [SCORE_COLUMN], [SCORE_COLUMN + 1], [2])
-    return op.Where(op.Greater(op.Unsqueeze(score, [3]), 0.0), warps, 0.0)
-
-
 def crop_faces(op: Op, frames: Frames, warps: ir.Value, side: int) -> ir.Value:
-    """Aligned crops [B, K, 3, S, S] float32 RGB in [0, 1]; slots without a warp are 0.
-
-    Bilinear, edge pixels repeated outside the frame. Of an I420 frame the planes are read each at
-    their own resolution, and only what was read is converted.
-
-    Args:
-        warps: [B, K, 2, 3] float32, frame to crop.
-        side: S.
-    """
-    axis = np.arange(side, dtype=np.float32)
-    x, y = apply_warps(
-        op, invert_warps(op, warps), constant(op, axis[None]), constant(op, axis[:, None])
-    )
-    batch = dimension(op, warps, 0)
-    flat = op.Concat(batch, [-1], axis=0)
-    height, width = frame_size(op, frames.pixels, frames.frame_format)
-    x, y = (op.Reshape(value, flat) for value in (x, y))
-    slots = dimension(op, warps, 1)
-
-    def as_channel(values: ir.Value) -> ir.Value:
-        return op.Reshape(values, op.Concat(batch, slots, [1, side, side], axis=0))
-
+    """Aligned crops [B, K, 3, S, S] float32 RGB in [0, 1]; slots without a warp are 0."""
     if frames.frame_format == "bgr":
-        elements = op.Reshape(frames.pixels, flat)
-        taps = bilinear_taps(op, x, y, height, width)
-        channels = [
-            as_channel(gather_bilinear(op, elements, taps, stride=3, start=start))
-            for start in (2, 1, 0)
-        ]
-        crops = op.Mul(op.Concat(*channels, axis=2), 1.0 / 255.0)
-    else:
-        read = _sample_planes if frames.sampled else _gather_planes
-        planes = read(op, frames, (x, y), (height, width))
-        luma, blue, red = (as_channel(plane) for plane in planes)
-        crops = yuv_to_rgb(op, luma, blue, red, color_index(op, frames.options, height))
-    there = op.Greater(op.ReduceMax(op.Abs(warps), [2, 3], keepdims=1), 0.0)
-    return op.Where(op.Unsqueeze(there, [2]), crops, 0.0)
-
-
-def _sample_planes(
-    op: Op,
-    frames: Frames,
-    points: tuple[ir.Value, ir.Value],
-    size: tuple[ir.Value, ir.Value],
-) -> tuple[ir.Value, ir.Value, ir.Value]:
-    """As `_gather_planes`, but for one axis more of size 1."""
-    x, y = (op.Unsqueeze(position, [1]) for position in points)
-    offset = chroma_offset(op, frames.options)
-    luma, chroma = sample_i420(op, frames.pixels, *size, x, y, offset)
-    blue, red = split(op, chroma, 2, 1)
-    return luma, blue, red
-
-
-def _gather_planes(
-    op: Op,
-    frames: Frames,
-    points: tuple[ir.Value, ir.Value],
-    size: tuple[ir.Value, ir.Value],
-) -> tuple[ir.Value, ir.Value, ir.Value]:
-    """Y, U and V [B, P] at luma positions [B, P], chroma where each row's location puts it."""
-    height, width = size
-    elements = op.Reshape(frames.pixels, op.Concat(dimension(op, points[0], 0), [-1], axis=0))
-    luma = gather_bilinear(op, elements, bilinear_taps(op, *points, height, width))
-    offsets = split(op, chroma_offset(op, frames.options), 2, 1)
-    x, y = (
-        op.Mul(op.Sub(position, offset), 0.5)
-        for position, offset in zip(points, offsets, strict=True)
-    )
-    half_height, half_width = op.Div(height, [2]), op.Div(width, [2])
-    taps: BilinearTaps = bilinear_taps(op, x, y, half_height, half_width)
-    start_u = op.Mul(height, width)
-    start_v = op.Add(start_u, op.Mul(half_height, half_width))
-    blue, red = (gather_bilinear(op, elements, taps, start=start) for start in (start_u, start_v))
-    return luma, blue, red
+        return crop_bgr(op, frames.pixels, warps, side)
+    return crop_i420(op, frames.pixels, frames.options, warps, side, sampled=frames.sampled)
 
 
 def build(
@@ -261,29 +155,18 @@ def build(
         network: the detector's, batch 1 or free.
         swapper: whose template and crop size to align to; None gives the locator.
         pixel_boost: crops are `pixel_boost` times the swapper's size.
-        runtime: whom the graph is written for; the faces are the same. "tensorrt" (ONNX Runtime
-            runs it too): the whole frame is cast first, because TensorRT's parser takes nothing
-            else on uint8, and all rounds of suppression are written out, because it fuses them.
-            "onnxruntime": only the bytes that are read are cast, and rounds end with the last face.
-            "onnxruntime_gpu": that, I420 frames are read by ONNX Runtime's GridSample, and the
-            network is rewritten by `GPU_DETECTOR_PASSES`.
+        runtime: which one the graph is written for; the faces are the same.
 
     Raises:
         ValueError: the network is not this detector's, or the swapper has no such boost.
     """
-    if swapper is not None and pixel_boost not in swapper.pixel_boosts:
-        raise ValueError(
-            f"swapper {swapper.name} can be boosted by {list(swapper.pixel_boosts)},"
-            f" not by {pixel_boost}"
-        )
-    passes = GPU_DETECTOR_PASSES if runtime == "onnxruntime_gpu" else DETECTOR_PASSES
-    free = apply_passes(with_free_batch(network), passes)
-    check_outputs(detector, [_fixed_shape(value) for value in free.graph.output])
-    role = "locator" if swapper is None else "detector"
-    author = GraphAuthor(f"face_{role}_{frame_format}")
+    if swapper is not None:
+        check_pixel_boost(swapper, pixel_boost)
+    free = _ready_network(detector, network, runtime)
+    author = GraphAuthor(f"face_{'locator' if swapper is None else 'detector'}_{frame_format}")
     sampled = runtime == "onnxruntime_gpu" and frame_format == "i420"
     if sampled:
-        author.builder.graph.opset_imports[MICROSOFT_DOMAIN] = 1
+        author.use_onnxruntime_operators()
     op: Op = author.op
     frame = author.input(frame_spec(FRAME, frame_format))
     source = None if swapper is None else author.input(_source_spec(swapper))
@@ -294,7 +177,6 @@ def build(
             to_float(op, frame) if runtime == "tensorrt" or sampled else frame,
             frame_format,
             safe_options(op, options, valid),
-            valid,
             sampled,
         )
         pixels, box = preprocess(op, detector, frames)
@@ -302,33 +184,41 @@ def build(
     outputs = author.embed(free, {input_name: pixels})
     with author.scope("postprocess"):
         candidates = decode_candidates(op, detector, outputs)
-        loop = runtime != "tensorrt"
-        rows = postprocess(op, detector, frames, candidates, box.scale, loop=loop)
+        rows = postprocess(op, detector, frames, candidates, box.scale, loop=runtime != "tensorrt")
         refused = op.Not(op.Unsqueeze(valid, [2]))
         faces = op.Where(refused, float("nan"), rows)
         author.output(faces, FACES)
         if swapper is not None and source is not None:
-            side = swapper.crop_size * pixel_boost
             slots = dimension(op, source, 1)
             shown = op.Where(refused, 0.0, rows)
-            warps = align(op, shown, slots, TEMPLATES[swapper.template] * side)
-            crops = crop_faces(op, frames, warps, side)
-            author.output(crops, replace(CROPS, dims=("K", 3, side, side)))
-            author.output(warps, WARPS)
+            chosen = op.Slice(shown, [0], slots, [1])
+            _align(author, frames, chosen, swapper.template, swapper.crop_size * pixel_boost)
     author.output(frame, frame_spec(DETECTED_FRAME, frame_format))
     author.metadata(_metadata(detector, swapper, pixel_boost))
     return author.finish()
 
 
+def _ready_network(
+    detector: Detector, network: onnx.ModelProto, runtime: Runtime
+) -> onnx.ModelProto:
+    """The detector's network, its batch free, rewritten for `runtime`."""
+    passes = GPU_DETECTOR_PASSES if runtime == "onnxruntime_gpu" else DETECTOR_PASSES
+    free = apply_passes(with_free_batch(network), passes)
+    check_outputs(detector, [row_shape(value) for value in free.graph.output])
+    return free
+
+
+def _align(author: GraphAuthor, frames: Frames, faces: ir.Value, template: str, side: int) -> None:
+    """The outputs `crops` and `warps` of faces [B, K, 15]; the crops are `side` pixels wide."""
+    op: Op = author.op
+    warps = fit_warps(op, faces, TEMPLATES[template] * side)
+    crops = crop_faces(op, frames, warps, side)
+    author.output(crops, replace(CROPS, dims=("K", 3, side, side)))
+    author.output(warps, WARPS)
+
+
 def _source_spec(swapper: Swapper) -> TensorSpec:
     return replace(SOURCE, dims=("K", swapper.source_length))
-
-
-def _fixed_shape(value: onnx.ValueInfoProto) -> list[int | str | None]:
-    return [
-        dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
-        for dim in value.type.tensor_type.shape.dim
-    ]
 
 
 def _metadata(detector: Detector, swapper: Swapper | None, pixel_boost: int) -> dict[str, str]:

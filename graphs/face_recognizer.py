@@ -5,11 +5,12 @@ from __future__ import annotations
 import onnx
 import onnx_ir as ir
 
+from graphs.alignment import crop_first_face, has_first_face
+from graphs.arithmetic import unit_length
 from graphs.authoring import GraphAuthor
 from graphs.contract import EMBEDDING, FACES, FRAME, TensorSpec, frame_spec
-from graphs.first_face import crop_first_face, has_first_face, unit_length
 from graphs.shapes import Op
-from networks.batching import with_free_batch
+from networks.batching import row_shape, with_free_batch
 from networks.recognizers import Recognizer
 
 
@@ -64,15 +65,13 @@ def embed_first_face(
 def _check_network(recognizer: Recognizer, network: onnx.ModelProto) -> None:
     size = recognizer.crop_size
     expected = [[3, size, size]], [[recognizer.embedding_length]]
-    found = _row_shapes(network.graph.input), _row_shapes(network.graph.output)
+    found = tuple(
+        [row_shape(value) for value in values]
+        for values in (network.graph.input, network.graph.output)
+    )
     if found != expected:
         raise ValueError(
             f"the network of {recognizer.name} should take {expected[0]} and answer {expected[1]} "
             f"(shapes of one row), but it takes {found[0]} and answers {found[1]}; "
             f"is this the file of another model?"
         )
-
-
-def _row_shapes(values: list[onnx.ValueInfoProto]) -> list[list[int]]:
-    """Shapes without the batch axis."""
-    return [[dim.dim_value for dim in value.type.tensor_type.shape.dim][1:] for value in values]

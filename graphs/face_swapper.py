@@ -13,11 +13,11 @@ import onnx_ir as ir
 from onnx import numpy_helper
 from onnxscript import GraphBuilder, OpBuilder
 
+from graphs.arithmetic import unit_length
 from graphs.authoring import GraphAuthor
 from graphs.contract import CROPS, FACES, SCORE_COLUMN, SOURCE, SWAPPED_CROPS, TensorSpec
-from graphs.first_face import unit_length
 from graphs.shapes import Op, constant
-from networks.batching import with_free_batch
+from networks.batching import row_shape, with_free_batch
 from networks.passes import apply_passes
 from networks.swappers import Swapper, Triple, check_pixel_boost
 
@@ -56,10 +56,7 @@ def build(
     """
     check_pixel_boost(swapper, pixel_boost)
     emap = take_emap(network) if swapper.project_identity else None
-    free = _keep_first_output(with_free_batch(network, image_size=swapper.crop_size))
-    _check_network(swapper, free)
-    if passes:
-        free = apply_passes(free, passes)
+    free = _ready_network(swapper, network, passes)
     author = GraphAuthor("face_swapper")
     op: Op = author.op
     side = swapper.crop_size * pixel_boost
@@ -86,6 +83,15 @@ def build(
     author.output(swapped, spec)
     author.metadata({"swapper": swapper.name, "pixel_boost": str(pixel_boost)})
     return author.finish()
+
+
+def _ready_network(
+    swapper: Swapper, network: onnx.ModelProto, passes: Sequence[str]
+) -> onnx.ModelProto:
+    """The swapper's network, its batch free, its first output alone, rewritten by `passes`."""
+    free = _keep_first_output(with_free_batch(network, image_size=swapper.crop_size))
+    _check_network(swapper, free)
+    return apply_passes(free, passes) if passes else free
 
 
 def take_emap(network: onnx.ModelProto) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
@@ -118,18 +124,14 @@ def _check_network(swapper: Swapper, network: onnx.ModelProto) -> None:
     source = [swapper.source_length]
     if swapper.source_size is not None:
         source = [3, swapper.source_size, swapper.source_size]
-    inputs = {value.name: _row_shape(value) for value in network.graph.input}
-    output = _row_shape(network.graph.output[0])
+    inputs = {value.name: row_shape(value) for value in network.graph.input}
+    output = row_shape(network.graph.output[0])
     if inputs != {"target": image, "source": source} or output != image:
         raise ValueError(
             f"the network of {swapper.name} should take target {image} and source {source} and "
             f"answer {image} (shapes of one row), but it takes {inputs} and answers {output}; "
             f"is this the file of another model?"
         )
-
-
-def _row_shape(value: onnx.ValueInfoProto) -> list[int]:
-    return [dim.dim_value for dim in value.type.tensor_type.shape.dim][1:]
 
 
 def _occupied_slots(op: Op, crops: ir.Value, faces: ir.Value) -> ir.Value:

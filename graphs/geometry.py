@@ -1,4 +1,4 @@
-"""Alignment templates, five-point similarity fits, affine sampling and separable resizing.
+"""Warps, and planes read between pixels.
 
 Coordinates are pixels, x then y, with pixel centres at integers. A warp is a 2x3 matrix that takes
 frame coordinates to crop coordinates; all zeros means "no warp". Everything here is float32: half
@@ -8,120 +8,16 @@ because a GPU may run those with a 10-bit mantissa (TF32).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
-from graphs.shapes import Op, constant, split, to_float, to_int64
+from graphs.arithmetic import lerp
+from graphs.shapes import Op, split, to_float, to_int64
 
-Array = npt.NDArray[np.float64]
-
-
-def _template(*points: tuple[float, float]) -> Array:
-    array = np.array(points, dtype=np.float64)
-    array.setflags(write=False)
-    return array
-
-
-TEMPLATES: Final[Mapping[str, Array]] = MappingProxyType(
-    {
-        "arcface_112_v1": _template(
-            (0.35473214, 0.45658929),
-            (0.64526786, 0.45658929),
-            (0.50000000, 0.61154464),
-            (0.37913393, 0.77687500),
-            (0.62086607, 0.77687500),
-        ),
-        "arcface_112_v2": _template(
-            (0.34191607, 0.46157411),
-            (0.65653393, 0.45983393),
-            (0.50022500, 0.64050536),
-            (0.37097589, 0.82469196),
-            (0.63151696, 0.82325089),
-        ),
-        "arcface_128": _template(
-            (0.36167656, 0.40387734),
-            (0.63696719, 0.40235469),
-            (0.50019687, 0.56044219),
-            (0.38710391, 0.72160547),
-            (0.61507734, 0.72034453),
-        ),
-        "ffhq_512": _template(
-            (0.37691676, 0.46864664),
-            (0.62285697, 0.46912813),
-            (0.50123859, 0.61331904),
-            (0.39308822, 0.72541100),
-            (0.61150205, 0.72490465),
-        ),
-        "mtcnn_512": _template(
-            (0.36562865, 0.46733799),
-            (0.63305391, 0.46585885),
-            (0.50019127, 0.61942959),
-            (0.39032951, 0.77598822),
-            (0.61178945, 0.77476328),
-        ),
-    }
-)
-"""Where the five landmarks lie in an aligned crop, in units of its side: left eye, right eye, nose,
-left and right mouth corner (as seen in the image). Multiply by the crop's side for pixels.
-
-Source: facefusion/facefusion@33cc6b40, facefusion/face_helper.py (WARP_TEMPLATE_SET); times 112,
-arcface_112_v2 is insightface 2.1's `arcface_dst`, and times 128, arcface_128 is the same points
-8 pixels to the right (its `estimate_norm` at 128).
-"""
-
-_LEAST_SPREAD: Final = 1e-3
-"""px^2. Landmarks whose summed squared distance from their mean is below this are one point."""
-
-_LEAST_SCALE: Final = 1e-6
-"""A fit that shrinks the frame below this (squared: 1e-12) has no inverse worth the name."""
-
-
-def fit_similarity(op: Op, points: ir.Value, template: Array) -> ir.Value:
-    """The similarity (rotation, scale, shift; no reflection) that best takes points to a template.
-
-    Least squares over five points in closed form: with p, q the centred points and template,
-    a = sum(p.q) / sum(p^2) and b = sum(px qy - py qx) / sum(p^2) give [[a, -b], [b, a]] and the
-    shift q_mean - R p_mean. Umeyama's fit gives the same matrix except where that one would be a
-    reflection, which a face is not.
-
-    Args:
-        points: [..., 5, 2] float32, pixels.
-        template: (5, 2) in pixels of the crop.
-
-    Returns:
-        warps [..., 2, 3] float32; all zeros where the points are (nearly) one point or where the
-        fit would shrink everything to one: never NaN or infinite for finite points.
-
-    Source: S. Umeyama, "Least-squares estimation of transformation parameters between two point
-    patterns", TPAMI 13(4), 1991.
-    """
-    target_mean = template.mean(axis=0)
-    centred_template = template - target_mean
-    q = constant(op, centred_template.astype(np.float32))
-    turned = np.stack([centred_template[:, 1], -centred_template[:, 0]], axis=1)
-    q_turned = constant(op, turned.astype(np.float32))
-    mean = op.ReduceMean(points, [-2], keepdims=1)
-    p = op.Sub(points, mean)
-    spread = op.ReduceSum(op.Mul(p, p), [-2, -1], keepdims=1)
-    enough = op.Greater(spread, _LEAST_SPREAD)
-    divisor = op.Where(enough, spread, 1.0)
-    a = op.Div(op.ReduceSum(op.Mul(p, q), [-2, -1], keepdims=1), divisor)
-    b = op.Div(op.ReduceSum(op.Mul(p, q_turned), [-2, -1], keepdims=1), divisor)
-    mean_x, mean_y = split(op, mean, 2, -1)
-    shift_x = op.Sub(float(target_mean[0]), op.Sub(op.Mul(a, mean_x), op.Mul(b, mean_y)))
-    shift_y = op.Sub(float(target_mean[1]), op.Add(op.Mul(b, mean_x), op.Mul(a, mean_y)))
-    warps = op.Concat(
-        op.Concat(a, op.Neg(b), shift_x, axis=-1), op.Concat(b, a, shift_y, axis=-1), axis=-2
-    )
-    scale = op.Add(op.Mul(a, a), op.Mul(b, b))
-    fitted = op.And(enough, op.Greater(scale, _LEAST_SCALE**2))
-    return op.Where(fitted, warps, 0.0)
+LEAST_SCALE: Final = 1e-6
+"""A warp that shrinks the frame below this (squared: 1e-12) has no inverse worth the name."""
 
 
 def _entries(op: Op, warps: ir.Value) -> list[ir.Value]:
@@ -131,7 +27,7 @@ def _entries(op: Op, warps: ir.Value) -> list[ir.Value]:
 
 def regular_warps(op: Op, warps: ir.Value) -> ir.Value:
     """Which warps [..., 2, 3] have an inverse: bool [..., 1, 1]."""
-    return op.Greater(op.Abs(_determinants(op, _entries(op, warps))), _LEAST_SCALE**2)
+    return op.Greater(op.Abs(_determinants(op, _entries(op, warps))), LEAST_SCALE**2)
 
 
 def _determinants(op: Op, entries: list[ir.Value]) -> ir.Value:
@@ -146,7 +42,7 @@ def invert_warps(op: Op, warps: ir.Value) -> ir.Value:
     """
     a, b, c, d, e, f = entries = _entries(op, warps)
     determinant = _determinants(op, entries)
-    regular = op.Greater(op.Abs(determinant), _LEAST_SCALE**2)
+    regular = op.Greater(op.Abs(determinant), LEAST_SCALE**2)
     factor = op.Div(1.0, op.Where(regular, determinant, 1.0))
     shift_x = op.Sub(op.Mul(b, f), op.Mul(e, c))
     shift_y = op.Sub(op.Mul(d, c), op.Mul(a, f))
@@ -234,11 +130,6 @@ def gather_bilinear(
         first = op.Add(first, start if isinstance(start, ir.Value) else [start])
     indices = [first, *(op.Add(first, step) for step in (right, below, op.Add(right, below)))]
     values = [to_float(op, op.GatherElements(elements, index, axis=1)) for index in indices]
-    above = _lerp(op, values[0], values[1], taps.right)
-    below = _lerp(op, values[2], values[3], taps.right)
-    return _lerp(op, above, below, taps.below)
-
-
-def _lerp(op: Op, first: ir.Value, second: ir.Value, weight: ir.Value) -> ir.Value:
-    """first + (second - first) * weight."""
-    return op.Add(first, op.Mul(op.Sub(second, first), weight))
+    above = lerp(op, values[0], values[1], taps.right)
+    below = lerp(op, values[2], values[3], taps.right)
+    return lerp(op, above, below, taps.below)

@@ -28,6 +28,7 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
+from graphs.arithmetic import lerp
 from graphs.authoring import GraphAuthor
 from graphs.contract import TensorSpec
 from graphs.shapes import Op, constant
@@ -150,7 +151,7 @@ def build_network(size: int = 256) -> onnx.ModelProto:
         op.Mul(wide, _float_constant(op, weight)), op.Mul(narrow, _float_constant(op, share))
     )
     lit = op.Clip(op.Add(source, light), 0.0, 1.0)
-    mixed = op.Add(target, op.Mul(op.Sub(lit, target), taken))
+    mixed = lerp(op, target, lit, taken)
     # A selection, never a product with 0: a NaN in the source must not leave the ellipse.
     output = op.Where(constant(op, mask > 0), mixed, target)
     author.output(output, TensorSpec("output", "float32", (3, size, size)))

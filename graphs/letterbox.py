@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from graphs.arithmetic import lerp
 from graphs.contract import DETECTOR_SIZE, FrameFormat
 from graphs.frame_sampling import sample_i420
 from graphs.pixels import chroma_offset, color_index, frame_size, yuv_to_rgb
@@ -115,10 +116,6 @@ def chroma_taps(op: Op, size: ir.Value, new_size: ir.Value, offset: ir.Value) ->
     return ResizeTaps(indices, weights)
 
 
-def _lerp(op: Op, first: ir.Value, second: ir.Value, weight: ir.Value) -> ir.Value:
-    return op.Add(first, op.Mul(op.Sub(second, first), weight))
-
-
 def _mix_three(op: Op, lines: ir.Value, taps: ResizeTaps) -> ir.Value:
     """Lines (axis 1 of [B, L, w]) mixed by three taps with weights [B, n]."""
     parts = [
@@ -150,8 +147,8 @@ def _resize_turned(
             shape = op.Concat(dimension(op, turned, 0), *line, [-1], axis=0)
             turned = op.Reshape(turned, shape)
         left, right = (to_float(op, op.Gather(turned, c, axis=1)) for c in columns.indices)
-        mixed.append(_lerp(op, left, right, weight_x))
-    return _lerp(op, mixed[0], mixed[1], weight_y)
+        mixed.append(lerp(op, left, right, weight_x))
+    return lerp(op, mixed[0], mixed[1], weight_y)
 
 
 def _resize_bgr(op: Op, frame: ir.Value, rows: ResizeTaps, columns: ResizeTaps) -> ir.Value:
@@ -224,7 +221,7 @@ def letterbox(
         if sampled:
             x = op.Unsqueeze(_points(op, width, new_width), [0, 1])
             y = op.Unsqueeze(_points(op, height, new_height), [0, 2])
-            luma, chroma = sample_i420(op, to_float(op, frame), height, width, x, y, offset)
+            luma, chroma = sample_i420(op, to_float(op, frame), (height, width), (x, y), offset)
         else:
             rows, columns = resize_taps(op, height, new_height), resize_taps(op, width, new_width)
             luma = _resize_luma(op, frame, rows, columns)

@@ -19,11 +19,11 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from graphs.contract import (
+    OPTION_CODES,
     OPTION_COUNT,
     ChromaLocation,
     ColorMatrix,
     ColorRange,
-    FaceOrder,
     FrameFormat,
     Option,
 )
@@ -53,14 +53,6 @@ CHROMA_OFFSETS: Final[Mapping[ChromaLocation, tuple[float, float]]] = MappingPro
 )
 """Position x, y of chroma sample (0, 0), in luma pixels; sample (i, j) is at 2 (i, j) + offset."""
 
-_HIGHEST_CODE: Final[Mapping[Option, int]] = MappingProxyType(
-    {
-        Option.FACE_ORDER: max(FaceOrder),
-        Option.COLOR_MATRIX: max(ColorMatrix),
-        Option.COLOR_RANGE: max(ColorRange),
-        Option.CHROMA_LOCATION: max(ChromaLocation),
-    }
-)
 _THRESHOLDS: Final = (Option.SCORE_THRESHOLD, Option.NMS_THRESHOLD)
 
 
@@ -146,8 +138,8 @@ def valid_options(op: Op, options: ir.Value) -> ir.Value:
     reserved positions 0. Comparisons with NaN are false, so NaN is invalid.
     """
     highest = np.zeros(OPTION_COUNT, dtype=np.float32)
-    for option, code in _HIGHEST_CODE.items():
-        highest[option] = code
+    for option, codes in OPTION_CODES.items():
+        highest[option] = max(codes)
     free = np.zeros(OPTION_COUNT, dtype=np.bool_)
     for option in _THRESHOLDS:
         highest[option] = 1.0

@@ -39,6 +39,11 @@ def constant(op: Op, array: Any) -> ir.Value:
     return op.Constant(value=ir.tensor(array))
 
 
+def typed_value(name: str, dtype: ir.DataType, *dims: int | str) -> ir.Value:
+    """A fresh value: an input or an output of the body of a `Loop` or of a branch of an `If`."""
+    return ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(dims))
+
+
 def outputs(made: Any) -> list[ir.Value]:
     """What a node with any number of outputs gave, as a list."""
     return [made] if isinstance(made, ir.Value) else list(cast("list[ir.Value]", made))
@@ -46,8 +51,7 @@ def outputs(made: Any) -> list[ir.Value]:
 
 def split(op: Op, value: ir.Value, parts: int, axis: int) -> list[ir.Value]:
     """`value` cut into `parts` equal parts along `axis`."""
-    outputs: Any = op.Split(value, num_outputs=parts, axis=axis, _outputs=parts)
-    return list(cast("list[ir.Value]", outputs))
+    return outputs(op.Split(value, num_outputs=parts, axis=axis, _outputs=parts))
 
 
 def sample_on_gpu(op: Op, image: ir.Value, grid: ir.Value) -> ir.Value:

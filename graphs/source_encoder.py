@@ -9,10 +9,11 @@ from __future__ import annotations
 import onnx
 import onnx_ir as ir
 
+from graphs.alignment import crop_first_face, has_first_face
+from graphs.arithmetic import unit_length
 from graphs.authoring import GraphAuthor
 from graphs.contract import ENCODED_SOURCE, FACES, FRAME, TensorSpec, frame_spec
 from graphs.face_recognizer import embed_first_face
-from graphs.first_face import crop_first_face, has_first_face, unit_length
 from graphs.shapes import Op
 from networks.batching import with_free_batch
 from networks.recognizers import RECOGNIZERS

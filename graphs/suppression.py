@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from graphs.authoring import GraphAuthor
 from graphs.contract import FACE_COLUMNS, MAX_DETECTIONS
-from graphs.shapes import Op, constant, dimension, outputs, split, to_float, to_int64
+from graphs.shapes import Op, constant, dimension, split, to_float, to_int64, typed_value
 
 _DEAD = -1.0
 """Score of a candidate that is out; thresholds are never negative."""
@@ -86,10 +86,10 @@ def suppress(
     op: Op,
     scores: ir.Value,
     boxes: ir.Value,
+    *,
     anchor_count: int,
     score_threshold: ir.Value,
     nms_threshold: ir.Value,
-    *,
     loop: bool = False,
 ) -> Kept:
     """Exact greedy non-maximum suppression, the first 16 that it keeps.
@@ -153,35 +153,30 @@ def _loop(op: Op, boxes: _Boxes, alive: ir.Value) -> tuple[ir.Value, ir.Value]:
         picked = [op.Identity(index), op.Identity(best)]
         return [any_left(op, next_best), rest, next_index, next_best, *picked]
 
-    def value(name: str, dtype: ir.DataType, *dims: str | int) -> ir.Value:
-        return ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(dims))
-
-    floats, whole, flag = ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.BOOL
-    one = ("B", 1, 1)
-    graph = GraphAuthor.subgraph(
+    floats, whole = ir.DataType.FLOAT, ir.DataType.INT64
+    one, all_of_them = ("B", 1, 1), ("B", 1, boxes.count)
+    index, best = _best(op, alive)
+    *_, picks, scores = GraphAuthor.loop(
         op,
         body,
-        [
-            value("round", whole),
-            value("go_on", flag),
-            value("alive_before", floats, "B", 1, boxes.count),
-            value("index_before", whole, *one),
-            value("best_before", floats, *one),
-        ],
-        [
-            value("go_on_next", flag),
-            value("alive_after", floats, "B", 1, boxes.count),
-            value("index_after", whole, *one),
-            value("best_after", floats, *one),
-            value("pick", whole, *one),
-            value("pick_score", floats, *one),
-        ],
+        constant(op, np.array(MAX_DETECTIONS)),
+        [alive, index, best],
         name="suppression_round",
+        index="round",
+        before=[
+            typed_value("alive_before", floats, *all_of_them),
+            typed_value("index_before", whole, *one),
+            typed_value("best_before", floats, *one),
+        ],
+        after=[
+            typed_value("alive_after", floats, *all_of_them),
+            typed_value("index_after", whole, *one),
+            typed_value("best_after", floats, *one),
+            typed_value("pick", whole, *one),
+            typed_value("pick_score", floats, *one),
+        ],
+        start=lambda: any_left(op, best),
     )
-    index, best = _best(op, alive)
-    rounds = constant(op, np.array(MAX_DETECTIONS))
-    made = op.Loop(rounds, any_left(op, best), alive, index, best, body=graph, _outputs=5)
-    *_, picks, scores = outputs(made)
     filled = []
     for rows, filler in ((picks, 0), (scores, _DEAD)):
         size = op.Concat([MAX_DETECTIONS], dimension(op, alive, 0), [1], [1], axis=0)

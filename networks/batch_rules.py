@@ -1,117 +1,25 @@
-"""How each ONNX operator treats the batch axis, for `networks.batching`.
-
-Every value that depends on an input has its batch somewhere; a rule says where it is in a node's
-outputs, and rewrites the node's constants where they say 1 and mean the batch. Shapes that the
-rules read are those of the network for one image.
-"""
+"""How each ONNX operator treats the batch axis: the rules that `networks.batch_axes` follows."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
 
 import numpy as np
 import onnx_ir as ir
 
-
-@dataclass(frozen=True)
-class BatchAxis:
-    """Where a value's batch is.
-
-    position: index of the batch axis, in the shape for one image.
-    lifted: the shape for one image has no batch axis left (the exporter folded it away); the free
-        network has one more axis, the batch, in front. position is 0 then.
-    """
-
-    position: int
-    lifted: bool = False
-
-
-class BatchTracker:
-    """Follows the batch axis through a graph, node by node, in topological order.
-
-    Raises:
-        ValueError: from `visit`, where no rule keeps the images of a batch apart.
-    """
-
-    def __init__(self) -> None:
-        self.axes: dict[ir.Value, BatchAxis] = {}
-        self._shapes: dict[ir.Value, list[int]] = {}
-
-    def visit(self, node: ir.Node) -> None:
-        """Record the batch axis of the node's outputs, rewriting the node where it must."""
-        if not any(value in self.axes for value in node.inputs if value is not None):
-            return
-        rule = _RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
-        if rule is None:
-            raise refusal(node, "there is no rule for this operator")
-        outputs = [value for value in node.outputs if value.uses() or value.is_graph_output()]
-        for value in outputs:
-            self._shapes[value] = self.static_shape(value)
-        axis = rule(self, node)
-        for value in outputs:
-            self.axes[value] = axis
-
-    def static_shape(self, value: ir.Value | None) -> list[int]:
-        """The value's shape for one image."""
-        assert value is not None
-        if value in self._shapes:
-            return self._shapes[value]
-        if value.shape is None or not value.shape.is_static():
-            producer = value.producer()
-            made_by = f"node {producer.name} ({producer.op_type})" if producer else "the network"
-            raise ValueError(f"the shape of {value.name}, made by {made_by}, cannot be inferred")
-        return [int(dim) for dim in value.shape.numpy()]
-
-    def plain_axis(self, node: ir.Node, index: int = 0) -> int:
-        """Batch position of input `index`, which must not be lifted."""
-        value = node.inputs[index]
-        axis = self.axes.get(value) if value is not None else None
-        if axis is None:
-            raise refusal(node, f"its input {index} must depend on the batch")
-        if axis.lifted:
-            raise refusal(node, "the batch axis of its input was folded away before it")
-        return axis.position
-
-
-def refusal(node: ir.Node, reason: str) -> ValueError:
-    return ValueError(f"node {node.name} ({node.op_type}) cannot be given a free batch: {reason}")
-
-
-Rule = Callable[[BatchTracker, ir.Node], BatchAxis]
-
-
-def _normalized(axis: int, rank: int) -> int:
-    return axis + rank if axis < 0 else axis
-
-
-def _constant_input(node: ir.Node, index: int, what: str) -> np.ndarray:
-    value = node.inputs[index] if index < len(node.inputs) else None
-    if value is None or value.const_value is None:
-        raise refusal(node, f"its {what} is not a constant")
-    return value.const_value.numpy()
-
-
-def _set_constant_input(node: ir.Node, index: int, array: np.ndarray) -> None:
-    """Feed the node `array`, in a fresh initializer: the old one may have other users."""
-    old = node.inputs[index]
-    if old is not None and old.const_value is not None:
-        before = old.const_value.numpy()
-        if before.dtype == array.dtype and np.array_equal(before, array):
-            return
-    assert node.graph is not None
-    name = f"{node.outputs[0].name}/{node.op_type}_{index}"
-    while name in node.graph.initializers:
-        name += "'"
-    value = ir.Value(
-        name=name,
-        shape=ir.Shape(array.shape),
-        type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
-        const_value=ir.tensor(array, name=name),
-    )
-    node.graph.register_initializer(value)
-    node.replace_input_with(index, value)
+from networks.batch_axes import (
+    BatchAxis,
+    BatchTracker,
+    Rule,
+    constant_input,
+    count_from_front,
+    refusal,
+    set_constant_input,
+)
+from networks.editing import constant_array
 
 
 def _set_axes(node: ir.Node, axes: list[int]) -> None:
@@ -124,7 +32,7 @@ def _set_axes(node: ir.Node, axes: list[int]) -> None:
         return
     if len(node.inputs) == 1:
         node.resize_inputs(2)
-    _set_constant_input(node, 1, np.array(axes, np.int64))
+    set_constant_input(node, 1, np.array(axes, np.int64))
 
 
 def _broadcast(tracker: BatchTracker, node: ir.Node) -> BatchAxis:
@@ -171,20 +79,21 @@ def _resize(tracker: BatchTracker, node: ir.Node) -> BatchAxis:
         raise refusal(node, "the batch is not its first axis")
     for index, value in enumerate(node.inputs[1:3], start=1):
         # Exporters write "no region" and "no scales" as empty tensors; compilers warn about those.
-        if value is not None and value.const_value is not None and not value.const_value.size:
+        array = constant_array(value)
+        if array is not None and not array.size:
             node.replace_input_with(index, None)
     if sizes is None or "axes" in node.attributes:
         return BatchAxis(0)
     shape = tracker.static_shape(node.inputs[0])
-    target = [int(size) for size in _constant_input(node, 3, "sizes")]
+    target = [int(size) for size in constant_input(node, 3, "sizes")]
     ratios = [size / dim for size, dim in zip(target, shape, strict=True)]
     if all(math.log2(ratio).is_integer() for ratio in ratios):
         node.replace_input_with(3, None)
-        _set_constant_input(node, 2, np.array(ratios, np.float32))
+        set_constant_input(node, 2, np.array(ratios, np.float32))
         return BatchAxis(0)
     changed = list(range(1, len(shape)))
     node.attributes["axes"] = ir.AttrInt64s("axes", changed)
-    _set_constant_input(node, 3, np.array([target[axis] for axis in changed], np.int64))
+    set_constant_input(node, 3, np.array([target[axis] for axis in changed], np.int64))
     return BatchAxis(0)
 
 
@@ -239,7 +148,7 @@ def _reshape(tracker: BatchTracker, node: ir.Node) -> BatchAxis:
         # Several axes of size 1 can stand at the same place; keep the position where one does.
         place = axis.position if axis.position in places else places[0]
         target = [-1 if i == place else dim for i, dim in enumerate(after)]
-        _set_constant_input(node, 1, np.array(target, np.int64))
+        set_constant_input(node, 1, np.array(target, np.int64))
         return BatchAxis(place)
     if not axis.lifted and axis.position != 0:
         order = [axis.position, *(i for i in range(len(before)) if i != axis.position)]
@@ -248,13 +157,14 @@ def _reshape(tracker: BatchTracker, node: ir.Node) -> BatchAxis:
         assert isinstance(node.graph, ir.Graph)
         node.graph.insert_before(node, moved)
         node.replace_input_with(0, moved.outputs[0])
-    _set_constant_input(node, 1, np.array([-1, *after], np.int64))
+    set_constant_input(node, 1, np.array([-1, *after], np.int64))
     return BatchAxis(0, lifted=True)
 
 
 def _flatten(tracker: BatchTracker, node: ir.Node) -> BatchAxis:
     rank = len(tracker.static_shape(node.inputs[0]))
-    if tracker.plain_axis(node) != 0 or _normalized(node.attributes.get_int("axis", 1), rank) > 1:
+    axis = count_from_front(node.attributes.get_int("axis", 1), rank)
+    if tracker.plain_axis(node) != 0 or axis > 1:
         raise refusal(node, "it would merge the batch with another axis")
     # Axis 0 gives one row for one image; axis 1 says the same and keeps rows apart.
     node.attributes["axis"] = ir.AttrInt64("axis", 1)
@@ -265,8 +175,8 @@ def _squeeze(tracker: BatchTracker, node: ir.Node) -> BatchAxis:
     source = node.inputs[0]
     shape, position = tracker.static_shape(source), tracker.plain_axis(node)
     if len(node.inputs) > 1 and node.inputs[1] is not None:
-        given = [int(a) for a in _constant_input(node, 1, "axes").reshape(-1)]
-        axes = [_normalized(axis, len(shape)) for axis in given]
+        given = [int(a) for a in constant_input(node, 1, "axes").reshape(-1)]
+        axes = [count_from_front(axis, len(shape)) for axis in given]
     else:
         axes = [i for i, dim in enumerate(shape) if dim == 1]
     lifted = position in axes
@@ -281,8 +191,8 @@ def _squeeze(tracker: BatchTracker, node: ir.Node) -> BatchAxis:
 
 def _unsqueeze(tracker: BatchTracker, node: ir.Node) -> BatchAxis:
     rank = len(tracker.static_shape(node.outputs[0]))
-    given = [int(a) for a in _constant_input(node, 1, "axes").reshape(-1)]
-    added = sorted(_normalized(axis, rank) for axis in given)
+    given = [int(a) for a in constant_input(node, 1, "axes").reshape(-1)]
+    added = sorted(count_from_front(axis, rank) for axis in given)
     assert node.inputs[0] is not None
     axis = tracker.axes[node.inputs[0]]
     if axis.lifted:
@@ -302,7 +212,7 @@ def _along_axis(tracker: BatchTracker, node: ir.Node) -> BatchAxis:
     axis = node.attributes.get_int("axis", default.get(node.op_type, -1))
     rank = len(tracker.static_shape(node.inputs[0]))
     position = tracker.plain_axis(node)
-    axis = _normalized(axis, rank)
+    axis = count_from_front(axis, rank)
     if axis == position:
         raise refusal(node, "it works along the batch axis")
     if node.op_type in ("ArgMax", "ArgMin") and not node.attributes.get_int("keepdims", 1):
@@ -316,7 +226,7 @@ def _gather(tracker: BatchTracker, node: ir.Node) -> BatchAxis:
     if node.inputs[1] in tracker.axes:
         raise refusal(node, "its indices depend on the input")
     rank = len(tracker.static_shape(node.inputs[0]))
-    axis = _normalized(node.attributes.get_int("axis", 0), rank)
+    axis = count_from_front(node.attributes.get_int("axis", 0), rank)
     position = tracker.plain_axis(node)
     if axis == position:
         raise refusal(node, "it picks one image of the batch")
@@ -331,7 +241,7 @@ def _concat(tracker: BatchTracker, node: ir.Node) -> BatchAxis:
         raise refusal(node, "its inputs do not all have the batch at the same axis")
     assert node.inputs[0] is not None
     rank = len(tracker.static_shape(node.inputs[0]))
-    axis = _normalized(node.attributes.get_int("axis", 0), rank)
+    axis = count_from_front(node.attributes.get_int("axis", 0), rank)
     if first.lifted:
         node.attributes["axis"] = ir.AttrInt64("axis", axis + 1)
     elif axis == first.position:
@@ -343,7 +253,7 @@ def _reduce(tracker: BatchTracker, node: ir.Node) -> BatchAxis:
     shape, position = tracker.static_shape(node.inputs[0]), tracker.plain_axis(node)
     keep = bool(node.attributes.get_int("keepdims", 1))
     if len(node.inputs) > 1 and node.inputs[1] is not None:
-        axes = [_normalized(int(a), len(shape)) for a in _constant_input(node, 1, "axes")]
+        axes = [count_from_front(int(a), len(shape)) for a in constant_input(node, 1, "axes")]
     elif node.attributes.get_int("noop_with_empty_axes", 0):
         return BatchAxis(position)
     elif keep:
@@ -359,26 +269,26 @@ def _reduce(tracker: BatchTracker, node: ir.Node) -> BatchAxis:
 
 def _slice(tracker: BatchTracker, node: ir.Node) -> BatchAxis:
     rank, position = len(tracker.static_shape(node.inputs[0])), tracker.plain_axis(node)
-    starts = _constant_input(node, 1, "starts")
+    starts = constant_input(node, 1, "starts")
     if len(node.inputs) > 3 and node.inputs[3] is not None:
-        axes = [_normalized(int(a), rank) for a in _constant_input(node, 3, "axes")]
+        axes = [count_from_front(int(a), rank) for a in constant_input(node, 3, "axes")]
     else:
         axes = list(range(len(starts)))
     if position in axes:
-        ends = _constant_input(node, 2, "ends").copy()
+        ends = constant_input(node, 2, "ends").copy()
         which = axes.index(position)
         if starts[which] != 0 or ends[which] < 1:
             raise refusal(node, "it cuts the batch axis")
         ends[which] = np.iinfo(ends.dtype).max
-        _set_constant_input(node, 2, ends)
+        set_constant_input(node, 2, ends)
     return BatchAxis(position)
 
 
 def _pad(tracker: BatchTracker, node: ir.Node) -> BatchAxis:
     rank, position = len(tracker.static_shape(node.inputs[0])), tracker.plain_axis(node)
-    pads = _constant_input(node, 1, "pads")
+    pads = constant_input(node, 1, "pads")
     if len(node.inputs) > 3 and node.inputs[3] is not None:
-        axes = [_normalized(int(a), rank) for a in _constant_input(node, 3, "axes")]
+        axes = [count_from_front(int(a), rank) for a in constant_input(node, 3, "axes")]
     else:
         axes = list(range(rank))
     if position in axes:
@@ -390,7 +300,7 @@ def _pad(tracker: BatchTracker, node: ir.Node) -> BatchAxis:
 
 def _tile(tracker: BatchTracker, node: ir.Node) -> BatchAxis:
     position = tracker.plain_axis(node)
-    if int(_constant_input(node, 1, "repeats")[position]) != 1:
+    if int(constant_input(node, 1, "repeats")[position]) != 1:
         raise refusal(node, "it repeats the batch axis")
     return BatchAxis(position)
 
@@ -400,7 +310,7 @@ def _expand(tracker: BatchTracker, node: ir.Node) -> BatchAxis:
     rank = len(tracker.static_shape(node.inputs[0]))
     after = tracker.static_shape(node.outputs[0])
     position = tracker.plain_axis(node) + len(after) - rank
-    _constant_input(node, 1, "shape")
+    constant_input(node, 1, "shape")
     if after[position] != 1:
         raise refusal(node, "it repeats the batch axis")
     return BatchAxis(position)
@@ -430,24 +340,27 @@ _REDUCTIONS = (
 )
 # fmt: on
 
-_RULES: dict[str, Rule] = {
-    **dict.fromkeys(_ELEMENTWISE, _broadcast),
-    **dict.fromkeys(_LEADING, _leading),
-    **dict.fromkeys(_REDUCTIONS, _reduce),
-    **dict.fromkeys(_ALONG_AXIS, _along_axis),
-    "Concat": _concat,
-    "Expand": _expand,
-    "Flatten": _flatten,
-    "Gather": _gather,
-    "Gemm": _gemm,
-    "GridSample": _grid_sample,
-    "MatMul": _matmul,
-    "Pad": _pad,
-    "Reshape": _reshape,
-    "Resize": _resize,
-    "Slice": _slice,
-    "Squeeze": _squeeze,
-    "Tile": _tile,
-    "Transpose": _transpose,
-    "Unsqueeze": _unsqueeze,
-}
+RULES: Final[Mapping[str, Rule]] = MappingProxyType(
+    {
+        **dict.fromkeys(_ELEMENTWISE, _broadcast),
+        **dict.fromkeys(_LEADING, _leading),
+        **dict.fromkeys(_REDUCTIONS, _reduce),
+        **dict.fromkeys(_ALONG_AXIS, _along_axis),
+        "Concat": _concat,
+        "Expand": _expand,
+        "Flatten": _flatten,
+        "Gather": _gather,
+        "Gemm": _gemm,
+        "GridSample": _grid_sample,
+        "MatMul": _matmul,
+        "Pad": _pad,
+        "Reshape": _reshape,
+        "Resize": _resize,
+        "Slice": _slice,
+        "Squeeze": _squeeze,
+        "Tile": _tile,
+        "Transpose": _transpose,
+        "Unsqueeze": _unsqueeze,
+    }
+)
+"""The rule of every operator that has one."""

@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
 from graphs.contract import DETECTOR_SIZE
-from networks.batch_rules import BatchAxis, BatchTracker
+from networks.batch_axes import BatchAxis, BatchTracker
+from networks.batch_rules import RULES
+from networks.editing import add_initializer, constant_array
 from networks.opset import to_project_opset
 
 BATCH = "B"
@@ -58,7 +60,7 @@ def with_free_batch(
     while _fold_constants(model.graph):
         _infer_shapes(model)
     common_passes.RemoveUnusedNodesPass()(model)
-    tracker = BatchTracker()
+    tracker = BatchTracker(RULES)
     for value in model.graph.inputs:
         tracker.axes[value] = BatchAxis(0)
     for node in list(model.graph):
@@ -69,6 +71,15 @@ def with_free_batch(
     free = ir.to_proto(model)
     free.graph.initializer.extend(_unread_initializers(network))
     return free
+
+
+def row_shape(value: onnx.ValueInfoProto) -> list[int | str]:
+    """Shape of one row of a network's input or output: without its first axis, the batch.
+
+    An axis that is not fixed is its name, "" where it has none.
+    """
+    dims = value.type.tensor_type.shape.dim[1:]
+    return [dim.dim_value if dim.HasField("dim_value") else dim.dim_param for dim in dims]
 
 
 def _unread_initializers(network: onnx.ModelProto) -> list[onnx.TensorProto]:
@@ -116,13 +127,6 @@ def _infer_shapes(model: ir.Model) -> None:
     common_passes.ShapeInferencePass(data_prop=True)(model)
 
 
-def _constant(value: ir.Value | None) -> NDArray[np.generic] | None:
-    if value is None or value.const_value is None:
-        return None
-    array: NDArray[np.generic] = value.const_value.numpy()
-    return array
-
-
 def _fold_constants(graph: ir.Graph) -> bool:
     """Compute, once, what depends on fixed shapes and small constants; True if anything was."""
     folded = False
@@ -132,13 +136,7 @@ def _fold_constants(graph: ir.Graph) -> bool:
             continue
         folded = True
         for old, array in zip(node.outputs, result, strict=True):
-            fresh = ir.Value(
-                name=f"{old.name}/folded",
-                shape=ir.Shape(array.shape),
-                type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
-                const_value=ir.tensor(array, name=f"{old.name}/folded"),
-            )
-            graph.register_initializer(fresh)
+            fresh = add_initializer(graph, f"{old.name}/folded", array)
             old.replace_all_uses_with(fresh, replace_graph_outputs=True)
         graph.remove(node, safe=True)
     return folded
@@ -155,7 +153,7 @@ def _folded(node: ir.Node) -> Sequence[NDArray[np.generic]] | None:
         first = node.attributes.get_int("start", 0)
         last = node.attributes.get_int("end", len(source.shape))
         return [np.array(source.shape.numpy()[first:last], np.int64)]
-    arrays = {str(value.name): _constant(value) for value in node.inputs if value is not None}
+    arrays = {str(value.name): constant_array(value) for value in node.inputs if value is not None}
     sizes = [math.inf if array is None else array.size for array in arrays.values()]
     # Random operators have no inputs; nothing else without inputs is left after constant lifting.
     if not sizes or max(sizes) > _LARGEST_FOLD:

@@ -63,50 +63,6 @@ def dequantize(network: onnx.ModelProto) -> onnx.ModelProto:
     return _assemble(graph, nodes, constants)
 
 
-def free_batch(network: onnx.ModelProto) -> onnx.ModelProto:
-    """`network`, exported with batch 1, with a free batch: dim 0 "N", Reshape targets (0, -1, C).
-
-    Resize nodes that give constant `sizes` for doubling are given `scales` (1, 1, 2, 2) instead, so
-    that they do not restate the batch.
-
-    Raises:
-        ValueError: a Resize does not double, so its scales cannot be told from its sizes.
-    """
-    graph = network.graph
-    nodes = []
-    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    constants["resize_scales_2x"] = np.array([1, 1, 2, 2], np.float32)
-    constants["resize_roi_empty"] = np.zeros(0, np.float32)
-    for node in graph.node:
-        kept = onnx.NodeProto()
-        kept.CopyFrom(node)
-        if node.op_type == "Constant":
-            constants[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
-            continue
-        if node.op_type == "Resize" and len(node.input) == 4:
-            _require_doubling(network, node, constants)
-            del kept.input[:]
-            kept.input.extend([node.input[0], "resize_roi_empty", "resize_scales_2x"])
-        nodes.append(kept)
-    return _assemble(graph, nodes, constants, opset=_default_opset(network))
-
-
-def _require_doubling(
-    network: onnx.ModelProto, node: onnx.NodeProto, constants: dict[str, Array]
-) -> None:
-    inferred = onnx.shape_inference.infer_shapes(network)
-    shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim]
-              for v in inferred.graph.value_info}  # fmt: skip
-    before, after = shapes.get(node.input[0], []), list(constants[node.input[3]])
-    if len(before) != 4 or after[2:] != [2 * size for size in before[2:]]:
-        raise ValueError(f"{node.name or node.output[0]}: resizes {before} to {after}, not by 2")
-
-
-def _default_opset(network: onnx.ModelProto) -> int:
-    versions = [entry.version for entry in network.opset_import if entry.domain == ""]
-    return int(versions[0])
-
-
 def _unpack(node: onnx.NodeProto, constants: dict[str, Array]) -> Array:
     attributes = {a.name: a.i for a in node.attribute}
     missing = [name for name in node.input if name not in constants]
@@ -134,11 +90,7 @@ def _spread(
 
 
 def _assemble(
-    graph: onnx.GraphProto,
-    nodes: Sequence[onnx.NodeProto],
-    constants: dict[str, Array],
-    *,
-    opset: int = OPSET,
+    graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto], constants: dict[str, Array]
 ) -> onnx.ModelProto:
     targets = {node.input[1] for node in nodes if node.op_type == "Reshape"}
     for name in targets & constants.keys():
@@ -160,7 +112,7 @@ def _assemble(
             [_with_free_batch(value) for value in graph.output],
             initializers,
         ),
-        opset_imports=[helper.make_opsetid("", opset)],
+        opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="frameswap",
     )

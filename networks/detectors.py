@@ -124,7 +124,7 @@ def check_outputs(detector: Detector, shapes: Sequence[Sequence[int | str | None
     """Refuse a network whose outputs are not this detector's.
 
     Args:
-        shapes: of the network's outputs, by position, batch first.
+        shapes: of the network's outputs, by position; the last two axes count.
 
     Raises:
         ValueError: the number of outputs or a fixed axis differs.

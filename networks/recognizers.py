@@ -18,7 +18,7 @@ class Recognizer:
 
     weight: key in `fetching.weights.WEIGHTS`.
     crop_size: side of the square crop, pixels.
-    template: key in `graphs.geometry.TEMPLATES`, where the five landmarks land in the crop.
+    template: key in `graphs.alignment.TEMPLATES`, where the five landmarks land in the crop.
     mean, std: one value for all three channels, in the crop's [0, 1] scale.
     embedding_length: E, the length of the network's output.
     """

@@ -33,7 +33,7 @@ class Swapper:
 
     weight: key in `fetching.weights.WEIGHTS`; None where the project authors the network itself.
     crop_size: S, side of the network's crop, pixels.
-    template: key in `graphs.geometry.TEMPLATES` that target crops are aligned to.
+    template: key in `graphs.alignment.TEMPLATES` that target crops are aligned to.
     mean, std: per RGB channel, in the crop's [0, 1] scale.
     denormalize: the output is y * std + mean; otherwise y. Both are clipped to [0, 1].
     source_kind: `identity` (an embedding; may be averaged over photos) or `image`.
@@ -45,6 +45,9 @@ class Swapper:
     normalize_converted: an identity that passed the converter is made unit length again.
     project_identity: the network's last initializer is the 512 x 512 matrix (emap) that an
         identity is multiplied with before it enters the network.
+    channels_last: on a GPU, for ONNX Runtime, the network is rewritten channels-last
+        (`networks.passes.CHANNELS_LAST_PASSES`) and its provider is told so (`prefer_nhwc`); set
+        where that was measured to be faster.
     pixel_boosts: values of b for which crops of b * S may be swapped as b * b interleaved ones.
     provenance: the mark that is true of the output.
     """
@@ -64,6 +67,7 @@ class Swapper:
     converter: str | None = None
     normalize_converted: bool = False
     project_identity: bool = False
+    channels_last: bool = False
     pixel_boosts: tuple[int, ...]
     provenance: ProvenanceMark
 
@@ -88,6 +92,7 @@ def _identity_swapper(
     converter: str | None = None,
     normalize_converted: bool = False,
     project_identity: bool = False,
+    channels_last: bool = False,
 ) -> Swapper:
     """A published swapper driven by a w600k_r50 embedding; the largest boost gives 1024 pixels."""
     boosts = (1, 2, 3, 4, 6, 8)
@@ -105,6 +110,7 @@ def _identity_swapper(
         converter=converter,
         normalize_converted=normalize_converted,
         project_identity=project_identity,
+        channels_last=channels_last,
         pixel_boosts=tuple(boost for boost in boosts if boost * crop_size <= 1024),
         provenance="compositeWithTrainedAlgorithmicMedia",
     )
@@ -141,95 +147,94 @@ def _image_swapper(
     )
 
 
-def _rows() -> tuple[Swapper, ...]:
-    return (
-        # The boost is meant for networks that were trained at one size; this one is authored, and
-        # interleaving would only alias its frequency bands.
-        _image_swapper(
-            "image_swapper_256",
-            weight=None,
-            template="ffhq_512",
+_ROWS: Final[tuple[Swapper, ...]] = (
+    # The boost is meant for networks that were trained at one size; this one is authored, and
+    # interleaving would only alias its frequency bands.
+    _image_swapper(
+        "image_swapper_256",
+        weight=None,
+        template="ffhq_512",
+        mean=ZERO,
+        std=ONE,
+        denormalize=False,
+        source_size=256,
+        source_template="ffhq_512",
+        pixel_boosts=(1,),
+        provenance="composite",
+    ),
+    *(
+        _identity_swapper(
+            name,
+            crop_size=128,
+            template="arcface_128",
             mean=ZERO,
             std=ONE,
             denormalize=False,
-            source_size=256,
-            source_template="ffhq_512",
-            pixel_boosts=(1,),
-            provenance="composite",
-        ),
-        *(
-            _identity_swapper(
-                name,
-                crop_size=128,
-                template="arcface_128",
-                mean=ZERO,
-                std=ONE,
-                denormalize=False,
-                project_identity=True,
-            )
-            for name in ("inswapper_128", "inswapper_128_fp16")
-        ),
-        *(
-            _identity_swapper(
-                name,
-                crop_size=256,
-                template="arcface_128",
-                mean=HALF,
-                std=HALF,
-                denormalize=True,
-            )
-            for name in ("hyperswap_1a_256", "hyperswap_1b_256", "hyperswap_1c_256")
-        ),
+            project_identity=True,
+            channels_last=True,
+        )
+        for name in ("inswapper_128", "inswapper_128_fp16")
+    ),
+    *(
         _identity_swapper(
-            "simswap_256",
+            name,
             crop_size=256,
-            template="arcface_112_v1",
-            mean=IMAGENET_MEAN,
-            std=IMAGENET_STD,
-            denormalize=False,
-            converter="crossface_simswap",
-            normalize_converted=True,
-        ),
-        *(
-            _identity_swapper(
-                name,
-                crop_size=256,
-                template="arcface_112_v1",
-                mean=HALF,
-                std=HALF,
-                denormalize=True,
-                converter="crossface_ghost",
-            )
-            for name in ("ghost_1_256", "ghost_2_256", "ghost_3_256")
-        ),
-        _image_swapper(
-            "uniface_256",
-            weight="uniface_256",
-            template="ffhq_512",
+            template="arcface_128",
             mean=HALF,
             std=HALF,
             denormalize=True,
-            source_size=256,
-            source_template="ffhq_512",
-            pixel_boosts=(1, 2, 3, 4),
-            provenance="compositeWithTrainedAlgorithmicMedia",
-        ),
-        _image_swapper(
-            "blendswap_256",
-            weight="blendswap_256",
-            template="ffhq_512",
-            mean=ZERO,
-            std=ONE,
-            denormalize=False,
-            source_size=112,
-            source_template="arcface_112_v2",
-            pixel_boosts=(1, 2, 3, 4),
-            provenance="compositeWithTrainedAlgorithmicMedia",
-        ),
-    )
+        )
+        for name in ("hyperswap_1a_256", "hyperswap_1b_256", "hyperswap_1c_256")
+    ),
+    _identity_swapper(
+        "simswap_256",
+        crop_size=256,
+        template="arcface_112_v1",
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        denormalize=False,
+        converter="crossface_simswap",
+        normalize_converted=True,
+    ),
+    *(
+        _identity_swapper(
+            name,
+            crop_size=256,
+            template="arcface_112_v1",
+            mean=HALF,
+            std=HALF,
+            denormalize=True,
+            converter="crossface_ghost",
+        )
+        for name in ("ghost_1_256", "ghost_2_256", "ghost_3_256")
+    ),
+    _image_swapper(
+        "uniface_256",
+        weight="uniface_256",
+        template="ffhq_512",
+        mean=HALF,
+        std=HALF,
+        denormalize=True,
+        source_size=256,
+        source_template="ffhq_512",
+        pixel_boosts=(1, 2, 3, 4),
+        provenance="compositeWithTrainedAlgorithmicMedia",
+    ),
+    _image_swapper(
+        "blendswap_256",
+        weight="blendswap_256",
+        template="ffhq_512",
+        mean=ZERO,
+        std=ONE,
+        denormalize=False,
+        source_size=112,
+        source_template="arcface_112_v2",
+        pixel_boosts=(1, 2, 3, 4),
+        provenance="compositeWithTrainedAlgorithmicMedia",
+    ),
+)
 
-
-SWAPPERS: Final[Mapping[str, Swapper]] = MappingProxyType({row.name: row for row in _rows()})
+SWAPPERS: Final[Mapping[str, Swapper]] = MappingProxyType({row.name: row for row in _ROWS})
 """Every swapper by name."""
 
 DEFAULT_SWAPPER: Final = "image_swapper_256"

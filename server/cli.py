@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
-import math
 import signal
 import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from frameswap.arguments import HelpFormatter, WholeNumber, frame_size, model_count, port, seconds
 from tritonclient.utils import InferenceServerException
 
 from server.errors import ServerError
@@ -29,43 +29,86 @@ def register(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         help="keep an embedded Triton server running on this machine",
         description="Start a real tritonserver without Docker, and keep its models alive until "
         "Ctrl-C. Inference is over gRPC; HTTP answers health and metrics only.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
-    add = parser.add_argument
-    add("--repository", type=Path, default=DEFAULT_REPOSITORY, help="model repository")
-    add("--variant", default="cpu", help="which of its generated configs to serve")
-    add("--models", nargs="+", metavar="NAME", help="load only these (with what they need)")
-    add("--address", default="127.0.0.1", help="address to listen on")
-    add("--grpc-port", type=_port, default=8001, help="0 lets the system choose")
-    add("--http-port", type=_port, default=8000, help="0 lets the system choose")
-    add("--metrics-port", type=_port, default=8002, help="0 lets the system choose")
-    add(
-        "--instances", type=_instance_count, action="append", default=[], metavar="MODEL=COUNT",
-        help="number of instances of one model; may be repeated",
+    _add_models(parser.add_argument_group("models"))
+    _add_addresses(parser.add_argument_group("where it listens"))
+    _add_execution(parser.add_argument_group("how models run"))
+    _add_memory(parser.add_argument_group("memory that is set aside"))
+    group = parser.add_argument_group("log")
+    group.add_argument(
+        "--log", type=Path, metavar="FILE",
+        help="file for the server's log (default: one in a temporary folder)",
     )  # fmt: skip
-    add(
-        "--queue-delay-us", type=_microseconds, metavar="N",
-        help="microseconds that a request may wait for others to share its batch (GPU variants); "
-        "without it, what the configs say",
+    group.add_argument("--verbose", action="store_true", help="log every request")
+    parser.set_defaults(run=serve)
+
+
+def _add_models(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--repository", type=Path, default=DEFAULT_REPOSITORY, metavar="FOLDER",
+        help="model repository (default: the one in this checkout)",
     )  # fmt: skip
-    add(
-        "--one-process", action="store_true",
-        help="run all steps of an ensemble in one process (on a GPU without NVIDIA's backends); "
-        "--instances then names ensembles",
+    group.add_argument(
+        "--target", "--variant", default="cpu", metavar="TARGET",
+        help="the target of build_engines.py whose models to serve",
     )  # fmt: skip
-    add(
+    group.add_argument(
+        "--models", nargs="+", metavar="MODEL",
+        help="load these only, with the steps that they need (default: all)",
+    )  # fmt: skip
+    group.add_argument(
+        "--instances", type=model_count, action="append", default=[], metavar="MODEL=COUNT",
+        help="instances of one model; may be repeated (default: what its config says)",
+    )  # fmt: skip
+
+
+def _add_addresses(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--address", default="127.0.0.1", metavar="ADDRESS", help="address to listen on"
+    )
+    for name, serves, default in (
+        ("grpc", "inference", 8001),
+        ("http", "health", 8000),
+        ("metrics", "metrics", 8002),
+    ):
+        group.add_argument(
+            f"--{name}-port", type=port, default=default, metavar="PORT",
+            help=f"port for {serves}; 0 lets the system choose",
+        )  # fmt: skip
+
+
+def _add_execution(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--queue-delay-us", type=WholeNumber(0, noun="a whole number of microseconds"),
+        metavar="MICROSECONDS",
+        help="how long a request may wait for others to share its batch, on a GPU (default: what "
+        "the configs say)",
+    )  # fmt: skip
+    group.add_argument(
+        "--one-process", action=argparse.BooleanOptionalAction,
+        help="run all steps of an ensemble in one process, and not each in its own; --instances "
+        "then names ensembles (default: what the target is best served by)",
+    )  # fmt: skip
+    group.add_argument(
         "--mps", action="store_true",
         help="start NVIDIA's Multi-Process Service, so that processes share the GPU",
     )  # fmt: skip
-    add("--log", type=Path, help="file for the server's log")
-    add("--verbose", action="store_true", help="log every request")
-    add(
-        "--frame-size", type=_frame_size, default=(1920, 1080), metavar="WIDTHxHEIGHT",
-        help="usual frame that memory is planned for",
+    group.add_argument(
+        "--probe-interval-s", type=seconds, default=30.0, metavar="SECONDS",
+        help="seconds between two real inferences that show whether each model still answers",
     )  # fmt: skip
-    add("--requests-in-flight", type=_positive, default=16, help="memory is planned for so many")
-    add("--probe-interval-s", type=_seconds, default=30.0, help="time between two real inferences")
-    parser.set_defaults(run=serve)
+
+
+def _add_memory(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--frame-size", type=frame_size, default="1920x1080", metavar="WIDTHxHEIGHT",
+        help="size of the frames to size memory for",
+    )  # fmt: skip
+    group.add_argument(
+        "--requests-in-flight", type=WholeNumber(1), default=16, metavar="N",
+        help="number of concurrent requests to size memory for",
+    )  # fmt: skip
 
 
 def serve(arguments: argparse.Namespace) -> int:
@@ -92,7 +135,7 @@ def serve(arguments: argparse.Namespace) -> int:
 def _serve(arguments: argparse.Namespace, asked_to_stop: threading.Event) -> int:
     server = EmbeddedServer(
         arguments.repository,
-        variant=arguments.variant,
+        target=arguments.target,
         models=arguments.models,
         address=arguments.address,
         grpc_port=arguments.grpc_port,
@@ -107,7 +150,7 @@ def _serve(arguments: argparse.Namespace, asked_to_stop: threading.Event) -> int
         frame_size=arguments.frame_size,
         requests_in_flight=arguments.requests_in_flight,
     )
-    _say(f"starting the {arguments.variant} variant of {arguments.repository}")
+    _say(f"starting {arguments.repository}, built for the target {arguments.target}")
     with server, Watchdog(server, _say, probe_interval_s=arguments.probe_interval_s):
         _say(f"gRPC     {server.grpc_url}   (inference)")
         _say(f"health   http://{server.http_url}/v2/health/ready")
@@ -137,48 +180,3 @@ def _is_loopback(address: str) -> bool:
         return ipaddress.ip_address(address).is_loopback
     except ValueError:
         return address == "localhost"
-
-
-def _whole(text: str, wanted: str, least: int = 0, most: float = math.inf) -> int:
-    if not text.isdecimal() or not least <= int(text) <= most:
-        raise argparse.ArgumentTypeError(f"{wanted}, and {text!r} was given")
-    return int(text)
-
-
-def _port(text: str) -> int:
-    return _whole(text, "a port is 0 to 65535", most=65535)
-
-
-def _positive(text: str) -> int:
-    return _whole(text, "at least 1 is needed", least=1)
-
-
-def _microseconds(text: str) -> int:
-    return _whole(text, "a whole number of microseconds is needed")
-
-
-def _seconds(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    # Written so that a NaN fails.
-    if not 0 < number <= threading.TIMEOUT_MAX:
-        raise argparse.ArgumentTypeError(
-            f"a number of seconds above 0 is needed, and {text!r} was given"
-        )
-    return number
-
-
-def _instance_count(text: str) -> tuple[str, int]:
-    name, equals, count = text.partition("=")
-    if not (name and equals and count.isdecimal()):
-        raise argparse.ArgumentTypeError(f"{text!r} does not read MODEL=COUNT")
-    return name, int(count)
-
-
-def _frame_size(text: str) -> tuple[int, int]:
-    width, cross, height = text.lower().partition("x")
-    if not (cross and width.isdecimal() and height.isdecimal()):
-        raise argparse.ArgumentTypeError(f"{text!r} does not read WIDTHxHEIGHT")
-    return int(width), int(height)

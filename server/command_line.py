@@ -72,7 +72,7 @@ def server_command(
         str(distribution.binary),
         f"--model-repository={repository.folder.resolve()}",
         f"--backend-directory={backends}",
-        f"--model-config-name={repository.variant}",
+        f"--model-config-name={repository.target}",
         # The configs are complete; completing them would start each model's process twice.
         "--disable-auto-complete-config",
         # Explicit, so that one dead model can be loaded again while the others go on.

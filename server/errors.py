@@ -2,7 +2,7 @@
 
     ServerError
     ├── DistributionError   the server's files cannot be had or do not fit this machine
-    ├── RepositoryError     the model repository lacks something: a model, a variant, a file
+    ├── RepositoryError     the model repository lacks something: a model, a target, a file
     ├── PortError           an address or port cannot be listened on
     ├── StartError          the server did not become ready
     │   └── MpsError        NVIDIA's Multi-Process Service was asked for and cannot be had
@@ -21,7 +21,7 @@ class DistributionError(ServerError):
 
 
 class RepositoryError(ServerError):
-    """The model repository lacks a model, a variant or a file."""
+    """The model repository lacks a model, a target or a file."""
 
 
 class PortError(ServerError):

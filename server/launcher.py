@@ -1,6 +1,6 @@
 """The embedded server: a real tritonserver for one user of one machine, without Docker.
 
-    with EmbeddedServer(Path("model_repository"), variant="cpu") as server:
+    with EmbeddedServer(Path("model_repository"), target="cpu") as server:
         client = tritonclient.grpc.InferenceServerClient(server.grpc_url)
 
 It listens on loopback unless told otherwise. Inference goes over gRPC; HTTP answers health alone
@@ -35,7 +35,7 @@ from server.command_line import (
 from server.distribution import Distribution, prepare
 from server.errors import PortError, ServerStoppedError, StartError
 from server.memory_plan import MemoryPlan, check_shared_memory, plan_memory
-from server.one_process import write_pipelines
+from server.one_process import choose_layout, write_pipelines
 from server.ports import choose_ports
 from server.process import ServerProcess
 from server.repository import (
@@ -44,7 +44,6 @@ from server.repository import (
     check_loaded,
     read_repository,
     refuse_foreign_plans,
-    runs_in_one_process,
     with_queue_delay,
     write_overlay,
 )
@@ -59,7 +58,7 @@ class EmbeddedServer:
 
     Args:
         repository: the model repository; None takes the one beside this code.
-        variant: which of its generated configs to serve, for example "cpu".
+        target: which of its generated configs to serve, for example "cpu".
         models: the ensembles or models to load, with what they need; None loads all.
         address: address to listen on.
         grpc_port, http_port, metrics_port: 0 lets the system choose.
@@ -67,7 +66,7 @@ class EmbeddedServer:
         queue_delay_us: how long a request may wait for others to share its batch, microseconds;
             None keeps what the configs say.
         one_process: run all steps of an ensemble in one process, an instance each; counts then
-            name ensembles. None: as the target says, where there is an ensemble.
+            name ensembles. None does what the target is best served by (`engines.targets`).
         mps: start NVIDIA's Multi-Process Service for it; see `client_environment`.
         log_file: where the server's log goes; None keeps it in a temporary folder.
         verbose: log every request.
@@ -83,7 +82,7 @@ class EmbeddedServer:
         self,
         repository: Path | None = None,
         *,
-        variant: str = "cpu",
+        target: str = "cpu",
         models: Sequence[str] | None = None,
         address: str = "127.0.0.1",
         grpc_port: int = 0,
@@ -100,7 +99,7 @@ class EmbeddedServer:
         start_timeout_s: float = 300.0,
     ) -> None:
         self._folder = Path(repository or DEFAULT_REPOSITORY)
-        self._variant = variant
+        self._target = target
         self._models = models
         self._address = address
         self._asked_ports = (grpc_port, http_port, metrics_port)
@@ -192,7 +191,7 @@ class EmbeddedServer:
         if self.is_running:
             raise StartError("the embedded server is already running")
         shared_memory.remove_leftovers()
-        repository = read_repository(self._folder, self._variant, self._models)
+        repository = read_repository(self._folder, self._target, self._models)
         refuse_foreign_plans(repository)
         distribution = prepare()
         self._scratch = Path(tempfile.mkdtemp(prefix="frameswap-server-"))
@@ -200,11 +199,11 @@ class EmbeddedServer:
             delay_us = self._queue_delay_us
             if delay_us is not None:
                 repository = with_queue_delay(repository, delay_us)
-            one_process = runs_in_one_process(repository, self._one_process)
-            if one_process or self._instance_counts or delay_us is not None:
-                write = write_pipelines if one_process else write_overlay
+            layout = choose_layout(repository, self._one_process, self._instance_counts)
+            if layout.one_process or layout.instance_counts or delay_us is not None:
+                write = write_pipelines if layout.one_process else write_overlay
                 overlay = self._scratch / "model_repository"
-                repository = write(repository, overlay, self._instance_counts)
+                repository = write(repository, overlay, layout.instance_counts)
             self._repository = repository
             self._plan = plan_memory(
                 list(repository.configs.values()),

@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from tritonclient.grpc.model_config_pb2 import DataType
 from tritonclient.utils import np_to_triton_dtype
 
-from graphs.contract import MIN_FRAME_SIDE
+from graphs.contract import FRAME, MIN_FRAME_SIDE
 
 _ELEMENTS: Final = {
     "TYPE_UINT8": np.uint8,
@@ -46,7 +46,7 @@ def probe(client: triton_grpc.InferenceServerClient, config: Message, *, timeout
 
 def _probe_dims(name: str, dims: Sequence[int]) -> Sequence[int]:
     """Return a legal shape: a small frame (I420 has rank 2), 1 for any other free axis."""
-    if name != "frame":
+    if name != FRAME:
         return [1 if size < 0 else size for size in dims]
     if len(dims) == 2:
         return [MIN_FRAME_SIDE * 3 // 2, MIN_FRAME_SIDE]

@@ -1,7 +1,7 @@
-"""Reading a model repository before a server does: which models, which variant, which files.
+"""Reading a model repository before a server does: which models, which target, which files.
 
-Triton takes a model's base config without a word when the asked-for variant is not there
-(`configs/<variant>.pbtxt` with `--model-config-name`), so that a misspelt variant would run
+Triton takes a model's base config without a word when the asked-for target is not there
+(`configs/<target>.pbtxt` with `--model-config-name`), so that a misspelt target would run
 something else. It is refused here.
 """
 
@@ -17,17 +17,15 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from engines.check_plans import refused_plans
+from engines.configs import read_config
 from engines.manifest import server_versions
-from engines.publish import COMMITTED
-from engines.variants import MODEL_FILENAMES, read_config
+from engines.repository import COMMITTED
+from engines.targets import TARGETS, UNTIL_PLAN
+from graphs.contract import PARAMETER_ONNX_UNTIL_PLAN
 from server.errors import RepositoryError, StartError
 
 DEFAULT_REPOSITORY = COMMITTED
 """The one beside this code; `build_engines.py` builds into it."""
-BUILD_COMMAND = "python build_engines.py"
-ONE_PROCESS_VARIANTS = frozenset({"cuda"})
-"""Those whose ensembles run in one process each unless told otherwise: measured on a GPU, 462
-frames a second where three processes reach 251 (docs/gpu.md)."""
 DEFAULT_FILENAMES = {"onnxruntime": "model.onnx", "tensorrt": "model.plan"}
 
 
@@ -36,26 +34,26 @@ class Repository:
     """The models that a server is to load.
 
     folder: the model repository.
-    variant: name of the configs, without `.pbtxt`.
+    target: name of the configs, without `.pbtxt`.
     configs: model name to parsed config, for each model that is loaded.
     asked: names to give to Triton; it finds the steps of an ensemble itself.
     """
 
     folder: Path
-    variant: str
+    target: str
     configs: Mapping[str, ModelConfig]
     asked: tuple[str, ...]
 
 
-def read_repository(folder: Path, variant: str, models: Sequence[str] | None = None) -> Repository:
-    """Read a variant's configs of the models, and of the steps that their ensembles need.
+def read_repository(folder: Path, target: str, models: Sequence[str] | None = None) -> Repository:
+    """Read a target's configs of the models, and of the steps that their ensembles need.
 
     Raises:
-        RepositoryError: names the model, variant or file that is missing, and what to run.
+        RepositoryError: names the model, target or file that is missing, and what to run.
     """
     if not folder.is_dir():
         raise RepositoryError(
-            f"the model repository {folder} does not exist; build it with {BUILD_COMMAND}"
+            f"the model repository {folder} does not exist; build it with {build_command(target)}"
         )
     present = sorted(path.parent.name for path in folder.glob("*/config.pbtxt"))
     if not present:
@@ -73,23 +71,29 @@ def read_repository(folder: Path, variant: str, models: Sequence[str] | None = N
             raise RepositoryError(
                 f"the model repository {folder} has no model {name!r}; it has {', '.join(present)}"
             )
-        configs[name] = _read_config(folder / name, variant, folder, present)
+        configs[name] = _read_config(folder / name, target, folder, present)
         waiting += [step.model_name for step in configs[name].ensemble_scheduling.step]
-    _check_files(folder, configs, variant)
-    return Repository(folder, variant, dict(sorted(configs.items())), asked)
+    _check_files(folder, configs, target)
+    return Repository(folder, target, dict(sorted(configs.items())), asked)
 
 
-def _read_config(model: Path, variant: str, folder: Path, present: Sequence[str]) -> ModelConfig:
-    path = model / "configs" / f"{variant}.pbtxt"
+def build_command(target: str) -> str:
+    """What builds a target; where no such target is known, with the names that are."""
+    name = target if target in TARGETS else f"NAME, which is one of {', '.join(TARGETS)}"
+    return f"python build_engines.py --target {name}"
+
+
+def _read_config(model: Path, target: str, folder: Path, present: Sequence[str]) -> ModelConfig:
+    path = model / "configs" / f"{target}.pbtxt"
     if not path.is_file():
-        variants = [
+        targets = [
             {file.stem for file in (folder / name).glob("configs/*.pbtxt")} for name in present
         ]
-        usable = sorted(set.intersection(*variants))
-        known = f"variants that all models have: {', '.join(usable)}" if usable else "it has none"
+        usable = sorted(set.intersection(*targets))
+        known = f"targets that all models have: {', '.join(usable)}" if usable else "it has none"
         raise RepositoryError(
-            f"model {model.name} of {folder} has no variant {variant!r} ({known}); choose one, or "
-            f"build it with {BUILD_COMMAND}"
+            f"model {model.name} of {folder} has no target {target!r} ({known}); choose one, or "
+            f"build it with {build_command(target)}"
         )
     try:
         return read_config(path)
@@ -97,19 +101,19 @@ def _read_config(model: Path, variant: str, folder: Path, present: Sequence[str]
         raise RepositoryError(str(error)) from error
 
 
-def _check_files(folder: Path, configs: Mapping[str, ModelConfig], variant: str) -> None:
+def _check_files(folder: Path, configs: Mapping[str, ModelConfig], target: str) -> None:
     for name, config in configs.items():
         filename = config.default_model_filename or DEFAULT_FILENAMES.get(config.backend, "")
         if config.ensemble_scheduling.step or not filename:
             continue
         files = {filename, *config.cc_model_filenames.values()}
-        told = config.parameters.get("onnx_until_plan")
+        told = config.parameters.get(PARAMETER_ONNX_UNTIL_PLAN)
         if told is not None and told.string_value == "1":
-            files.add(MODEL_FILENAMES["cuda"])
+            files.add(UNTIL_PLAN.filename)
         if not any((folder / name / "1" / file).is_file() for file in files):
             raise RepositoryError(
                 f"{folder / name / '1' / filename} is missing, so that the "
-                f"{variant} variant cannot be served; build it with {BUILD_COMMAND}"
+                f"{target} target cannot be served; build it with {build_command(target)}"
             )
 
 
@@ -122,15 +126,6 @@ def refuse_foreign_plans(repository: Repository) -> None:
     if any(config.backend == "tensorrt" for config in repository.configs.values()):
         for reason in refused_plans(repository.folder, repository.configs, server_versions()):
             raise RepositoryError(reason)
-
-
-def runs_in_one_process(repository: Repository, asked: bool | None) -> bool:
-    """Whether each ensemble becomes one process: as asked, else as its variant runs best."""
-    if asked is not None:
-        return asked
-    configs = repository.configs.values()
-    has_ensemble = any(config.ensemble_scheduling.step for config in configs)
-    return has_ensemble and repository.variant in ONE_PROCESS_VARIANTS
 
 
 def top_models(configs: Mapping[str, ModelConfig]) -> list[str]:
@@ -162,8 +157,8 @@ def with_queue_delay(repository: Repository, delay_us: int) -> Repository:
     joining = {name for name in met if _joins_requests(configs[name])}
     if not joining:
         raise RepositoryError(
-            f"a queue delay was given, and {', '.join(sorted(met))} of the {repository.variant} "
-            "variant run each request by itself (no dynamic_batching, or preferred_batch_size 1, "
+            f"a queue delay was given, and {', '.join(sorted(met))} of the {repository.target} "
+            "target run each request by itself (no dynamic_batching, or preferred_batch_size 1, "
             "as on a CPU): it would have no effect, leave it out"
         )
     for name in joining:
@@ -180,7 +175,7 @@ def _joins_requests(config: ModelConfig) -> bool:
 
 
 def write_overlay(
-    repository: Repository, target: Path, instance_counts: Mapping[str, int]
+    repository: Repository, folder: Path, instance_counts: Mapping[str, int]
 ) -> Repository:
     """Write a copy of the repository whose configs have other instance counts.
 
@@ -205,16 +200,16 @@ def write_overlay(
         if name in instance_counts:
             for group in changed.instance_group or [changed.instance_group.add()]:
                 group.count = instance_counts[name]
-        write_model(repository, target, changed)
+        write_model(repository, folder, changed)
         configs[name] = changed
-    return Repository(target, repository.variant, configs, repository.asked)
+    return Repository(folder, repository.target, configs, repository.asked)
 
 
-def write_model(repository: Repository, target: Path, config: ModelConfig) -> None:
-    """Write a model's folder into `target`, with another config of the repository's variant."""
-    model = target / config.name
+def write_model(repository: Repository, folder: Path, config: ModelConfig) -> None:
+    """Write a model's folder into `folder`, with another config of the repository's target."""
+    model = folder / config.name
     (model / "configs").mkdir(parents=True)
-    (model / "configs" / f"{repository.variant}.pbtxt").write_text(
+    (model / "configs" / f"{repository.target}.pbtxt").write_text(
         str(text_format.MessageToString(config)), encoding="utf-8"
     )
     original = (repository.folder / config.name).resolve()
@@ -228,7 +223,7 @@ def _version_folders(model: Path) -> Iterator[Path]:
 
 
 def check_loaded(client: triton_grpc.InferenceServerClient, repository: Repository) -> None:
-    """Compare what a server says that it loaded with the variant's files.
+    """Compare what a server says that it loaded with the target's files.
 
     Raises:
         StartError: it loaded something else.
@@ -243,6 +238,6 @@ def check_loaded(client: triton_grpc.InferenceServerClient, repository: Reposito
         )
         if not same:
             raise StartError(
-                f"the server has not loaded the variant {repository.variant!r} of {name} that "
+                f"the server has not loaded the target {repository.target!r} of {name} that "
                 f"{repository.folder} holds"
             )

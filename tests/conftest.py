@@ -1,13 +1,21 @@
-"""Fixtures shared by every test folder."""
+"""Fixtures shared by every test folder: one build and one server for the whole run, above all."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from engines.devices import visible_gpus
+from server.launcher import EmbeddedServer
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -22,3 +30,30 @@ def pytest_sessionstart() -> None:
     """Take Ctrl-C where it is ignored, as in a background job of a shell: tests send it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def build_for_cpu(repository: Path, *options: str) -> None:
+    """Run build_engines.py; what `repository` holds already and would come out the same stays."""
+    command = ["build_engines.py", "--target", "cpu", "--repository", str(repository), *options]
+    subprocess.run([sys.executable, *command], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.fixture(scope="session")
+def real_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project's own models, built for the CPU with the default networks; only to be read."""
+    folder = tmp_path_factory.mktemp("model_repository")
+    build_for_cpu(folder)
+    return folder
+
+
+@pytest.fixture
+def own_repository(real_repository: Path, tmp_path: Path) -> Path:
+    """A copy of it, to change or damage."""
+    return Path(shutil.copytree(real_repository, tmp_path / "model_repository"))
+
+
+@pytest.fixture(scope="session")
+def real_server(real_repository: Path) -> Iterator[EmbeddedServer]:
+    """A server of all of them, a process for each step."""
+    with EmbeddedServer(real_repository, one_process=False) as server:
+        yield server

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,10 +15,11 @@ import skimage
 import build_engines
 from bench import random_inswapper
 from engines import build, command_line, typed_graphs
-from engines.compilers import CompiledPlan, Layer
+from engines.compilers import CompiledPlan, ParsedLayer
+from engines.configs import read_config
 from engines.manifest import read_manifest
 from engines.samples import read_frames
-from engines.variants import VARIANTS, read_config
+from engines.targets import DEFAULT_TARGET, TARGETS
 from fetching import weights
 from fetching.downloads import DownloadError
 from graphs.contract import ENSEMBLE_SPECS, MODEL_SPECS
@@ -44,16 +44,13 @@ def lines_of(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def cpu_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("cpu")
-    assert run("--target", "cpu", "--repository", root) == 0
-    return root
+def cpu_repository(real_repository: Path) -> Path:
+    return real_repository
 
 
 @pytest.fixture
-def repository(cpu_repository: Path, tmp_path: Path) -> Path:
-    """A repository of one's own, to change or damage."""
-    return Path(shutil.copytree(cpu_repository, tmp_path / "repository"))
+def repository(own_repository: Path) -> Path:
+    return own_repository
 
 
 def test_a_built_repository_is_complete(cpu_repository: Path) -> None:
@@ -103,6 +100,19 @@ def test_a_damaged_file_is_built_again(
     assert path.read_bytes() == whole
 
 
+def test_a_file_of_an_earlier_version_is_built_again(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = repository / "source_encoder" / "1" / "model.onnx.json"
+    manifest.write_text(manifest.read_text().replace('"format": 2', '"format": 1'))
+    assert run("--target", "cpu", "--repository", repository, "--dry-run") == 0
+    assert "that this program built" in lines_of(capsys)["source_encoder"]
+    assert run("--target", "cpu", "--repository", repository) == 0
+    lines = lines_of(capsys)
+    assert lines["source_encoder"].endswith("built")
+    assert lines["face_swapper"].endswith("unchanged")
+
+
 def test_building_twice_gives_the_same_bytes(cpu_repository: Path, tmp_path: Path) -> None:
     again = ["face_swapper", "face_blender_bgr", "source_encoder"]
     assert run("--target", "cpu", "--repository", tmp_path, "--models", *again) == 0
@@ -118,7 +128,7 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_explain_names_what_changed(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    record = repository / "face_blender_bgr" / "1" / "model.onnx.build.json"
+    record = repository / "face_blender_bgr" / "1" / "model.onnx.json"
     said = json.loads(record.read_text())
     said["recipe"]["crop size"] = "128"
     record.write_text(json.dumps(said))
@@ -131,7 +141,7 @@ def test_explain_names_what_changed(repository: Path, capsys: pytest.CaptureFixt
 def test_models_of_another_deployment_are_not_mixed_in(
     repository: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    record = repository / "face_detector_bgr" / "1" / "model.onnx.build.json"
+    record = repository / "face_detector_bgr" / "1" / "model.onnx.json"
     record.write_text(record.read_text().replace("image_swapper_256", "blendswap_256"))
     code = run("--target", "cpu", "--repository", repository, "--models", "face_swapper")
     assert code == 1
@@ -145,7 +155,7 @@ def test_help_names_every_swapper_and_target(capsys: pytest.CaptureFixture[str])
     with pytest.raises(SystemExit, match=r"^0$"):
         run("--help")
     text = " ".join(capsys.readouterr().out.split())
-    for name in (*SWAPPERS, *RECOGNIZERS, *VARIANTS, "--compute-capability"):
+    for name in (*SWAPPERS, *RECOGNIZERS, *TARGETS, "--compute-capability"):
         assert name in text
 
 
@@ -244,12 +254,12 @@ def test_a_full_disk_is_said_and_leaves_what_was_there(
 ) -> None:
     path = repository / "source_encoder" / "1" / "model.onnx"
     whole = path.read_bytes()
-    (repository / "source_encoder" / "1" / "model.onnx.build.json").unlink()
+    (repository / "source_encoder" / "1" / "model.onnx.json").unlink()
 
     def full(target: Path, data: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("engines.publish.publish_file", full)
+    monkeypatch.setattr("engines.repository.publish_file", full)
     assert run("--target", "cpu", "--repository", repository) == 1
     assert "cannot be written: No space left on device" in capsys.readouterr().err
     assert path.read_bytes() == whole
@@ -270,7 +280,7 @@ def stand_in_networks(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(weights, "load_network", load_network)
     monkeypatch.setattr(
-        build, "resolve_weights", lambda names, **_: dict.fromkeys(names, "stand-in")
+        build, "bring_weights", lambda names, **_: dict.fromkeys(names, "stand-in")
     )
 
 
@@ -333,10 +343,14 @@ def test_explain_says_how_the_nearest_plan_in_the_cache_differs(
 def test_a_plan_is_described_beside_it(tmp_path: Path, plan_cache: Path) -> None:
     assert build_plans(tmp_path, plan_cache) == 0
     manifest = read_manifest(tmp_path / "face_swapper" / "1" / "model.rtx.plan")
-    assert (manifest.flavour, manifest.compute_capabilities) == ("tensorrt_rtx", ("8.9",))
-    assert (manifest.precision, manifest.swapper) == ("fp16", "image_swapper_256")
+    recipe, plan = manifest.recipe, manifest.plan
+    assert (recipe["precision"], recipe["swapper"]) == ("fp16", "image_swapper_256")
+    assert plan is not None
+    assert (plan.flavour, plan.compute_capabilities) == ("tensorrt_rtx", ("8.9",))
     # Two frames of two faces come joined: four rows of one face.
-    assert manifest.profile["crops"]["max"] == [4, 1, 3, 256, 256]
+    assert plan.profile["crops"]["max"] == [4, 1, 3, 256, 256]
+    assert manifest.memory is not None
+    assert manifest.memory.activation_bytes > 0
     assert manifest.fidelity is not None
     assert manifest.fidelity["crop_psnr_db"] > 50
 
@@ -380,7 +394,8 @@ def test_an_identity_swapper_is_calibrated_and_compiled_in_eight_bits(
     assert code == 0
     assert "face_swapper: crop PSNR" in capsys.readouterr().out
     manifest = read_manifest(tmp_path / "face_swapper" / "1" / "model.rtx.plan")
-    assert (manifest.precision, manifest.swapper) == ("int8", "inswapper_128")
+    recipe = manifest.recipe
+    assert (recipe["precision"], recipe["swapper"]) == ("int8", "inswapper_128")
     assert manifest.fidelity is not None
     # Noise in place of trained weights; what is shown is that the figure is a real one.
     assert 20 < manifest.fidelity["crop_psnr_db"] < 60
@@ -439,8 +454,8 @@ def test_a_graph_that_strays_too_far_is_not_published_unless_told(
     assert "face_swapper in fp16 strays too far from fp32: crop PSNR is" in said
     assert not (root / "face_swapper" / "1" / "model.cuda.onnx").exists()
     assert run(*arguments, "--allow-worse") == 0
-    record = json.loads((root / "face_swapper" / "1" / "model.cuda.onnx.build.json").read_text())
-    assert record["facts"]["fidelity"]["misses"]
+    record = json.loads((root / "face_swapper" / "1" / "model.cuda.onnx.json").read_text())
+    assert record["fidelity"]["misses"]
     # Without the flag the kept file is not good enough the next time either.
     assert run(*arguments) == 1
 
@@ -499,7 +514,7 @@ class StandInTensorRT:
         devices = tuple(compute_capabilities)
         return CompiledPlan(data, "tensorrt", self.version, devices, 0.1, 2**20, 2**20)
 
-    def layers(self, onnx_bytes: bytes) -> list[Layer]:
+    def layers(self, onnx_bytes: bytes) -> list[ParsedLayer]:
         return []
 
 
@@ -521,15 +536,16 @@ def test_plans_for_several_types_of_gpu_lie_side_by_side(
         plan = root / "face_swapper" / "1" / name
         assert plan.read_bytes() == f"a plan for {capability}".encode()
         manifest = read_manifest(plan)
-        assert (manifest.plan, manifest.compute_capabilities) == (name, (capability,))
+        assert manifest.plan is not None
+        assert (manifest.file, manifest.plan.compute_capabilities) == (name, (capability,))
         # NVIDIA's backend hands whole batches over, faces side by side.
-        assert manifest.profile["crops"]["max"][:2] == [2, 2]
+        assert manifest.plan.profile["crops"]["max"][:2] == [2, 2]
 
 
 def test_without_a_gpu_the_default_is_onnx_for_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command_line, "present_compute_capability", lambda: None)
-    assert command_line.default_target(()) == "cpu"
-    assert command_line.default_target(("8.9",)) == "rtx"
+    assert command_line.default_target(()) is DEFAULT_TARGET
+    assert command_line.default_target(("8.9",)) is TARGETS["rtx"]
 
 
 def test_frames_may_be_pictures_and_folders(tmp_path: Path) -> None:

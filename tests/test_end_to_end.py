@@ -6,10 +6,10 @@ lost or displaced on the way; they say nothing about how convincing a swap is in
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import av
@@ -24,40 +24,27 @@ from demo.make_clip import Clip, clip_of, write_clip
 from demo.photos import photo_path, read_photo
 from fetching import weights
 from server.launcher import EmbeddedServer
+from tests.conftest import build_for_cpu
 
-ROOT = Path(__file__).resolve().parent.parent
 FRAMES = 36
-I420_ROAD = ("face_locator_bgr", "source_encoder", "face_detector_i420", "face_swapper",
-             "face_blender_i420")  # fmt: skip
-BUILT = {"yunet": (*I420_ROAD, "face_detector_bgr", "face_blender_bgr"), "scrfd_2.5g": I420_ROAD}
-SERVED = {
-    "yunet": ("swap_faces_i420", "swap_faces_bgr", "encode_source_bgr"),
-    "scrfd_2.5g": ("swap_faces_i420", "encode_source_bgr"),
-}
 
 
-@contextmanager
-def serving(repository: Path, detector: str) -> Iterator[str]:
-    """Build what is needed with `detector`, serve it, give the gRPC address."""
-    command = [
-        "build_engines.py", "--target", "cpu", "--detector", detector, "--accept-licence",
-        "--repository", str(repository), "--models", *BUILT[detector],
-    ]  # fmt: skip
-    subprocess.run([sys.executable, *command], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    with EmbeddedServer(repository, variant="cpu", models=SERVED[detector]) as server:
+@pytest.fixture(scope="module")
+def yunet_server(real_server: EmbeddedServer) -> str:
+    return real_server.grpc_url
+
+
+@pytest.fixture(scope="module")
+def scrfd_server(
+    real_repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    repository = tmp_path_factory.mktemp("scrfd") / "model_repository"
+    shutil.copytree(real_repository, repository)
+    # Only what holds the detector comes out another way.
+    build_for_cpu(repository, "--detector", "scrfd_2.5g", "--accept-licence")
+    models = ["swap_faces_i420", "encode_source_bgr"]
+    with EmbeddedServer(repository, models=models) as server:
         yield server.grpc_url
-
-
-@pytest.fixture(scope="module")
-def yunet_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serving(tmp_path_factory.mktemp("yunet"), "yunet") as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def scrfd_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serving(tmp_path_factory.mktemp("scrfd"), "scrfd_2.5g") as url:
-        yield url
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +84,7 @@ def landmark_errors(url: str, clip: Clip, clip_file: Path) -> np.ndarray:
     return np.array(errors)
 
 
+@pytest.mark.e2e
 def test_landmarks_follow_the_known_motion_with_scrfd(scrfd_server: str, tmp_path: Path) -> None:
     clip = clip_of("collins", frames=FRAMES)
     write_clip(tmp_path / "collins.mp4", clip)
@@ -182,6 +170,13 @@ def test_the_command_makes_a_video_with_every_frame_its_sound_and_its_face_swapp
             for container in (before, after)
         ]
         assert packets[0] == packets[1], "the sound is copied packet for packet"
+        # The default swapper is a formula; no claim of AI.
+        assert after.metadata["comment"] == (
+            "Edited: faces in this picture were replaced by frameswap (swapper image_swapper_256)."
+        )
+        assert after.metadata["description"] == (
+            "Digital source type: http://cv.iptc.org/newscodes/digitalsourcetype/composite"
+        )
     for index, (old, new) in enumerate(zip(read_i420(clip_file), read_i420(output), strict=True)):
         # The face changes; a corner far from it only by x264's second encoding, at CRF 18.
         # Seen, over all frames: at least 11 grey levels in the face, at most 1.3 in the corner.

@@ -1,4 +1,4 @@
-"""The committed configs against the serving contract, the generated variants against them."""
+"""The committed configs against the serving contract, each target's against them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,19 @@ from google.protobuf import json_format, text_format
 from google.protobuf.message import Message
 from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig, ModelInstanceGroup
 
-from engines import deployment, variants
-from graphs.contract import CONTRACT_VERSION, ENSEMBLE_SPECS, MODEL_SPECS, ModelSpec, TensorSpec
+from engines import configs, deployment
+from engines.errors import DeploymentError
+from engines.served_graphs import served_graphs
+from engines.targets import TARGETS
+from graphs.contract import (
+    CONTRACT_VERSION,
+    ENSEMBLE_SPECS,
+    MODEL_SPECS,
+    ModelSpec,
+    TensorSpec,
+    option_ranges,
+)
+from networks.passes import CHANNELS_LAST_PASSES, PORTABLE_PASSES
 from networks.swappers import SWAPPERS
 from server.backends.common import ModelSettings
 from server.backends.device import padded_sizes
@@ -44,8 +55,20 @@ def deployed(swapper: str, pixel_boost: int = 1) -> deployment.Deployment:
     )
 
 
-def make(model: str, variant: variants.Variant, swapper: str = "image_swapper_256") -> ModelConfig:
-    return variants.make_variant(BASES[model], variant, deployed(swapper), limits=variants.Limits())
+def make(
+    model: str,
+    target: str,
+    swapper: str = "image_swapper_256",
+    limits: configs.Limits | None = None,
+    host: configs.HostOptions | None = None,
+) -> ModelConfig:
+    return configs.make_config(
+        BASES[model],
+        TARGETS[target],
+        deployed(swapper),
+        limits=limits or configs.Limits(),
+        host=host,
+    )
 
 
 def fields(message: Message) -> set[str]:
@@ -90,7 +113,7 @@ def test_a_config_declares_the_tensors_of_the_contract(model: str) -> None:
 
 @pytest.mark.parametrize("model", SPECS)
 def test_a_config_runs_on_triton_24_10_and_does_not_stall(model: str) -> None:
-    for config in (BASES[model], *(make(model, variant) for variant in variants.VARIANTS)):
+    for config in (BASES[model], *(make(model, target) for target in TARGETS)):
         assert not fields(config) & (NEWER_FIELDS | STALLING_FIELDS)
 
 
@@ -98,7 +121,7 @@ def test_a_config_runs_on_triton_24_10_and_does_not_stall(model: str) -> None:
 def test_a_model_is_a_tensorrt_model_that_batches(model: str) -> None:
     config = BASES[model]
     assert config.backend == "tensorrt"
-    assert config.max_batch_size == variants.MAX_BATCH_SIZE
+    assert config.max_batch_size == 8
     # An ensemble's step without it answers in the backend's own thread and blocks the next batch.
     assert config.HasField("dynamic_batching")
 
@@ -115,7 +138,7 @@ def test_a_model_config_says_nothing_that_a_build_or_a_host_decides(model: str) 
 def test_an_ensemble_config_holds_wiring_and_the_contract_version(model: str) -> None:
     config = BASES[model]
     assert config.platform == "ensemble"
-    assert config.max_batch_size == variants.MAX_BATCH_SIZE
+    assert config.max_batch_size == 8
     assert {key: value.string_value for key, value in config.parameters.items()} == {
         "contract_version": str(CONTRACT_VERSION)
     }
@@ -159,7 +182,7 @@ VARIABLE = {
 
 
 def without_the_decided(config: ModelConfig) -> ModelConfig:
-    """`config` less everything that a variant may say; free dims back to -1."""
+    """`config` less everything that a target's config may say; free dims back to -1."""
     rest = ModelConfig()
     rest.CopyFrom(config)
     for name in VARIABLE:
@@ -173,12 +196,12 @@ def without_the_decided(config: ModelConfig) -> ModelConfig:
 
 
 @pytest.mark.parametrize("swapper", SWAPPERS)
-@pytest.mark.parametrize("variant", variants.VARIANTS)
-def test_a_variant_differs_from_its_base_only_in_what_a_build_decides(
-    variant: variants.Variant, swapper: str
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_targets_config_differs_from_its_base_only_in_what_a_build_decides(
+    target: str, swapper: str
 ) -> None:
     for model, base in BASES.items():
-        config = make(model, variant, swapper)
+        config = make(model, target, swapper)
         assert without_the_decided(config) == without_the_decided(base), model
         for tensor, wide in zip(
             (*config.input, *config.output), (*base.input, *base.output), strict=True
@@ -188,19 +211,19 @@ def test_a_variant_differs_from_its_base_only_in_what_a_build_decides(
                 assert allowed in (size, -1), f"{model}.{tensor.name}"
 
 
-@pytest.mark.parametrize("variant", variants.VARIANTS)
-def test_a_variant_survives_being_written_and_read(
-    variant: variants.Variant, tmp_path: Path
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_targets_config_survives_being_written_and_read(
+    target: str, tmp_path: Path
 ) -> None:
     for model in SPECS:
-        config = make(model, variant)
+        config = make(model, target)
         path = tmp_path / f"{model}.pbtxt"
-        path.write_text(variants.config_text(config), encoding="utf-8")
-        assert variants.read_config(path) == config
+        path.write_text(configs.config_text(config), encoding="utf-8")
+        assert configs.read_config(path) == config
 
 
 @pytest.mark.parametrize(
-    ("variant", "backend", "filename", "kind"),
+    ("target", "backend", "filename", "kind"),
     [
         ("cpu", "onnxruntime", "model.onnx", ModelInstanceGroup.KIND_CPU),
         ("cuda", "onnxruntime", "model.cuda.onnx", ModelInstanceGroup.KIND_GPU),
@@ -208,41 +231,47 @@ def test_a_variant_survives_being_written_and_read(
         ("rtx", "tensorrt", "model.rtx.plan", ModelInstanceGroup.KIND_GPU),
     ],
 )
-def test_a_variant_names_its_backend_file_and_device(
-    variant: variants.Variant, backend: str, filename: str, kind: int
+def test_a_targets_config_names_its_backend_file_and_device(
+    target: str, backend: str, filename: str, kind: int
 ) -> None:
     for model in MODEL_SPECS:
-        config = make(model, variant)
+        config = make(model, target)
         assert (config.backend, config.default_model_filename) == (backend, filename)
         assert [(group.kind, group.count) for group in config.instance_group] == [(kind, 1)]
 
 
-@pytest.mark.parametrize("variant", variants.VARIANTS)
-def test_only_the_swapper_of_our_own_backends_joins_requests_of_any_k(
-    variant: variants.Variant,
+@pytest.mark.parametrize("target", TARGETS)
+def test_only_models_of_face_rows_in_our_own_backends_join_requests_of_any_k(
+    target: str,
 ) -> None:
     ragged = {
         (model, tensor.name)
         for model in MODEL_SPECS
-        for tensor in make(model, variant).input
+        for tensor in make(model, target).input
         if tensor.allow_ragged_batch
     }
-    ours = {("face_swapper", "crops"), ("face_swapper", "source")}
-    assert ragged == (ours if variant in {"cpu", "rtx"} else set())
+    ours = {
+        (spec.name, tensor)
+        for spec in MODEL_SPECS.values()
+        if spec.joined_rows is not None
+        for tensor in spec.joined_rows.inputs
+    }
+    assert {("face_swapper", "crops"), ("face_swapper", "source")} <= ours
+    assert ragged == (ours if target in {"cpu", "rtx"} else set())
 
 
-@pytest.mark.parametrize("variant", variants.VARIANTS)
-def test_only_a_cpu_runs_frames_one_by_one_and_keeps_its_queue(variant: variants.Variant) -> None:
+@pytest.mark.parametrize("target", TARGETS)
+def test_only_a_cpu_runs_frames_one_by_one_and_keeps_its_queue(target: str) -> None:
     alone = set()
     for model in MODEL_SPECS:
-        config = make(model, variant)
+        config = make(model, target)
         assert config.HasField("dynamic_batching")
         if list(config.dynamic_batching.preferred_batch_size) == [1]:
             alone.add(model)
     frames = {
         name for name, spec in MODEL_SPECS.items() if "frame" in {t.name for t in spec.inputs}
     }
-    assert alone == (frames if variant == "cpu" else set())
+    assert alone == (frames if target == "cpu" else set())
 
 
 @pytest.mark.parametrize(("largest", "sizes"), [(16, [4, 8, 16]), (12, [4, 8, 12]), (4, [4]),
@@ -251,10 +280,8 @@ def test_a_gpu_takes_batches_at_the_sizes_that_rows_are_padded_to(
     largest: int, sizes: list[int]
 ) -> None:
     for model in MODEL_SPECS:
-        config = variants.make_variant(
-            BASES[model], "cuda", deployed("inswapper_128"),
-            limits=variants.Limits(max_batch_size=largest),
-        )  # fmt: skip
+        limits = configs.Limits(max_batch_size=largest)
+        config = make(model, "cuda", "inswapper_128", limits)
         preferred = list(config.dynamic_batching.preferred_batch_size)
         assert preferred == sizes
         told = json_format.MessageToDict(config, preserving_proto_field_name=True)
@@ -263,9 +290,12 @@ def test_a_gpu_takes_batches_at_the_sizes_that_rows_are_padded_to(
             assert set(preferred) <= set(padded_sizes(settings))
 
 
-def test_a_variant_fixes_the_sizes_that_the_swapper_decides() -> None:
-    config = variants.make_variant(
-        BASES["face_detector_i420"], "cpu", deployed("inswapper_128", 2), limits=variants.Limits()
+def test_a_targets_config_fixes_the_sizes_that_the_swapper_decides() -> None:
+    config = configs.make_config(
+        BASES["face_detector_i420"],
+        TARGETS["cpu"],
+        deployed("inswapper_128", 2),
+        limits=configs.Limits(),
     )
     dims = {tensor.name: list(tensor.dims) for tensor in (*config.input, *config.output)}
     assert dims["source"] == [-1, 512]
@@ -273,12 +303,13 @@ def test_a_variant_fixes_the_sizes_that_the_swapper_decides() -> None:
     assert dims["frame"] == dims["detected_frame"] == [-1, -1]
 
 
-def test_an_ensemble_variant_says_what_its_source_is() -> None:
+def test_the_config_of_an_ensemble_says_what_its_source_is() -> None:
     config = make("swap_faces_bgr", "cpu", "simswap_256")
     said = {key: value.string_value for key, value in config.parameters.items()}
     assert said == {
         "contract_version": "1",
         "swapper": "simswap_256",
+        "provenance": "compositeWithTrainedAlgorithmicMedia",
         "source_kind": "identity",
         "source_length": "512",
         "detector": "yunet",
@@ -292,16 +323,16 @@ def test_an_ensemble_variant_says_what_its_source_is() -> None:
 
 def test_the_option_ranges_are_those_of_the_contract() -> None:
     # Literals: the eight positions as the contract's enumerations list them.
-    assert variants.option_ranges() == (
+    assert option_ranges() == (
         "face_order=0..7,color_matrix=0..3,color_range=0..1,chroma_location=0..2,"
         "score_threshold=0.0..1.0,nms_threshold=0.0..1.0,reserved=0..0,reserved=0..0"
     )
 
 
-@pytest.mark.parametrize("variant", variants.VARIANTS)
-def test_the_checks_name_inputs_that_the_model_has(variant: variants.Variant) -> None:
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_checks_name_inputs_that_the_model_has(target: str) -> None:
     for model, spec in MODEL_SPECS.items():
-        said = {k: v.string_value for k, v in make(model, variant).parameters.items()}
+        said = {k: v.string_value for k, v in make(model, target).parameters.items()}
         inputs = {tensor.name for tensor in spec.inputs}
         for key in ("face_inputs", "finite_inputs", "row_inputs", "row_mask"):
             assert set(filter(None, said.get(key, "").split(","))) <= inputs, (model, key)
@@ -311,30 +342,18 @@ def test_the_checks_name_inputs_that_the_model_has(variant: variants.Variant) ->
 
 
 def test_plans_of_several_gpus_are_named_by_compute_capability() -> None:
-    host = variants.HostOptions(
+    host = configs.HostOptions(
         plan_filenames={"face_swapper": {"8.9": "model.sm89.plan", "9.0": "model.sm90.plan"}}
     )
-    config = variants.make_variant(
-        BASES["face_swapper"],
-        "tensorrt",
-        deployed("inswapper_128"),
-        limits=variants.Limits(),
-        host=host,
-    )
+    config = make("face_swapper", "tensorrt", "inswapper_128", host=host)
     assert dict(config.cc_model_filenames) == {"8.9": "model.sm89.plan", "9.0": "model.sm90.plan"}
 
 
-def test_the_cuda_variant_lists_its_providers_in_order() -> None:
-    host = variants.HostOptions(
-        cuda=variants.CudaOptions(gpu_mem_limit=4 << 30), tensorrt_cache="/cache/trt"
+def test_the_cuda_config_lists_its_providers_in_order() -> None:
+    host = configs.HostOptions(
+        cuda=configs.CudaOptions(gpu_mem_limit=4 << 30), tensorrt_cache="/cache/trt"
     )
-    config = variants.make_variant(
-        BASES["face_swapper"],
-        "cuda",
-        deployed("inswapper_128"),
-        limits=variants.Limits(),
-        host=host,
-    )
+    config = make("face_swapper", "cuda", "inswapper_128", host=host)
     listed = config.optimization.execution_accelerators.gpu_execution_accelerator
     assert [entry.name for entry in listed] == ["tensorrt", "cuda"]
     assert listed[0].parameters["trt_engine_cache_path"] == "/cache/trt"
@@ -348,24 +367,28 @@ def test_the_cuda_variant_lists_its_providers_in_order() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("model", "swapper"),
-    [("face_swapper", "hyperswap_1a_256"), ("face_detector_i420", "inswapper_128")],
-)
-def test_layout_options_are_for_the_network_they_were_measured_on(model: str, swapper: str) -> None:
-    config = variants.make_variant(
-        BASES[model], "cuda", deployed(swapper), limits=variants.Limits()
-    )
-    (cuda,) = config.optimization.execution_accelerators.gpu_execution_accelerator
-    assert not {"prefer_nhwc", "fuse_conv_bias"} & set(cuda.parameters)
+@pytest.mark.parametrize("swapper", SWAPPERS)
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_network_is_rewritten_channels_last_where_the_provider_is_told_so(
+    target: str, swapper: str
+) -> None:
+    wanted = target == "cuda" and SWAPPERS[swapper].channels_last
+    graph = served_graphs(deployed(swapper), TARGETS[target])["face_swapper"]
+    passes = CHANNELS_LAST_PASSES if wanted else PORTABLE_PASSES
+    assert graph.settings["passes"] == " ".join(passes)
+    for model in MODEL_SPECS:
+        accelerators = make(model, target, swapper).optimization.execution_accelerators
+        told = {key for entry in accelerators.gpu_execution_accelerator for key in entry.parameters}
+        last = {"prefer_nhwc", "fuse_conv_bias"}
+        assert told & last == (last if wanted and model == "face_swapper" else set()), model
 
 
 @pytest.mark.parametrize("model", list(MODEL_SPECS))
-def test_on_cuda_every_model_but_the_blenders_has_a_session_for_each_batch_size(model: str) -> None:
-    config = variants.make_variant(
-        BASES[model], "cuda", deployed("inswapper_128"), limits=variants.Limits()
-    )
-    wanted = "" if model.startswith("face_blender") else "1"
+def test_on_cuda_every_model_with_a_network_has_a_session_for_each_batch_size(model: str) -> None:
+    config = make(model, "cuda", "inswapper_128")
+    wanted = "" if MODEL_SPECS[model].network is None else "1"
+    assert (wanted == "1") or not model.startswith(("face_detector", "face_swapper"))
+    assert (wanted == "") or not model.startswith("face_blender")
     assert config.parameters["session_per_size"].string_value == wanted
 
 
@@ -373,7 +396,7 @@ def test_a_config_that_is_none_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "config.pbtxt"
     path.write_text("nme: 'face_swapper'")
     with pytest.raises(ValueError, match=r"config\.pbtxt is not a Triton model configuration"):
-        variants.read_config(path)
+        configs.read_config(path)
 
 
 @pytest.mark.parametrize(
@@ -393,7 +416,7 @@ def test_a_deployment_that_cannot_work_is_refused(
     arguments: dict[str, object], sentence: str
 ) -> None:
     wanted = {"swapper": "image_swapper_256", "detector": "yunet", "detectors": ("yunet",)}
-    with pytest.raises(deployment.DeploymentError, match=sentence):
+    with pytest.raises(DeploymentError, match=sentence):
         deployment.resolve(**{**wanted, **arguments})  # type: ignore[arg-type]
 
 

@@ -119,4 +119,25 @@ def test_make_alone_lists_every_target() -> None:
         ["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     targets = [line.split()[1] for line in finished.stdout.splitlines()]
-    assert targets == ["help", "venv", "demo", "test", "lint", "soak", "bench", "lock", "clean"]
+    assert targets == [
+        "help", "venv", "demo", "test", "e2e", "soak", "lint", "bench", "lock", "clean",
+    ]  # fmt: skip
+
+
+def test_every_test_stands_on_one_rung_and_ci_runs_all_but_the_soaks() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    found = re.findall(r"^(\w+):.*\n\t.* -m pytest -m (\"[^\"]+\"|\w+)", makefile, re.MULTILINE)
+    rungs = {name: expression.strip('"') for name, expression in found}
+    assert list(rungs) == ["test", "e2e", "soak"]
+    for marks, rung in (
+        (set(), "test"),
+        ({"gpu"}, "test"),
+        ({"e2e"}, "e2e"),
+        ({"soak"}, "soak"),
+        ({"e2e", "soak"}, "soak"),
+    ):
+        known = {mark: mark in marks for mark in ("gpu", "e2e", "soak")}
+        chosen = [name for name, expression in rungs.items() if eval(expression, known.copy())]
+        assert chosen == [rung], marks
+    steps = re.findall(r"make --no-print-directory (\w+)", (ROOT / ".ci" / "run").read_text())
+    assert steps == ["lint", "test", "e2e"]

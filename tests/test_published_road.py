@@ -24,7 +24,9 @@ from demo.make_clip import clip_of
 from demo.photos import read_photo
 from fetching import weights
 from server.launcher import EmbeddedServer
-from tests import networks
+from tests.generated_networks import recognizer_network, swapper_network
+
+pytestmark = pytest.mark.e2e
 
 
 class QuietHandler(SimpleHTTPRequestHandler):
@@ -41,8 +43,8 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     handler = functools.partial(QuietHandler, directory=str(shelf))
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     made = {
-        "inswapper_128": networks.swapper_network("inswapper_128"),
-        "w600k_r50": networks.recognizer_network("w600k_r50"),
+        "inswapper_128": swapper_network("inswapper_128"),
+        "w600k_r50": recognizer_network("w600k_r50"),
     }
     for name, network in made.items():
         row = weights.WEIGHTS[name]
@@ -75,7 +77,7 @@ def test_one_command_fetches_and_builds_and_the_swap_uses_it(
     assert weights.is_present("inswapper_128")
     frame = clip_of("gauss", frames=4).frame(1)
     with (
-        EmbeddedServer(published / "models", variant="cpu") as server,
+        EmbeddedServer(published / "models", target="cpu") as server,
         FaceSwapper(server.grpc_url) as swapper,
     ):
         assert (swapper.swapper, swapper.source_kind) == ("inswapper_128", "identity")

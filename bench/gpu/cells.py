@@ -314,8 +314,8 @@ def _table_rows(main: Setup) -> dict[str, list[Cell]]:
     rows: dict[str, tuple[Setup, dict[str, Any]]] = {
         "CUDA fp16": (at_once, each),
         "CUDA fp32": (replace(at_once, repository="fp32"), each),
-        "CPU": (Setup(repository="reference", variant="cpu", in_flight=8), slow),
-        "TensorRT fp16": (replace(at_once, repository=TENSORRT, variant="tensorrt"), each),
+        "CPU": (Setup(repository="reference", target="cpu", in_flight=8), slow),
+        "TensorRT fp16": (replace(at_once, repository=TENSORRT, target="tensorrt"), each),
     }
     return {
         row: [

@@ -17,7 +17,7 @@ from bench.gpu.clients import identity
 from bench.gpu.serving import ENSEMBLE
 from bench.gpu_repository import MODELS
 from bench.scenes import Scene
-from graphs.contract import OPTION_COUNT
+from graphs.contract import ENSEMBLE_SPECS, OPTION_COUNT
 
 Frame = NDArray[np.uint8]
 Vector = NDArray[np.float32]
@@ -73,18 +73,12 @@ def cpu_asker(models: Path) -> Callable[[Frame, Vector], dict[str, Any]]:
 
     def infer(frame: Frame, source: Vector) -> dict[str, Any]:
         options = np.zeros((1, OPTION_COUNT), np.float32)
-        feeds = {"frame": frame[None], "source": source[None], "options": options}
-        detector = sessions["face_detector_i420"]
-        wanted = ("faces", "crops", "warps")
-        found = dict(zip(wanted, detector.run(wanted, feeds), strict=True))
-        crops = {key: found[key] for key in ("crops", "faces")} | {"source": source[None]}
-        swapped = sessions["face_swapper"].run(None, crops)[0]
-        blend = {key: found[key] for key in ("warps", "faces")}
-        blend |= {"frame": frame[None], "swapped_crops": swapped, "options": options}
-        return {
-            "frame": sessions["face_blender_i420"].run(None, blend)[0][0],
-            "faces": found["faces"][0],
-        }
+        values = {"frame": frame[None], "source": source[None], "options": options}
+        for step in ENSEMBLE_SPECS[ENSEMBLE].steps:
+            feeds = {tensor: values[value] for tensor, value in step.inputs.items()}
+            made = sessions[step.model].run(list(step.outputs), feeds)
+            values |= dict(zip(step.outputs.values(), made, strict=True))
+        return {"frame": values["swapped_frame"][0], "faces": values["faces"][0]}
 
     return infer
 

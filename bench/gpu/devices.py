@@ -12,7 +12,7 @@ import onnx
 import onnxruntime
 
 from bench.gpu_models import swapper_feeds
-from engines.variants import CudaOptions
+from engines.configs import CudaOptions
 
 SIDE: Final = 8192
 COPY_BYTES: Final = 2 << 30

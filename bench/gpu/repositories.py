@@ -9,18 +9,18 @@ from typing import Final, Literal
 
 from bench import gpu_repository
 from bench.gpu.results import NotRun
-from engines.variants import MODEL_FILENAMES, Variant
+from engines.targets import TARGETS, TargetName
 
 
 @dataclass(frozen=True)
 class Form:
-    """One repository: of which precision and variant, and how large its crops are.
+    """One repository: of which precision and target, and how large its crops are.
 
     crop_size: side of the network's own crop, pixels. pixel_boost: how often it tiles a larger one.
     """
 
     precision: Literal["fp16", "fp32"] = "fp16"
-    variant: Variant = "cuda"
+    target: TargetName = "cuda"
     crop_size: int = 128
     pixel_boost: int = 1
 
@@ -44,7 +44,7 @@ TENSORRT: Final = "tensorrt"
 class Repositories:
     """Folders of the forms under `work`.
 
-    tensorrt: a repository with the `tensorrt` variant, where the user has one.
+    tensorrt: a repository of the target `tensorrt`, where the user has one.
     """
 
     def __init__(self, work: Path, tensorrt: Path | None = None) -> None:
@@ -68,7 +68,7 @@ class Repositories:
             gpu_repository.build(
                 folder,
                 precision=form.precision,
-                variant=form.variant,
+                target=form.target,
                 pixel_boost=form.pixel_boost,
                 crop_size=form.crop_size,
             )
@@ -77,4 +77,4 @@ class Repositories:
 
     def swapper(self, name: str) -> Path:
         """The swapper's graph."""
-        return self(name) / "face_swapper" / "1" / MODEL_FILENAMES[FORMS[name].variant]
+        return self(name) / "face_swapper" / "1" / TARGETS[FORMS[name].target].filename

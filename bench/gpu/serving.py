@@ -15,7 +15,7 @@ from tritonclient.utils import InferenceServerException
 
 from bench.gpu.modes import ENSEMBLE, MODES, added_environment
 from bench.gpu.results import NotRun
-from engines.variants import config_text
+from engines.configs import config_text
 from server.errors import MpsError, ServerError
 from server.launcher import EmbeddedServer
 from server.repository import read_repository, write_overlay
@@ -36,7 +36,7 @@ class Setup:
 
     repository: str = "fp16"
     mode: str = "three processes"
-    variant: str = "cuda"
+    target: str = "cuda"
     instances: tuple[tuple[str, int], ...] = ()
     max_batch_size: int | None = None
     delay_us: int | None = None
@@ -69,12 +69,12 @@ def forget_regions(client: Any, *, patience_s: float = FORGET_S) -> None:
             return
 
 
-def write_tuned(repository: Path, target: Path, *, variant: str, max_batch_size: int) -> Path:
+def write_tuned(repository: Path, folder: Path, *, target: str, max_batch_size: int) -> Path:
     """A copy of the ensemble's configs with another batch size.
 
     Network files are links, as in `server.repository.write_overlay`.
     """
-    overlay = write_overlay(read_repository(repository, variant, [ENSEMBLE]), target, {})
+    overlay = write_overlay(read_repository(repository, target, [ENSEMBLE]), folder, {})
     for name, config in overlay.configs.items():
         rows = config.parameters.get("max_rows")
         if rows is not None:
@@ -84,8 +84,8 @@ def write_tuned(repository: Path, target: Path, *, variant: str, max_batch_size:
         sizes = config.dynamic_batching.preferred_batch_size
         if len(sizes):
             sizes[:] = [size for size in sizes if size <= max_batch_size]
-        (target / name / "configs" / f"{variant}.pbtxt").write_text(config_text(config))
-    return target
+        (folder / name / "configs" / f"{target}.pbtxt").write_text(config_text(config))
+    return folder
 
 
 class ServerKeeper:
@@ -133,7 +133,7 @@ class ServerKeeper:
             self.environment = dict(mode.environment)
             server = EmbeddedServer(
                 repository,
-                variant=setup.variant,
+                target=setup.target,
                 models=[ENSEMBLE],
                 instance_counts={**mode.instance_counts(), **dict(setup.instances)},
                 queue_delay_us=setup.delay_us,
@@ -165,10 +165,10 @@ class ServerKeeper:
         self._starts += 1
         if setup.max_batch_size is None:
             return repository
-        target = self._work / "tuned"
-        shutil.rmtree(target, ignore_errors=True)
+        folder = self._work / "tuned"
+        shutil.rmtree(folder, ignore_errors=True)
         return write_tuned(
-            repository, target, variant=setup.variant, max_batch_size=setup.max_batch_size
+            repository, folder, target=setup.target, max_batch_size=setup.max_batch_size
         )
 
     def clear_regions(self) -> None:

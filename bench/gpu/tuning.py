@@ -10,7 +10,7 @@ from bench.gpu.load import IN_FLIGHT
 from bench.gpu.modes import DEFAULT_DELAY_US, DEFAULT_MODE, ENSEMBLE, MODES, Mode
 from bench.gpu.results import Results
 from bench.gpu.serving import REQUESTS_IN_FLIGHT, Setup
-from engines.variants import CUDA_MAX_BATCH_SIZE
+from engines.targets import TARGETS
 
 LATENCY_RATE: Final = 450.0
 """Requests a second at random moments: half of what an H100 serves at best."""
@@ -42,7 +42,7 @@ class Tuning:
 
 def choices() -> list[Tuning]:
     """All of them; those that differ from the headline's in one thing come first."""
-    base = Tuning(MODES[DEFAULT_MODE].instances, CUDA_MAX_BATCH_SIZE, DEFAULT_DELAY_US)
+    base = Tuning(MODES[DEFAULT_MODE].instances, TARGETS["cuda"].max_batch_size, DEFAULT_DELAY_US)
     every = [
         Tuning(instances, batch, delay)
         for instances in (1, 2, 3, 4, 5)
@@ -69,7 +69,7 @@ def _cell(choice: Tuning, mode: Mode) -> Cell:
     setup = Setup(
         mode=mode.name,
         instances=tuple(choice.counts(mode).items()) if choice.instances > 1 else (),
-        max_batch_size=None if choice.batch == CUDA_MAX_BATCH_SIZE else choice.batch,
+        max_batch_size=None if choice.batch == TARGETS["cuda"].max_batch_size else choice.batch,
         delay_us=choice.delay_us,
     )
     return Cell(choice.name, measure, setup)
@@ -105,10 +105,10 @@ def best_choices(results: Results) -> dict[str, Tuning]:
 
 def serve_command(choice: Tuning, mode: Mode) -> str:
     """What serves a choice."""
-    batch = "" if choice.batch == CUDA_MAX_BATCH_SIZE else f" --batch {choice.batch}"
+    batch = "" if choice.batch == TARGETS["cuda"].max_batch_size else f" --batch {choice.batch}"
     words = [
         f"python build_engines.py --target cuda --swapper inswapper_128{batch} &&",
-        f"frameswap serve --variant cuda --models {ENSEMBLE} encode_source_bgr",
+        f"frameswap serve --target cuda --models {ENSEMBLE} encode_source_bgr",
     ]
     words += [f"--{name.replace('_', '-')}" for name in mode.arguments]
     words += [f"--instances {model}={count}" for model, count in choice.counts(mode).items()]

@@ -19,6 +19,7 @@ import cv2
 
 from frameswap import swap_command
 from frameswap.allocation import keep_large_buffers
+from frameswap.arguments import HelpFormatter
 from frameswap.errors import FrameswapError
 
 __all__ = ["main"]
@@ -72,7 +73,9 @@ def _stop(number: int, frame: Any) -> None:
 
 def _parser(installed: Mapping[str, EntryPoint]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="frameswap", description="Swap faces in photos and video with NVIDIA Triton."
+        prog="frameswap",
+        description="Swap faces in photos and video with NVIDIA Triton.",
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"frameswap {version('frameswap')}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

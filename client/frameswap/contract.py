@@ -20,6 +20,14 @@ FRAME_FORMATS: Final[tuple[FrameFormat, ...]] = ("i420", "bgr")
 SWAP_MODELS: Final[dict[FrameFormat, str]] = {"i420": "swap_faces_i420", "bgr": "swap_faces_bgr"}
 ENCODE_MODEL: Final = "encode_source_bgr"
 
+Provenance = Literal["composite", "compositeWithTrainedAlgorithmicMedia"]
+PROVENANCES: Final[tuple[Provenance, ...]] = (
+    "composite",
+    "compositeWithTrainedAlgorithmicMedia",
+)
+"""IPTC digital source types: `composite` where a written formula mixes the pixels, the other where
+a trained network makes them."""
+
 FRAME: Final = "frame"
 SOURCE: Final = "source"
 OPTIONS: Final = "options"
@@ -35,6 +43,7 @@ OPTION_COUNT: Final = 8
 PARAMETER_CONTRACT_VERSION: Final = "contract_version"
 PARAMETER_SWAPPER: Final = "swapper"
 PARAMETER_SOURCE_KIND: Final = "source_kind"
+PARAMETER_PROVENANCE: Final = "provenance"
 """Keys of the ensembles' config parameters."""
 
 

@@ -20,7 +20,7 @@ EMBEDDED_GROUP: Final = "frameswap.embedded_server"
 def embedded_server(
     repository: Path | None,
     *,
-    variant: str,
+    target: str,
     models: Sequence[str],
     frame_size: tuple[int, int],
     requests_in_flight: int,
@@ -50,7 +50,7 @@ def embedded_server(
     package = found[0].module.partition(".")[0]
     server = kind(
         repository,
-        variant=variant,
+        target=target,
         models=models,
         frame_size=frame_size,
         requests_in_flight=requests_in_flight,

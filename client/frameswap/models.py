@@ -18,11 +18,14 @@ from frameswap.contract import (
     MAX_DETECTIONS,
     OPTIONS,
     PARAMETER_CONTRACT_VERSION,
+    PARAMETER_PROVENANCE,
     PARAMETER_SOURCE_KIND,
     PARAMETER_SWAPPER,
+    PROVENANCES,
     SOURCE,
     SWAP_MODELS,
     SWAPPED_FRAME,
+    Provenance,
 )
 from frameswap.errors import BadFrame, ContractMismatch
 from frameswap.frames import Frame, frame_size
@@ -44,6 +47,7 @@ _SIGNATURES: Final[dict[str, tuple[frozenset[str], frozenset[str]]]] = {
 class Ensemble:
     """One of our ensembles as deployed.
 
+    provenance: the digital source type that is true of what its swapper makes.
     source_length: D; -1 when the server leaves it open.
     max_faces: the largest K. max_height, max_width: of a frame, pixels; None when not said.
     """
@@ -51,6 +55,7 @@ class Ensemble:
     name: str
     batched: bool
     swapper: str
+    provenance: Provenance
     source_kind: SourceKind
     source_length: int
     max_faces: int
@@ -133,18 +138,33 @@ def check_ensemble(description: ModelDescription, address: str) -> Ensemble:
     if kind not in ("identity", "image") or PARAMETER_SWAPPER not in parameters:
         raise ContractMismatch(
             f"the model {description.name} at {address} does not say its swapper and source kind: "
-            f"start the server with one of the built variants (`--model-config-name=cpu`, for one)"
+            f"start the server for a target that was built (for example `--model-config-name=cpu`)"
         )
     tensors = description.inputs if SOURCE in description.inputs else description.outputs
     return Ensemble(
         name=description.name,
         batched=description.max_batch_size > 0,
         swapper=parameters[PARAMETER_SWAPPER],
+        provenance=_provenance(description, address),
         source_kind="image" if kind == "image" else "identity",
         source_length=tensors[SOURCE][1][-1],
         max_faces=_number(parameters, "max_faces") or MAX_DETECTIONS,
         max_height=_number(parameters, "max_height"),
         max_width=_number(parameters, "max_width"),
+    )
+
+
+def _provenance(description: ModelDescription, address: str) -> Provenance:
+    # Servers built before they said it speak the same version of the contract. What made their
+    # pixels is not known here, so their outputs get the stronger mark: one that warns of AI where
+    # there was none misleads nobody about the picture, the other way round it would.
+    mark = description.parameters.get(PARAMETER_PROVENANCE, "compositeWithTrainedAlgorithmicMedia")
+    for known in PROVENANCES:
+        if mark == known:
+            return known
+    raise ContractMismatch(
+        f"the model {description.name} at {address} says that its outputs are {mark!r}, and this "
+        f"client knows {' and '.join(PROVENANCES)}: update the client"
     )
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from frameswap.errors import UnreadableFile, UnwritableFile
 from frameswap.output_file import output_file
-from frameswap.provenance import write_xmp
+from frameswap.provenance import Edit, write_xmp
 
 __all__ = [
     "PHOTO_SUFFIXES",
@@ -91,8 +91,8 @@ def check_photo_output(path: Path) -> None:
         )
 
 
-def write_photo(path: Path, image: NDArray[np.uint8], *, swapper: str, force: bool) -> None:
-    """Write a photo whole, with XMP metadata that says it was edited by AI.
+def write_photo(path: Path, image: NDArray[np.uint8], *, edit: Edit, force: bool) -> None:
+    """Write a photo whole, with XMP metadata that says how it was edited.
 
     Args:
         image: (H, W, 3) uint8 BGR.
@@ -102,7 +102,7 @@ def write_photo(path: Path, image: NDArray[np.uint8], *, swapper: str, force: bo
     """
     check_photo_output(path)
     suffix = path.suffix.lower()
-    xmp = write_xmp(swapper)
+    xmp = write_xmp(edit)
     if suffix == ".png":
         # OpenCV 5.0 takes this text as a C string, and would write what follows it in memory.
         xmp += b"\0"

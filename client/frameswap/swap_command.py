@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -10,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from frameswap.arguments import HelpFormatter, WholeNumber, seconds, seconds_or_zero, share
 from frameswap.contract import ENCODE_MODEL, MAX_DETECTIONS, SWAP_MODELS, FaceOrder, FrameFormat
 from frameswap.credentials import add_credentials, read_credentials
 from frameswap.embedded import embedded_server
@@ -41,22 +41,13 @@ Ctrl-C wait on a machine without a GPU."""
 ORDERS: Final = {order.name.lower().replace("_", "-"): order for order in FaceOrder}
 
 
-class _Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Show defaults, but for flags that have none."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default is None or action.default is False:
-            return action.help
-        return super()._get_help_string(action)
-
-
 def register(subparsers: Subparsers) -> None:
     """Add the verb `swap` to the command line."""
     parser = subparsers.add_parser(
         "swap",
         help="put the face of a photo into a video or photo",
         description="Put the face of a photo into a video or photo.",
-        formatter_class=_Help,
+        formatter_class=HelpFormatter,
     )
     files = parser.add_argument_group("files")
     files.add_argument(
@@ -67,8 +58,12 @@ def register(subparsers: Subparsers) -> None:
         metavar="PHOTO",
         help="whose face; several photos of one person are averaged (identity swappers only)",
     )
-    files.add_argument("--target", type=Path, required=True, help="the video or photo to change")
-    files.add_argument("--output", type=Path, required=True, help="where the result goes")
+    files.add_argument(
+        "--target", type=Path, required=True, metavar="FILE", help="the video or photo to change"
+    )
+    files.add_argument(
+        "--output", type=Path, required=True, metavar="FILE", help="where the result goes"
+    )
     files.add_argument("--force", action="store_true", help="overwrite the output if it exists")
     _add_faces(parser)
     _add_encoding(parser)
@@ -91,19 +86,20 @@ def _add_faces(parser: ArgumentParser) -> None:
         choices=ORDERS,
         metavar="ORDER",
         default="largest-first",
-        help="which faces of the target come first, of the same",
+        help="order in which the target's faces are given the source, the first K of them; choices "
+        "as for --source-face",
     )
     group.add_argument(
         "--faces",
-        type=_Whole(1, MAX_DETECTIONS),
+        type=WholeNumber(1, MAX_DETECTIONS),
         default=1,
         metavar="K",
         help="how many faces of each frame are swapped, at most",
     )
     group.add_argument(
         "--score-threshold",
-        type=_share,
-        metavar="S",
+        type=share,
+        metavar="SCORE",
         help="how sure the detector must be of a face, above 0 to 1 (default: the server's)",
     )
 
@@ -111,11 +107,13 @@ def _add_faces(parser: ArgumentParser) -> None:
 def _add_encoding(parser: ArgumentParser) -> None:
     group = parser.add_argument_group("encoding of a video")
     group.add_argument(
-        "--crf", type=_Whole(0, 51), default=18, metavar="N", help="x264 quality; 0 is lossless"
-    )
+        "--crf", type=WholeNumber(0, 51), default=18, metavar="N",
+        help="x264 quality, 0 (lossless) to 51",
+    )  # fmt: skip
     group.add_argument(
-        "--preset", default="veryfast", choices=_PRESETS, metavar="NAME", help="x264 speed"
-    )
+        "--preset", default="veryfast", choices=_PRESETS, metavar="NAME",
+        help=f"x264 speed, one of {', '.join(_PRESETS)}",
+    )  # fmt: skip
     group.add_argument(
         "--audio",
         choices=AUDIO_MODES,
@@ -133,21 +131,21 @@ def _add_server(parser: ArgumentParser) -> None:
     )
     group.add_argument(
         "--timeout-s",
-        type=_positive,
+        type=seconds,
         default=DEFAULT_TIMEOUT_S,
-        metavar="S",
-        help="time limit of a request",
+        metavar="SECONDS",
+        help="time limit of a request, seconds",
     )
     group.add_argument(
         "--reconnect-s",
-        type=_not_negative,
+        type=seconds_or_zero,
         default=0.0,
-        metavar="S",
-        help="how long a lost server is waited for before the job is given up",
+        metavar="SECONDS",
+        help="seconds to wait for a lost server to come back before the job fails",
     )
     group.add_argument(
         "--window",
-        type=_Whole(1, 1024),
+        type=WholeNumber(1, 1024),
         metavar="N",
         help=f"frames in flight, at most (default: {DEFAULT_IN_FLIGHT}, and {_EMBEDDED_IN_FLIGHT} "
         "with an embedded server)",
@@ -161,8 +159,13 @@ def _add_server(parser: ArgumentParser) -> None:
         metavar="FOLDER",
         help="model repository of the embedded server (default: the checkout's)",
     )
+    # `--target` is the file to change.
     group.add_argument(
-        "--variant", default="cpu", help="variant of the models that the embedded server loads"
+        "--server-target",
+        "--variant",
+        default="cpu",
+        metavar="TARGET",
+        help="the target of build_engines.py whose models the embedded server loads",
     )
 
 
@@ -254,7 +257,7 @@ def _connect(
         address = stack.enter_context(
             embedded_server(
                 arguments.repository,
-                variant=arguments.variant,
+                target=arguments.server_target,
                 models=[SWAP_MODELS[pixel], ENCODE_MODEL],
                 frame_size=frame_size,
                 requests_in_flight=in_flight,
@@ -314,44 +317,3 @@ def _summarise(output: Path, tally: Tally, elapsed_s: float) -> None:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-class _Whole:
-    """argparse type: a whole number in a range, both ends included."""
-
-    def __init__(self, least: int, most: int) -> None:
-        self._least, self._most = least, most
-
-    def __call__(self, text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = self._least - 1
-        if not self._least <= value <= self._most:
-            raise argparse.ArgumentTypeError(
-                f"must be a whole number from {self._least} to {self._most}, not {text!r}"
-            )
-        return value
-
-
-def _number(text: str, rule: str, least: float, most: float, *, open_end: bool) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    # Written so that a NaN fails.
-    if not least <= value <= most or (open_end and value == least):
-        raise argparse.ArgumentTypeError(f"must be {rule}, not {text!r}")
-    return value
-
-
-def _share(text: str) -> float:
-    return _number(text, "greater than 0 and at most 1", 0.0, 1.0, open_end=True)
-
-
-def _positive(text: str) -> float:
-    return _number(text, "a number of seconds above 0", 0.0, 1e6, open_end=True)
-
-
-def _not_negative(text: str) -> float:
-    return _number(text, "a number of seconds, 0 or more", 0.0, 1e6, open_end=False)

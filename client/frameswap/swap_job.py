@@ -14,6 +14,7 @@ from frameswap.errors import NoFaceFound, SeveralFacesFound
 from frameswap.options import SwapOptions
 from frameswap.output_file import output_file
 from frameswap.photo import write_photo
+from frameswap.provenance import Edit
 from frameswap.sources import Source, average_sources
 from frameswap.swapper import FaceSwapper
 from frameswap.video import VideoFrame, VideoReader
@@ -78,7 +79,7 @@ def swap_photo(
         FrameswapError: what went wrong; nothing is written then.
     """
     swapped = swapper.swap(image, sources, options)
-    write_photo(output, swapped.frame, swapper=swapper.swapper, force=force)
+    write_photo(output, swapped.frame, edit=Edit(swapper.swapper, swapper.provenance), force=force)
     tally = Tally()
     tally.add(swapped.faces)
     return tally
@@ -113,7 +114,7 @@ def swap_video(
             temporary,
             reader,
             shown=output,
-            swapper=swapper.swapper,
+            edit=Edit(swapper.swapper, swapper.provenance),
             crf=crf,
             preset=preset,
             audio=audio,

@@ -117,7 +117,7 @@ class FaceSwapper:
         try:
             self._connection.check_ready()
             ensemble = self._ensembles.any()
-            self.swapper = ensemble.swapper
+            self.swapper, self.provenance = ensemble.swapper, ensemble.provenance
             self.source_kind: SourceKind = ensemble.source_kind
             self._transport: Transport = choose_transport(transport, self._connection)
         except BaseException:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from frameswap.errors import UnwritableFile
 from frameswap.output_file import explain_failure
 from frameswap.planes import even, split_planes
-from frameswap.provenance import mark_video_metadata
+from frameswap.provenance import Edit, mark_video_metadata
 from frameswap.video import VideoReader
 
 __all__ = ["AUDIO_MODES", "VIDEO_SUFFIXES", "AudioMode", "VideoWriter", "check_video_output"]
@@ -51,7 +51,7 @@ class VideoWriter:
         path: where to write, mostly a temporary name; the suffix chooses the container.
         reader: the input; its audio and subtitle packets are taken over.
         shown: the name for error texts.
-        swapper: the server's name for its swapper, for the metadata.
+        edit: what is done to the pictures, for the metadata.
         crf: x264's quality, 0 (lossless) to 51.
         preset: x264's speed.
         audio: "copy" keeps the packets as they are, "transcode" makes AAC of them, "drop" leaves
@@ -67,7 +67,7 @@ class VideoWriter:
         reader: VideoReader,
         *,
         shown: Path,
-        swapper: str,
+        edit: Edit,
         crf: int = 18,
         preset: str = "veryfast",
         audio: AudioMode = "copy",
@@ -86,7 +86,7 @@ class VideoWriter:
                 self._add_subtitles()
                 self._note_what_is_left_out()
                 self._container.metadata.update(
-                    mark_video_metadata(reader.container.metadata, swapper)
+                    mark_video_metadata(reader.container.metadata, edit)
                 )
                 self._container.set_chapters(reader.container.chapters())
                 # Writes the header, so that a container that refuses does it now.

@@ -10,12 +10,12 @@ clipped. So no NaN can reach a pixel, and where the mask is 0 the blend returns 
 
 Three methods give the same picture:
 
-- "whole" (TensorRT): one pass over all pixels a slot, in a `Loop`, so that memory does not grow
-  with K. Rows of a batch run together, and a compiler fuses what is done to a pixel.
-- "regions" (ONNX Runtime on a CPU): row by row and slot by slot, only the rectangle that the crop
-  covers is read and written. Slices of runtime sizes: TensorRT does not take it.
-- "patches" (ONNX Runtime on a GPU): slot by slot, of all rows together, the pixels that the
-  largest of their faces covers.
+- "whole" (TensorRT, `whole.py`): one pass over all pixels a slot, in a `Loop`, so that memory does
+  not grow with K. Rows of a batch run together, and a compiler fuses what is done to a pixel.
+- "regions" (ONNX Runtime on a CPU, `regions.py`): row by row and slot by slot, only the rectangle
+  that the crop covers is read and written. Slices of runtime sizes: TensorRT does not take it.
+- "patches" (ONNX Runtime on a GPU, `patches.py`): slot by slot, of all rows together, the pixels
+  that the largest of their faces covers.
 
 Mask: FaceFusion's box mask (facefusion@33cc6b40, face_masker.py, `create_box_mask`) with its
 default blur 0.3 and no padding. FaceFusion cuts fractions off where this rounds: one level apart.
@@ -23,6 +23,8 @@ default blur 0.3 and no padding. FaceFusion cuts fractions off where this rounds
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Final, Literal
 
 import cv2
@@ -31,6 +33,7 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
+from graphs.arithmetic import is_number
 from graphs.authoring import GraphAuthor
 from graphs.contract import (
     FACES,
@@ -45,25 +48,28 @@ from graphs.contract import (
     TensorSpec,
     frame_spec,
 )
-from graphs.face_blender.crop_sampling import BORDER, sampling_grid, with_border
+from graphs.face_blender.blend import Blend
 from graphs.face_blender.patches import blend_patches
 from graphs.face_blender.regions import blend_regions
+from graphs.face_blender.whole import blend_whole
 from graphs.geometry import regular_warps
 from graphs.pixels import (
     chroma_offset,
     color_index,
     frame_size,
-    join_i420,
     rgb_to_yuv,
     safe_options,
-    split_i420,
     valid_options,
 )
-from graphs.shapes import Op, constant, dimension, outputs, split, to_float
+from graphs.shapes import Op, dimension, split, to_float
 
 MASK_BLUR: Final = 0.3
 
 Method = Literal["whole", "regions", "patches"]
+
+_FORMS: Final[Mapping[Method, Callable[[GraphAuthor, Blend], ir.Value]]] = MappingProxyType(
+    {"whole": blend_whole, "regions": blend_regions, "patches": blend_patches}
+)
 
 
 def box_mask_profile(size: int) -> npt.NDArray[np.float32]:
@@ -122,13 +128,17 @@ def build(
             offset = chroma_offset(op, options)
         else:
             rows = op.Mul(_reverse_channels(op, rows), 255.0)
-    if method == "whole":
-        swapped = _blend_whole(author, frame, rows, solid, warps, shown, offset, crop_size)
-    else:
-        with author.scope("preprocess"):
-            masks = op.Mul(solid, constant(op, _box_mask(crop_size)))
-        blend = blend_regions if method == "regions" else blend_patches
-        swapped = blend(author, frame, rows, masks, warps, shown, offset, crop_size)
+    blend = Blend(
+        frame=frame,
+        crops=rows,
+        solid=solid,
+        box_mask=_box_mask(crop_size),
+        warps=warps,
+        shown=shown,
+        offset=offset,
+        crop_size=crop_size,
+    )
+    swapped = _FORMS[method](author, blend)
     author.output(swapped, frame_spec(SWAPPED_FRAME, frame_format))
     return author.finish()
 
@@ -155,8 +165,7 @@ def _harmless_crops(op: Op, crops: ir.Value) -> tuple[ir.Value, ir.Value]:
     Returns:
         [B, K, 3, S, S] and [B, K, 1, S, S] float32 (1 where all three channels are numbers).
     """
-    # comparisons with NaN are false; the bound also takes infinity out
-    number = op.Less(op.Abs(crops), 1e6)
+    number = is_number(op, crops)
     clean = op.Clip(op.Where(number, crops, 0.0), 0.0, 1.0)
     # A product of three, not a minimum over the axis, which ONNX Runtime leaves to cuDNN on a GPU.
     red, green, blue = split(op, to_float(op, number), 3, 2)
@@ -168,118 +177,10 @@ def _shown_slots(op: Op, warps: ir.Value, faces: ir.Value) -> ir.Value:
     slots = dimension(op, warps, 1)
     scores = op.Slice(faces, [SCORE_COLUMN], [SCORE_COLUMN + 1], [2])
     scores = op.Slice(op.Squeeze(scores, [2]), [0], slots, [1])
-    usable = to_float(op, op.Less(op.Abs(warps), 1e6))
+    usable = to_float(op, is_number(op, warps))
     # A warp onto a line or a point shows no face, and its box would be anything.
     regular = op.Squeeze(regular_warps(op, warps), [2, 3])
     return op.And(
         op.And(op.Greater(scores, 0.0), regular),
         op.Greater(op.ReduceMin(usable, [2, 3], keepdims=0), 0.5),
     )
-
-
-def _blend_whole(
-    author: GraphAuthor,
-    frame: ir.Value,
-    crops: ir.Value,
-    solid: ir.Value,
-    warps: ir.Value,
-    shown: ir.Value,
-    offset: ir.Value | None,
-    crop_size: int,
-) -> ir.Value:
-    """Every pixel of every row, one slot after the other."""
-    op: Op = author.op
-    with author.scope("preprocess"):
-        mask = constant(op, _box_mask(crop_size))
-        gate = op.Unsqueeze(to_float(op, shown), [2, 3, 4])
-        layers = with_border(op, crops, op.Mul(op.Mul(solid, mask), gate), leading=3)
-        usable = op.Where(op.Unsqueeze(shown, [2, 3]), warps, 0.0)
-        if offset is None:
-            planes = [to_float(op, frame)]
-        else:
-            planes = list(split_i420(op, to_float(op, frame)))
-    with author.scope("blend"):
-        planes = _loop_over_slots(author, planes, layers, usable, offset, crop_size + 2 * BORDER)
-    with author.scope("postprocess"):
-        if offset is None:
-            return op.Cast(planes[0], to=ir.DataType.UINT8)
-        return op.Cast(join_i420(op, *planes), to=ir.DataType.UINT8)
-
-
-def _loop_over_slots(
-    author: GraphAuthor,
-    planes: list[ir.Value],
-    layers: ir.Value,
-    warps: ir.Value,
-    offset: ir.Value | None,
-    side: int,
-) -> list[ir.Value]:
-    """Lay slot 0, 1, ... onto the planes.
-
-    Args:
-        planes: [B, H, W, 3] (BGR), or [B, 1, H, W] and [B, 2, H/2, W/2], float32 whole numbers.
-            BGR stays interleaved: TensorRT-RTX 1.7 does not compile a transposed loop state.
-        layers: [B, K, 4, side, side]: three colours in the planes' order, then the mask.
-        warps: [B, K, 2, 3], to crops without their extra border.
-    """
-    op: Op = author.op
-    interleaved = offset is None
-    axes = [_axes(op, plane, interleaved=interleaved) for plane in planes]
-    origins = [None] if offset is None else [None, offset]
-    channels = [(0, 3)] if offset is None else [(0, 1), (1, 3)]
-
-    def body(op: Op, index: ir.Value, go_on: ir.Value, *state: ir.Value) -> list[ir.Value]:
-        layer, warp = op.Gather(layers, index, axis=1), op.Gather(warps, index, axis=1)
-        results = [op.Identity(go_on)]
-        for plane, (x, y), origin, (first, last) in zip(
-            state, axes, origins, channels, strict=True
-        ):
-            grid = sampling_grid(op, warp, x, y, origin, side)
-            mask = op.Slice(layer, [3], [4], [1])
-            chosen = op.Slice(layer, [first], [last], [1])
-            looked = op.Concat(chosen, mask, axis=1)
-            found = op.GridSample(
-                looked, grid, mode="bilinear", padding_mode="border", align_corners=0
-            )
-            if interleaved:
-                found = op.Transpose(found, perm=[0, 2, 3, 1])
-            along = [3 if interleaved else 1]
-            color = op.Slice(found, [0], [last - first], along)
-            weight = op.Slice(found, [last - first], [last - first + 1], along)
-            mixed = op.Add(plane, op.Mul(op.Sub(color, plane), weight))
-            results.append(op.Clip(op.Round(mixed), 0.0, 255.0))
-        return results
-
-    def carried(name: str, number: int) -> ir.Value:
-        size: list[str | int] = [f"H{number}", f"W{number}"]
-        shape = ir.Shape(["B", *size, 3] if interleaved else ["B", number + 1, *size])
-        return ir.Value(name=f"{name}_{number}", type=ir.TensorType(ir.DataType.FLOAT), shape=shape)
-
-    scalar = ir.Shape([])
-    graph = author.subgraph(
-        op,
-        body,
-        [
-            ir.Value(name="slot", type=ir.TensorType(ir.DataType.INT64), shape=scalar),
-            ir.Value(name="go_on", type=ir.TensorType(ir.DataType.BOOL), shape=scalar),
-            *(carried("before", i) for i in range(len(planes))),
-        ],
-        [
-            ir.Value(name="go_on_next", type=ir.TensorType(ir.DataType.BOOL), shape=scalar),
-            *(carried("after", i) for i in range(len(planes))),
-        ],
-        name="one_slot",
-    )
-    count = op.Squeeze(dimension(op, warps, 1), [0])
-    made = op.Loop(count, constant(op, np.array(True)), *planes, body=graph, _outputs=len(planes))
-    return outputs(made)
-
-
-def _axes(op: Op, plane: ir.Value, *, interleaved: bool) -> tuple[ir.Value, ir.Value]:
-    """Column and row numbers of a plane: [1, 1, W, 1] and [1, H, 1, 1] float32."""
-    found = []
-    last = 2 if interleaved else 3
-    for axis, around in ((last, [0, 1, 3]), (last - 1, [0, 2, 3])):
-        size = op.Squeeze(dimension(op, plane, axis), [0])
-        found.append(op.Unsqueeze(to_float(op, op.Range(0, size, 1)), around))
-    return found[0], found[1]

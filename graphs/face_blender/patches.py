@@ -20,17 +20,17 @@ import numpy as np
 import onnx_ir as ir
 
 from graphs.authoring import GraphAuthor
-from graphs.contract import FrameFormat
-from graphs.face_blender.crop_sampling import BORDER, sampling_grid, with_border
+from graphs.face_blender.blend import Blend, blend_pixels
+from graphs.face_blender.crops import BORDER, sampling_grid, with_border
 from graphs.face_blender.frame_layout import LAYERS, FrameLayout, Layer, crop_bounds, frame_layout
 from graphs.shapes import (
-    MICROSOFT_DOMAIN,
     Op,
     constant,
     dimension,
     sample_on_gpu,
     to_float,
     to_int64,
+    typed_value,
 )
 
 _LEAST_SIDE: Final = 2.0
@@ -61,39 +61,20 @@ class _Slot:
     box: _Boxes
 
 
-def blend_patches(
-    author: GraphAuthor,
-    frame: ir.Value,
-    crops: ir.Value,
-    masks: ir.Value,
-    warps: ir.Value,
-    shown: ir.Value,
-    offset: ir.Value | None,
-    crop_size: int,
-) -> ir.Value:
-    """Frames with their crops laid on, uint8 like `frame`.
-
-    Args:
-        frame: [B, H*3/2, W] or [B, H, W, 3] uint8.
-        crops: [B, K, 3, S, S] float32, harmless, in the frame's own colours on the 8-bit scale.
-        masks: [B, K, 1, S, S] float32 in [0, 1].
-        warps: [B, K, 2, 3] float32, frame to crop.
-        shown: bool [B, K].
-        offset: [B, 2] luma position of chroma sample (0, 0); None for BGR frames.
-        crop_size: S.
-    """
+def blend_patches(author: GraphAuthor, blend: Blend) -> ir.Value:
+    """Frames with their crops laid on, uint8 like `blend.frame`."""
     op: Op = author.op
-    author.builder.graph.opset_imports[MICROSOFT_DOMAIN] = 1
+    author.use_onnxruntime_operators()
+    with author.scope("preprocess"):
+        masks = op.Mul(blend.solid, constant(op, blend.box_mask))
     with author.scope("blend"):
-        frame_format: FrameFormat = "bgr" if offset is None else "i420"
-        layout = frame_layout(op, frame, frame_format)
-        slots = warps
+        layout = frame_layout(op, blend.frame, blend.frame_format)
         # a hidden slot must not make a patch large, and its weight is 0 whatever its warp
-        warps = op.Where(op.Unsqueeze(shown, [2, 3]), warps, 0.0)
-        masks = op.Mul(masks, op.Unsqueeze(to_float(op, shown), [2, 3, 4]))
-        bordered = with_border(op, crops, masks, leading=3)
-        boxes = _bounds(op, warps, shown, crop_size, layout)
-        flat = op.Reshape(frame, op.Concat(dimension(op, frame, 0), [-1], axis=0))
+        warps = op.Where(op.Unsqueeze(blend.shown, [2, 3]), blend.warps, 0.0)
+        masks = op.Mul(masks, op.Unsqueeze(to_float(op, blend.shown), [2, 3, 4]))
+        bordered = with_border(op, blend.crops, masks, leading=3)
+        boxes = _bounds(op, blend, warps, layout)
+        flat = op.Reshape(blend.frame, op.Concat(dimension(op, blend.frame, 0), [-1], axis=0))
 
         def one_slot(op: Op, index: ir.Value, go_on: ir.Value, before: ir.Value) -> list[ir.Value]:
             def take(value: ir.Value) -> ir.Value:
@@ -104,40 +85,28 @@ def blend_patches(
 
             box = _Boxes(*(side(v) for v in (boxes.left, boxes.top, boxes.wide, boxes.tall)))
             slot = _Slot(take(bordered), take(warps), box)
-            return [
-                op.Identity(go_on),
-                _lay(op, before, slot, layout, LAYERS[frame_format], offset, crop_size),
-            ]
+            return [op.Identity(go_on), _lay(op, blend, layout, before, slot)]
 
-        def value(name: str, dtype: ir.DataType, *dims: str) -> ir.Value:
-            return ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(dims))
-
-        bytes_of_frame = ("B", "frame_bytes")
-        graph = author.subgraph(
-            op,
-            one_slot,
-            [
-                value("slot", ir.DataType.INT64),
-                value("go_on", ir.DataType.BOOL),
-                value("before", ir.DataType.UINT8, *bytes_of_frame),
-            ],
-            [
-                value("go_on_next", ir.DataType.BOOL),
-                value("after", ir.DataType.UINT8, *bytes_of_frame),
-            ],
-            name="slots",
-        )
         # Straight from Shape, [1] where ONNX says a scalar: a Loop of ONNX Runtime 1.31 on a GPU
         # read the frame's height from the buffer that a Squeeze on the CPU had made for K (H100:
         # 360 rounds for one slot; past the last slot they change nothing but the time).
-        count = dimension(op, slots, 1)
-        swapped = op.Loop(count, constant(op, np.array(True)), flat, body=graph)
-        return op.Reshape(swapped, op.Shape(frame))
+        count = dimension(op, blend.warps, 1)
+        (swapped,) = GraphAuthor.loop(
+            op,
+            one_slot,
+            count,
+            [flat],
+            name="slots",
+            index="slot",
+            before=[typed_value("before", ir.DataType.UINT8, "B", "frame_bytes")],
+            after=[typed_value("after", ir.DataType.UINT8, "B", "frame_bytes")],
+        )
+        return op.Reshape(swapped, op.Shape(blend.frame))
 
 
-def _bounds(op: Op, warps: ir.Value, shown: ir.Value, side: int, layout: FrameLayout) -> _Boxes:
-    columns, rows = crop_bounds(op, warps, side, layout)
-    visible = op.Unsqueeze(shown, [2, 3])
+def _bounds(op: Op, blend: Blend, warps: ir.Value, layout: FrameLayout) -> _Boxes:
+    columns, rows = crop_bounds(op, warps, blend.crop_size, layout)
+    visible = op.Unsqueeze(blend.shown, [2, 3])
     edges = [
         op.Squeeze(op.Where(visible, edge, 0.0), [2, 3])
         for first, last in (columns, rows)
@@ -146,15 +115,7 @@ def _bounds(op: Op, warps: ir.Value, shown: ir.Value, side: int, layout: FrameLa
     return _Boxes(left=edges[0], top=edges[2], wide=edges[1], tall=edges[3])
 
 
-def _lay(
-    op: Op,
-    flat: ir.Value,
-    slot: _Slot,
-    layout: FrameLayout,
-    layers: Sequence[Layer],
-    offset: ir.Value | None,
-    crop_size: int,
-) -> ir.Value:
+def _lay(op: Op, blend: Blend, layout: FrameLayout, flat: ir.Value, slot: _Slot) -> ir.Value:
     """Flat frames [B, bytes] with one slot laid on."""
     # The patch's size is the only number that the host has to know: it shapes what follows.
     wide, tall = (
@@ -162,7 +123,7 @@ def _lay(
         for extent in (slot.box.wide, slot.box.tall)
     )
     all_places, all_values = [], []
-    for layer in layers:
+    for layer in LAYERS[blend.frame_format]:
         columns, rows = (
             _clamped(op, first, extent, size, layer.step, axis)
             for first, extent, size, axis in (
@@ -171,10 +132,10 @@ def _lay(
             )
         )
         places = _places(op, columns, rows, layout, layer)
-        colors, weight = _sample(op, slot, columns, rows, layer, offset, crop_size)
+        colors, weight = _sample(op, blend, slot, columns, rows, layer)
         below = to_float(op, op.GatherElements(flat, places, axis=1))
         below = op.Reshape(below, op.Shape(colors))
-        mixed = op.Round(op.Add(below, op.Mul(op.Sub(colors, below), weight)))
+        mixed = blend_pixels(op, below, colors, weight)
         values = op.Reshape(op.Cast(mixed, to=ir.DataType.UINT8), op.Shape(places))
         all_places.append(places)
         all_values.append(values)
@@ -186,18 +147,12 @@ def _join(op: Op, parts: Sequence[ir.Value]) -> ir.Value:
 
 
 def _sample(
-    op: Op,
-    slot: _Slot,
-    columns: ir.Value,
-    rows: ir.Value,
-    layer: Layer,
-    offset: ir.Value | None,
-    crop_size: int,
+    op: Op, blend: Blend, slot: _Slot, columns: ir.Value, rows: ir.Value, layer: Layer
 ) -> tuple[ir.Value, ir.Value]:
     """A layer's colours [B, C, h, w] at its patches' pixels, and their weight [B, 1, h, w]."""
-    origin = offset if layer.step != 1 else None
+    origin = blend.offset if layer.step != 1 else None
     x, y = (op.Unsqueeze(numbers, [3]) for numbers in (columns, rows))
-    grid = sampling_grid(op, slot.warps, x, y, origin, crop_size + 2 * BORDER)
+    grid = sampling_grid(op, slot.warps, x, y, origin, blend.crop_size + 2 * BORDER)
     wanted = constant(op, np.array([*layer.channels, _MASK]))
     found = sample_on_gpu(op, op.Gather(slot.layers, wanted, axis=1), grid)
     count = len(layer.channels)

@@ -20,10 +20,10 @@ import numpy as np
 import onnx_ir as ir
 
 from graphs.authoring import GraphAuthor
-from graphs.contract import FrameFormat
-from graphs.face_blender.crop_lookup import CropTaps, LookupTable, crop_taps, look_up, lookup_tables
+from graphs.face_blender.blend import Blend, blend_pixels
+from graphs.face_blender.crops import CropTaps, LookupTable, crop_taps, look_up, lookup_tables
 from graphs.face_blender.frame_layout import LAYERS, FrameLayout, Layer, crop_bounds, frame_layout
-from graphs.shapes import Op, constant, dimension, outputs, to_float, to_int64
+from graphs.shapes import Op, constant, dimension, to_float, to_int64, typed_value
 
 _END = np.iinfo(np.int64).max
 _STRIP_PIXELS = 65536
@@ -59,140 +59,121 @@ class _Patch:
     edges: _Edges
 
 
-def blend_regions(
-    author: GraphAuthor,
-    frame: ir.Value,
-    crops: ir.Value,
-    mask: ir.Value,
-    warps: ir.Value,
-    shown: ir.Value,
-    offset: ir.Value | None,
-    crop_size: int,
-) -> ir.Value:
-    """Frames with their crops laid on, uint8 like `frame`.
-
-    Args:
-        frame: [B, H*3/2, W] or [B, H, W, 3] uint8.
-        crops: [B, K, 3, S, S] float32, harmless, in the frame's own colours on the 8-bit scale.
-        mask: [B, K, 1, S, S] float32 in [0, 1].
-        warps: [B, K, 2, 3] float32, frame to crop.
-        shown: bool [B, K].
-        offset: [B, 2] luma position of chroma sample (0, 0); None for BGR frames.
-        crop_size: S.
-    """
-    op: Op = author.op
-    layout = frame_layout(op, frame, "bgr" if offset is None else "i420")
-    flat = op.Reshape(frame, op.Concat(dimension(op, frame, 0), [-1], axis=0))
-
-    def one_frame(op: Op, row: ir.Value, go_on: ir.Value) -> list[ir.Value]:
-        slots = _Slots(
-            crops=op.Gather(crops, row, axis=0),
-            mask=op.Gather(mask, row, axis=0),
-            warps=op.Gather(warps, row, axis=0),
-            shown=op.Gather(shown, row, axis=0),
-            offset=op.Gather(offset, row, axis=0) if offset is not None else None,
-        )
-        state = op.Gather(flat, row, axis=0)
-        return [op.Identity(go_on), _loop_over_slots(author, op, state, slots, layout, crop_size)]
-
-    with author.scope("blend"):
-        graph = author.subgraph(
-            op,
-            one_frame,
-            [_scalar("row", ir.DataType.INT64), _scalar("more_rows", ir.DataType.BOOL)],
-            [_scalar("more_rows_next", ir.DataType.BOOL), _bytes("row_swapped")],
-            name="rows",
-        )
-        count = op.Squeeze(dimension(op, frame, 0), [0])
-        swapped = op.Loop(count, constant(op, np.array(True)), body=graph)
-        return op.Reshape(swapped, op.Shape(frame))
-
-
-def _scalar(name: str, dtype: ir.DataType) -> ir.Value:
-    return ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape([]))
-
-
-def _bytes(name: str) -> ir.Value:
-    shape = ir.Shape(["frame_bytes"])
-    return ir.Value(name=name, type=ir.TensorType(ir.DataType.UINT8), shape=shape)
-
-
 @dataclass(frozen=True)
 class _Slots:
-    """Of one frame: crops [K, 3, S, S], mask [K, 1, S, S], warps [K, 2, 3], shown [K], offset."""
+    """What is laid on one frame: the rows of a `Blend`, and the frame they go to.
+
+    crops [K, 3, S, S], masks [K, 1, S, S], warps [K, 2, 3], shown [K]; offset [2] or None.
+    layers: of the frame's pictures. crop_size: S.
+    """
 
     crops: ir.Value
-    mask: ir.Value
+    masks: ir.Value
     warps: ir.Value
     shown: ir.Value
     offset: ir.Value | None
+    layout: FrameLayout
+    layers: tuple[Layer, ...]
+    crop_size: int
 
 
-def _loop_over_slots(
-    author: GraphAuthor,
-    op: Op,
-    state: ir.Value,
-    slots: _Slots,
-    layout: FrameLayout,
-    crop_size: int,
-) -> ir.Value:
+def blend_regions(author: GraphAuthor, blend: Blend) -> ir.Value:
+    """Frames with their crops laid on, uint8 like `blend.frame`."""
+    op: Op = author.op
+    with author.scope("preprocess"):
+        masks = op.Mul(blend.solid, constant(op, blend.box_mask))
+    layout = frame_layout(op, blend.frame, blend.frame_format)
+    flat = op.Reshape(blend.frame, op.Concat(dimension(op, blend.frame, 0), [-1], axis=0))
+
+    def one_frame(op: Op, row: ir.Value, go_on: ir.Value) -> list[ir.Value]:
+        def of_row(value: ir.Value) -> ir.Value:
+            return op.Gather(value, row, axis=0)
+
+        slots = _Slots(
+            crops=of_row(blend.crops),
+            masks=of_row(masks),
+            warps=of_row(blend.warps),
+            shown=of_row(blend.shown),
+            offset=of_row(blend.offset) if blend.offset is not None else None,
+            layout=layout,
+            layers=LAYERS[blend.frame_format],
+            crop_size=blend.crop_size,
+        )
+        state = of_row(flat)
+        return [op.Identity(go_on), _loop_over_slots(op, slots, state)]
+
+    with author.scope("blend"):
+        count = op.Squeeze(dimension(op, blend.frame, 0), [0])
+        (swapped,) = author.loop(
+            op,
+            one_frame,
+            count,
+            name="rows",
+            index="row",
+            go_on="more_rows",
+            after=[_bytes("row_swapped")],
+        )
+        return op.Reshape(swapped, op.Shape(blend.frame))
+
+
+def _bytes(name: str) -> ir.Value:
+    return typed_value(name, ir.DataType.UINT8, "frame_bytes")
+
+
+def _loop_over_slots(op: Op, slots: _Slots, state: ir.Value) -> ir.Value:
     """Lay the shown slots of one flat frame onto it, in order."""
-    frame_format: FrameFormat = "bgr" if slots.offset is None else "i420"
 
     def one_slot(op: Op, slot: ir.Value, go_on: ir.Value, before: ir.Value) -> list[ir.Value]:
         warp = op.Gather(slots.warps, slot, axis=0)
-        box = _bounds(op, warp, crop_size, layout)
+        box = _bounds(op, slots, warp)
         seen = op.And(op.Gather(slots.shown, slot, axis=0), _has_area(op, box))
 
         def lay(op: Op) -> list[ir.Value]:
             crop, mask = (
                 op.Unsqueeze(op.Gather(pictures, slot, axis=0), [0])
-                for pictures in (slots.crops, slots.mask)
+                for pictures in (slots.crops, slots.masks)
             )
-            tables = lookup_tables(op, crop, mask, crop_size)
+            tables = lookup_tables(op, crop, mask, slots.crop_size)
 
             def blend(op: Op, strip: _Box) -> list[ir.Value]:
                 values: list[ir.Value] = []
-                for layer in LAYERS[frame_format]:
+                for layer in slots.layers:
                     x, y = _luma_positions(op, strip, layer.step, slots.offset)
-                    taps = crop_taps(op, op.Unsqueeze(warp, [0]), x, y, crop_size)
-                    values += _blend_layer(op, before, layer, layout, strip, tables, taps)
+                    taps = crop_taps(op, op.Unsqueeze(warp, [0]), x, y, slots.crop_size)
+                    values += _blend_layer(op, before, layer, slots.layout, strip, tables, taps)
                 return values
 
-            edges = [
-                _edges(op, box, layer) for layer in LAYERS[frame_format] for _ in layer.pictures
-            ]
-            values = _blend_strips(author, op, box, edges, blend)
+            edges = [_edges(op, box, layer) for layer in slots.layers for _ in layer.pictures]
+            values = _blend_strips(op, box, edges, blend)
             patches = [_Patch(*both) for both in zip(values, edges, strict=True)]
-            return [_with_patches(op, before, layout, patches)]
+            return [_with_patches(op, before, slots.layout, patches)]
 
         def keep(op: Op) -> list[ir.Value]:
             return [op.Identity(before)]
 
         laid, kept = (
-            author.subgraph(op, trace, [], [_bytes(f"{name}_bytes")], name=name)
+            GraphAuthor.subgraph(op, trace, [], [_bytes(f"{name}_bytes")], name=name)
             for name, trace in (("lay", lay), ("keep", keep))
         )
         return [op.Identity(go_on), op.If(seen, then_branch=laid, else_branch=kept)]
 
-    graph = author.subgraph(
+    (swapped,) = GraphAuthor.loop(
         op,
         one_slot,
-        [
-            _scalar("slot", ir.DataType.INT64),
-            _scalar("more_slots", ir.DataType.BOOL),
-            _bytes("before"),
-        ],
-        [_scalar("more_slots_next", ir.DataType.BOOL), _bytes("after")],
+        op.Squeeze(dimension(op, slots.warps, 0), [0]),
+        [state],
         name="slots",
+        index="slot",
+        go_on="more_slots",
+        before=[_bytes("before")],
+        after=[_bytes("after")],
     )
-    count = op.Squeeze(dimension(op, slots.warps, 0), [0])
-    return op.Loop(count, constant(op, np.array(True)), state, body=graph)
+    return swapped
 
 
-def _bounds(op: Op, warp: ir.Value, side: int, layout: FrameLayout) -> _Box:
+def _bounds(op: Op, slots: _Slots, warp: ir.Value) -> _Box:
     """What a crop covers of a frame."""
-    columns, rows = crop_bounds(op, warp, side, layout)
+    columns, rows = crop_bounds(op, warp, slots.crop_size, slots.layout)
     left, right, top, bottom = (op.Reshape(to_int64(op, edge), [1]) for edge in (*columns, *rows))
     return _Box(left, top, right, bottom)
 
@@ -229,11 +210,7 @@ def _edges(op: Op, box: _Box, layer: Layer) -> _Edges:
 
 
 def _blend_strips(
-    author: GraphAuthor,
-    op: Op,
-    box: _Box,
-    edges: Sequence[_Edges],
-    blend: Callable[[Op, _Box], list[ir.Value]],
+    op: Op, box: _Box, edges: Sequence[_Edges], blend: Callable[[Op, _Box], list[ir.Value]]
 ) -> list[ir.Value]:
     """New bytes of every picture's box, uint8 [h, w], made strip after strip from the top.
 
@@ -256,23 +233,11 @@ def _blend_strips(
         return [op.Identity(go_on), *(op.Concat(*pair, axis=0) for pair in pairs)]
 
     def pictures(name: str) -> list[ir.Value]:
-        kind = ir.TensorType(ir.DataType.UINT8)
         return [
-            ir.Value(name=f"{name}_{i}", type=kind, shape=ir.Shape([f"{name}_rows_{i}", f"w_{i}"]))
+            typed_value(f"{name}_{i}", ir.DataType.UINT8, f"{name}_rows_{i}", f"w_{i}")
             for i in range(len(edges))
         ]
 
-    graph = author.subgraph(
-        op,
-        one_strip,
-        [
-            _scalar("strip", ir.DataType.INT64),
-            _scalar("more_strips", ir.DataType.BOOL),
-            *pictures("above"),
-        ],
-        [_scalar("more_strips_next", ir.DataType.BOOL), *pictures("joined")],
-        name="strips",
-    )
     nothing = [
         op.Expand(
             constant(op, np.zeros((0, 1), np.uint8)),
@@ -280,12 +245,17 @@ def _blend_strips(
         )
         for edge in edges
     ]
-    return outputs(
-        op.Loop(
-            op.Squeeze(count, [0]), constant(op, np.array(True)), *nothing, body=graph,
-            _outputs=len(edges),
-        )
-    )  # fmt: skip
+    return GraphAuthor.loop(
+        op,
+        one_strip,
+        op.Squeeze(count, [0]),
+        nothing,
+        name="strips",
+        index="strip",
+        go_on="more_strips",
+        before=pictures("above"),
+        after=pictures("joined"),
+    )
 
 
 def _blend_layer(
@@ -314,8 +284,7 @@ def _blend_layer(
             # planes, not pixels: a weight is spread over rows of P values, not over threes
             pixels = op.Transpose(op.Reshape(under, [-1, layer.elements]), perm=[1, 0])
         below = to_float(op, pixels)
-        mixed = op.Round(op.Add(below, op.Mul(op.Sub(color, below), weight)))
-        values = op.Cast(mixed, to=ir.DataType.UINT8)
+        values = op.Cast(blend_pixels(op, below, color, weight), to=ir.DataType.UINT8)
         if layer.elements > 1:
             values = op.Transpose(values, perm=[1, 0])
         made.append(op.Reshape(values, op.Shape(under)))

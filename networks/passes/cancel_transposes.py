@@ -5,14 +5,8 @@ from __future__ import annotations
 import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
 
-from networks.passes.rewriting import (
-    TO_CHANNELS_FIRST,
-    TO_CHANNELS_LAST,
-    NodeInserter,
-    rank,
-    replace,
-    scalar,
-)
+from networks.editing import NodeInserter, rank, replace, scalar
+from networks.passes.rewriting import TO_CHANNELS_FIRST, TO_CHANNELS_LAST
 
 _ELEMENTWISE = frozenset({"Add", "LeakyRelu", "Max", "Mul", "Relu", "Sigmoid", "Sub", "Tanh"})
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from networks.passes.rewriting import find_instance_norms, producer
+from networks.editing import producer
+from networks.passes.instance_norms import find_instance_norms
 
 
 def drop_cancelled_biases(model: ir.Model) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from networks.passes.rewriting import (
+from networks.editing import (
     NodeInserter,
     constant_array,
     only_user,

@@ -5,13 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from networks.passes.rewriting import (
-    InstanceNorm,
-    NodeInserter,
-    find_instance_norms,
-    replace,
-    static_dims,
-)
+from networks.editing import NodeInserter, replace, static_dims
+from networks.passes.instance_norms import InstanceNorm, find_instance_norms
 
 
 def fuse_instance_normalization(model: ir.Model) -> int:

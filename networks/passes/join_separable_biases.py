@@ -5,16 +5,12 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from networks.editing import Array, NodeInserter, attribute_values, replace, static_dims
 from networks.passes.rewriting import (
-    Array,
-    NodeInserter,
-    attribute_values,
     convolution_bias,
     convolution_weight,
     depthwise_behind,
     is_constant_convolution,
-    replace,
-    static_dims,
 )
 
 _INSIDE = (slice(1, 3), slice(0, 3), slice(0, 2))

@@ -7,14 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from networks.editing import NodeInserter, attribute_values, replace
 from networks.passes.rewriting import (
-    NodeInserter,
-    attribute_values,
     convolution_bias,
     convolution_weight,
     depthwise_behind,
     is_constant_convolution,
-    replace,
 )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from networks.passes.rewriting import Array, NodeInserter, constant_array, replace, static_dims
+from networks.editing import Array, NodeInserter, constant_array, replace, static_dims
 
 _VIEWS = frozenset({"Gather", "Reshape", "Slice", "Split", "Squeeze", "Unsqueeze"})
 

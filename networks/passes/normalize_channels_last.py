@@ -5,18 +5,10 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from networks.editing import NodeInserter, constant_array, producer, replace, static_dims
 from networks.passes.drop_cancelled_biases import is_only_normalized
-from networks.passes.rewriting import (
-    TO_CHANNELS_FIRST,
-    TO_CHANNELS_LAST,
-    InstanceNorm,
-    NodeInserter,
-    constant_array,
-    find_instance_norms,
-    producer,
-    replace,
-    static_dims,
-)
+from networks.passes.instance_norms import InstanceNorm, find_instance_norms
+from networks.passes.rewriting import TO_CHANNELS_FIRST, TO_CHANNELS_LAST
 
 
 def normalize_channels_last(model: ir.Model) -> int:

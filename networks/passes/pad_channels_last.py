@@ -5,14 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from networks.passes.rewriting import (
-    TO_CHANNELS_FIRST,
-    TO_CHANNELS_LAST,
-    NodeInserter,
-    constant_array,
-    replace,
-    static_dims,
-)
+from networks.editing import NodeInserter, constant_array, replace, static_dims
+from networks.passes.rewriting import TO_CHANNELS_FIRST, TO_CHANNELS_LAST
 
 _LARGEST_MATRIX = 1 << 21
 """Elements of a selection matrix: 4 MB in float16, read once a batch."""

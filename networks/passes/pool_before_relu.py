@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from networks.passes.rewriting import NodeInserter, attribute_values, only_user, producer, replace
+from networks.editing import NodeInserter, attribute_values, only_user, producer, replace
 
 
 def pool_before_relu(model: ir.Model) -> int:

@@ -5,15 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from networks.passes.rewriting import (
-    TO_CHANNELS_FIRST,
-    TO_CHANNELS_LAST,
-    Array,
-    NodeInserter,
-    constant_array,
-    replace,
-    static_dims,
-)
+from networks.editing import Array, NodeInserter, constant_array, replace, static_dims
+from networks.passes.rewriting import TO_CHANNELS_FIRST, TO_CHANNELS_LAST
 
 
 def upsample_channels_last(model: ir.Model) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from networks.passes.rewriting import NodeInserter, constant_array, producer
+from networks.editing import NodeInserter, constant_array, producer
 
 WIDTH = 8
 """Channels that a float16 tensor-core kernel loads at once."""

@@ -17,7 +17,32 @@ from typing import Any, Protocol
 
 import numpy as np
 
-BOUNDS = ("min_height", "min_width", "max_height", "max_width", "max_faces")
+from graphs.contract import (
+    FRAME,
+    OPTIONS,
+    PARAMETER_FACE_INPUTS,
+    PARAMETER_FINITE_INPUTS,
+    PARAMETER_FRAME_FORMAT,
+    PARAMETER_MAX_FACES,
+    PARAMETER_MAX_HEIGHT,
+    PARAMETER_MAX_ROWS,
+    PARAMETER_MAX_WIDTH,
+    PARAMETER_MIN_HEIGHT,
+    PARAMETER_MIN_WIDTH,
+    PARAMETER_OPTION_RANGES,
+    PARAMETER_PASSTHROUGH,
+    PARAMETER_ROW_INPUTS,
+    PARAMETER_ROW_MASK,
+    PARAMETER_ROW_OUTPUTS,
+)
+
+BOUNDS = (
+    PARAMETER_MIN_HEIGHT,
+    PARAMETER_MIN_WIDTH,
+    PARAMETER_MAX_HEIGHT,
+    PARAMETER_MAX_WIDTH,
+    PARAMETER_MAX_FACES,
+)
 """Parameters that are whole numbers and bound a request."""
 
 
@@ -115,10 +140,10 @@ class ModelSettings:
             data_types={tensor["name"]: tensor["data_type"] for tensor in tensors},
             parameters=parameters,
             model_filename=config.get("default_model_filename") or default_filename,
-            passthrough=_read_pairs(parameters.get("passthrough", "")),
-            finite_inputs=_read_names(parameters, "finite_inputs"),
-            face_inputs=_read_names(parameters, "face_inputs"),
-            option_ranges=_read_option_ranges(parameters.get("option_ranges", "")),
+            passthrough=_read_pairs(parameters.get(PARAMETER_PASSTHROUGH, "")),
+            finite_inputs=_read_names(parameters, PARAMETER_FINITE_INPUTS),
+            face_inputs=_read_names(parameters, PARAMETER_FACE_INPUTS),
+            option_ranges=_read_option_ranges(parameters.get(PARAMETER_OPTION_RANGES, "")),
             rows=_read_row_rule(parameters),
             optimization=config.get("optimization", {}),
         )
@@ -129,7 +154,7 @@ class ModelSettings:
     @property
     def host_inputs(self) -> tuple[str, ...]:
         """Inputs whose values are looked at before anything runs, on the host."""
-        names = [*self.finite_inputs, *(["options"] if self.option_ranges else [])]
+        names = [*self.finite_inputs, *([OPTIONS.name] if self.option_ranges else [])]
         return tuple(dict.fromkeys(names))
 
     @property
@@ -195,19 +220,21 @@ def _read_option_ranges(text: str) -> tuple[OptionRange, ...]:
 
 
 def _read_row_rule(parameters: Mapping[str, str]) -> RowRule | None:
-    inputs = _read_names(parameters, "row_inputs")
+    inputs = _read_names(parameters, PARAMETER_ROW_INPUTS)
     if not inputs:
         return None
     missing = [
-        key for key in ("row_outputs", "row_mask", "max_rows") if not parameters.get(key, "")
+        key
+        for key in (PARAMETER_ROW_OUTPUTS, PARAMETER_ROW_MASK, PARAMETER_MAX_ROWS)
+        if not parameters.get(key, "")
     ]
     if missing:
         raise ValueError(f"row_inputs is set and {', '.join(missing)} is not; set all four")
-    most = parameters["max_rows"]
+    most = parameters[PARAMETER_MAX_ROWS]
     if not most.isdigit() or int(most) < 1:
         raise ValueError(f"parameter max_rows must be a whole number from 1, and is {most!r}")
-    outputs = _read_names(parameters, "row_outputs")
-    return RowRule(inputs, outputs, parameters["row_mask"], int(most))
+    outputs = _read_names(parameters, PARAMETER_ROW_OUTPUTS)
+    return RowRule(inputs, outputs, parameters[PARAMETER_ROW_MASK], int(most))
 
 
 def check_request(settings: ModelSettings, arrays: Mapping[str, Any]) -> None:
@@ -220,8 +247,8 @@ def check_request(settings: ModelSettings, arrays: Mapping[str, Any]) -> None:
     Raises:
         RequestError: the first bound that is broken, in one sentence.
     """
-    if "frame_format" in settings.parameters and "frame" in arrays:
-        _check_frame(settings, tuple(arrays["frame"].shape))
+    if PARAMETER_FRAME_FORMAT in settings.parameters and FRAME in arrays:
+        _check_frame(settings, tuple(arrays[FRAME].shape))
     _check_face_count(settings, arrays)
     for name in settings.finite_inputs:
         if name in arrays and not np.isfinite(arrays[name]).all():
@@ -229,12 +256,12 @@ def check_request(settings: ModelSettings, arrays: Mapping[str, Any]) -> None:
                 f"input {name!r} of {settings.name} holds a NaN or an infinity; "
                 "send finite numbers only"
             )
-    if settings.option_ranges and "options" in arrays:
-        _check_options(settings, arrays["options"])
+    if settings.option_ranges and OPTIONS.name in arrays:
+        _check_options(settings, arrays[OPTIONS.name])
 
 
 def _check_frame(settings: ModelSettings, shape: tuple[int, ...]) -> None:
-    frame_format = settings.parameters["frame_format"]
+    frame_format = settings.parameters[PARAMETER_FRAME_FORMAT]
     if frame_format == "i420":
         if shape[1] % 3:
             raise RequestError(
@@ -268,7 +295,7 @@ def _check_face_count(settings: ModelSettings, arrays: Mapping[str, Any]) -> Non
         told = ", ".join(f"{name} {count}" for name, count in counts.items())
         raise RequestError(f"all inputs must hold the same number of faces, and hold {told}")
     count = next(iter(counts.values()))
-    most = settings.limits["max_faces"]
+    most = settings.limits[PARAMETER_MAX_FACES]
     if count < 1 or (most is not None and count > most):
         bound = f"1 to {most}" if most is not None else "at least 1"
         raise RequestError(

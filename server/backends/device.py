@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from graphs.contract import MIN_FRAME_SIDE, SCORE_COLUMN, sizes_up_to
+from graphs.contract import FRAME, MIN_FRAME_SIDE, PARAMETER_FRAME_FORMAT, SCORE_COLUMN, sizes_up_to
 from server.backends.common import ModelSettings
 from server.backends.triton_arrays import adopt
 
@@ -188,8 +188,8 @@ def warm_inputs(settings: ModelSettings, rows: int, memory: DeviceMemory) -> dic
     inputs = {}
     for name in settings.inputs:
         dims = settings.dims[name]
-        if name == "frame":
-            i420 = settings.parameters.get("frame_format") == "i420"
+        if name == FRAME:
+            i420 = settings.parameters.get(PARAMETER_FRAME_FORMAT) == "i420"
             dims = (WARM_HEIGHT * 3 // 2, WARM_WIDTH) if i420 else (WARM_HEIGHT, WARM_WIDTH, 3)
         shape = (rows, *(1 if size < 0 else size for size in dims))
         if settings.rows is not None and name == settings.rows.mask:

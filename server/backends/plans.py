@@ -9,7 +9,6 @@ which library, release and GPU it was made for.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,8 @@ from typing import Any
 
 from engines.errors import EngineError
 from engines.manifest import ServerVersions, manifest_path, read_manifest, refuse_reason
-from fetching.files import publish_file
+from fetching.files import data_sha256, publish_file
+from graphs.contract import PARAMETER_ENGINE_FLAVOUR
 from server.backends.common import RequestError
 
 DEFAULT_FILENAMES = {"tensorrt": "model.plan", "tensorrt_rtx": "model.rtx.plan"}
@@ -38,12 +38,12 @@ class PlanMissing(PlanError):
 
 
 def read_flavour(parameters: Mapping[str, str], name: str) -> str:
-    """The library that loads the plan: `tensorrt` unless the variant says `tensorrt_rtx`.
+    """The library that loads the plan: `tensorrt` unless the config says `tensorrt_rtx`.
 
     Raises:
         PlanError: the parameter names neither.
     """
-    flavour = parameters.get("engine_flavour") or "tensorrt"
+    flavour = parameters.get(PARAMETER_ENGINE_FLAVOUR) or "tensorrt"
     if flavour not in DEFAULT_FILENAMES:
         raise PlanError(
             f"parameter engine_flavour of {name} must be tensorrt or tensorrt_rtx, "
@@ -159,7 +159,7 @@ def check_shapes(model: str, shapes: Mapping[str, Sequence[int]], ranges: Ranges
 def runtime_cache_path(folder: Path, plan: bytes, device_name: str, version: str) -> Path:
     """Where the kernels that TensorRT-RTX made for a plan on one kind of GPU are kept."""
     device = "".join(c if c.isalnum() else "-" for c in device_name).strip("-")
-    return folder / f"{hashlib.sha256(plan).hexdigest()[:32]}-{device}-{version}.kernels"
+    return folder / f"{data_sha256(plan)[:32]}-{device}-{version}.kernels"
 
 
 def load_runtime_cache(path: Path) -> bytes:

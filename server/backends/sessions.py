@@ -47,7 +47,7 @@ def check_providers(entries: Sequence[Mapping[str, Any]], *, on_gpu: bool) -> No
         if PROVIDERS[name] not in available:
             raise ValueError(
                 f"this ONNX Runtime {ort.__version__} has no {PROVIDERS[name]} (it has "
-                f"{', '.join(available)}); install onnxruntime-gpu, or serve the cpu variant"
+                f"{', '.join(available)}); install onnxruntime-gpu, or serve the cpu target"
             )
         if not on_gpu:
             raise ValueError(f"the execution accelerator {name!r} needs KIND_GPU")

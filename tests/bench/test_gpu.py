@@ -260,7 +260,7 @@ def test_tuning_starts_from_what_is_deployed_and_names_the_best(results: Results
     best = every[1]
     assert (
         "python build_engines.py --target cuda --swapper inswapper_128 && "
-        "frameswap serve --variant cuda --models swap_faces_i420 encode_source_bgr "
+        "frameswap serve --target cuda --models swap_faces_i420 encode_source_bgr "
         "--one-process --mps --instances swap_faces_i420="
         f"{best.instances} --queue-delay-us {best.delay_us} --requests-in-flight 128"
     ) in text

@@ -31,7 +31,7 @@ from bench.gpu.serving import RegionsInUse, ServerKeeper, Setup, forget_regions,
 from bench.perf_windows import read_table, window_s
 from bench.scenes import Scene
 from bench.transport import COMMITTED
-from engines.variants import config_text, read_config
+from engines.configs import config_text, read_config
 from server.errors import StartError
 from server.perf_analyzer import prepare_perf_analyzer
 
@@ -201,6 +201,7 @@ def test_regions_of_a_stopped_load_are_asked_back_until_the_server_agrees() -> N
         forget_regions(_Client(1000), patience_s=0.3)
 
 
+@pytest.mark.e2e
 def test_a_server_that_keeps_regions_is_started_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -209,12 +210,12 @@ def test_a_server_that_keeps_regions_is_started_again(
 
     write_copy_repository(tmp_path, COMMITTED)
     keeper = ServerKeeper(lambda _: tmp_path, tmp_path / "out", tmp_path / "work")
-    server = keeper.use(Setup(variant="cpu"))
+    server = keeper.use(Setup(target="cpu"))
     pid, url = server.pid, server.grpc_url
     monkeypatch.setattr(serving, "forget_regions", refuse)
     try:
         keeper.clear_regions()
-        assert keeper.use(Setup(variant="cpu")) is server
+        assert keeper.use(Setup(target="cpu")) is server
         assert server.pid != pid
         assert server.grpc_url == url
         assert "started again, it keeps shared memory: regions: a" in capsys.readouterr().out
@@ -243,12 +244,12 @@ def test_a_tuned_copy_changes_batches_of_all(tmp_path: Path) -> None:
     write_copy_repository(tmp_path / "models", COMMITTED)
     detector = tmp_path / "models" / "face_detector_i420" / "configs" / "cpu.pbtxt"
     config = read_config(detector)
-    # As in a GPU's variant.
+    # As in a GPU's target.
     config.dynamic_batching.preferred_batch_size[:] = [2, 4, 8]
     detector.write_text(config_text(config))
     (tmp_path / "tuned").mkdir()
     tuned = serving.write_tuned(
-        tmp_path / "models", tmp_path / "tuned", variant="cpu", max_batch_size=4
+        tmp_path / "models", tmp_path / "tuned", target="cpu", max_batch_size=4
     )
     for name in ("face_detector_i420", "face_swapper", "face_blender_i420", "swap_faces_i420"):
         assert read_config(tuned / name / "configs" / "cpu.pbtxt").max_batch_size == 4
@@ -392,14 +393,15 @@ def tool() -> Any:
     return prepare_perf_analyzer()
 
 
+@pytest.mark.e2e
 def test_a_small_bench_runs_whole_on_a_real_server(tmp_path: Path, tool: Any) -> None:
     """Load, rate, statistics, own client and streams, against models that only copy."""
     write_copy_repository(tmp_path / "models", COMMITTED)
     keeper = ServerKeeper(lambda _: tmp_path / "models", tmp_path / "out", tmp_path / "work")
     load = LoadTest(tool.binary, tool.environment, tmp_path / "load", keeper)
     results = Results(tmp_path / "out" / "results.json", time.monotonic() + 60, {"GPU": "none"})
-    plain = Setup(variant="cpu", frame_size=(128, 96), in_flight=8)
-    tuned = Setup(variant="cpu", frame_size=(128, 96), in_flight=8, max_batch_size=2)
+    plain = Setup(target="cpu", frame_size=(128, 96), in_flight=8)
+    tuned = Setup(target="cpu", frame_size=(128, 96), in_flight=8, max_batch_size=2)
     client = ClientLoad("system", processes=2, streams=2, in_flight=2, seconds=0.5, scene=TINY)
 
     def loaded(**options: Any) -> Any:
@@ -418,7 +420,7 @@ def test_a_small_bench_runs_whole_on_a_real_server(tmp_path: Path, tool: Any) ->
         Cell("apart", lambda bench: streams_apart(asker(bench.url), sizes=((128, 96),)), plain),
         Cell("failing", ask_nobody, plain),
         Cell("tuned", loaded(memory="system", concurrency=4), tuned),
-        Cell("mode", loaded(), Setup(variant="cpu", mode="moon")),
+        Cell("mode", loaded(), Setup(target="cpu", mode="moon")),
     ]
     known_modes = dict(MODES)
     MODES["moon"] = Mode("moon", {"in_the_moon": True})

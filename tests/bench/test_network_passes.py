@@ -71,3 +71,15 @@ def test_a_missing_cuda_provider_is_a_cell_with_its_reason_and_not_a_number(
     cell = measurement.measure(Variant("as exported", ()), 1, cuda_graph=False)
     assert cell.faces_per_second == 0
     assert cell.error == "ONNX Runtime has no CUDA provider here; install onnxruntime-gpu"
+
+
+def test_another_architecture_can_be_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--provider", "cpu", "--architecture", "ghost", "--channels", "32"]
+    arguments += ["--batches", "1", "--seconds", "0", "--variants", "portable", "channels last"]
+    assert main([*arguments, "--output", str(tmp_path / "ghost")]) == 0
+    content = json.loads((tmp_path / "ghost.json").read_text())
+    assert content["architecture"] == "ghost"
+    assert all(cell["psnr"] > 50 for cell in content["cells"].values())
+    assert len(content["cells"]) == 2

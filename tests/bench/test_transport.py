@@ -33,6 +33,7 @@ def test_the_table_compares_medians_with_the_plain_loop_and_with_the_same_transp
     ]
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("mode", [[], ["--one-process", "--instances", "2"]])
 def test_the_bench_measures_all_that_this_machine_has(
     capsys: pytest.CaptureFixture[str], mode: list[str]
@@ -50,6 +51,7 @@ def test_the_bench_measures_all_that_this_machine_has(
         assert server_ms > 0
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("transport", ["grpc", "system"])
 def test_a_real_server_returns_each_frame_by_both_transports(tmp_path, transport: str) -> None:
     write_copy_repository(tmp_path, COMMITTED)

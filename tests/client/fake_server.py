@@ -40,6 +40,8 @@ class Behavior:
     contract_version: str = "1"
     source_kind: str = "identity"
     swapper: str = "fake_identity"
+    provenance: str | None = "compositeWithTrainedAlgorithmicMedia"
+    """What its outputs are said to be; None: it does not say."""
     models: tuple[str, ...] = ("swap_faces_i420", "swap_faces_bgr", "encode_source_bgr")
     parameters: dict[str, str] = field(default_factory=dict)
     max_batch_size: int = 8
@@ -131,6 +133,8 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
             "max_faces": "4",
             **behavior.parameters,
         }
+        if behavior.provenance is not None:
+            parameters["provenance"] = behavior.provenance
         for key, value in parameters.items():
             config.parameters[key].string_value = value
         return service_pb2.ModelConfigResponse(config=config)

@@ -76,6 +76,7 @@ def test_the_server_forgets_every_region(server: EmbeddedServer) -> None:
     assert registered(server) == before
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("transport", ["grpc", "system"])
 def test_a_server_that_restarts_in_mid_stream_loses_and_doubles_no_frame(
     server: EmbeddedServer, transport: str

@@ -12,6 +12,7 @@ import xml.etree.ElementTree
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
+import av
 import cv2
 import grpc
 import numpy as np
@@ -20,8 +21,10 @@ from clips import Clip, read_contents, write_clip
 from fake_server import FakeServer
 from frameswap import __main__ as command_line
 from frameswap import embedded
+from frameswap.contract import Provenance
 from frameswap.photo import PHOTO_SUFFIXES, write_photo
 from frameswap.progress import Progress, format_duration
+from frameswap.provenance import Edit
 from frameswap.shared_memory import FOLDER, PREFIX
 from frameswap.transport import TRANSPORT_NAMES
 from frameswap.video_writer import VIDEO_SUFFIXES
@@ -126,25 +129,83 @@ def test_a_photo_is_swapped_in_every_format(
     assert b"compositeWithTrainedAlgorithmicMedia" in content
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
-def test_a_photos_metadata_is_valid_xmp_and_nothing_else(tmp_path: Path, suffix: str) -> None:
-    # Pillow is the other reader.
+SENTENCES = {
+    "composite": "Edited: faces in this picture were replaced by frameswap (swapper a<b).",
+    "compositeWithTrainedAlgorithmicMedia": (
+        "Edited by AI: faces in this picture were replaced by frameswap (swapper a<b)."
+    ),
+}
+IPTC = "http://cv.iptc.org/newscodes/digitalsourcetype/"
+
+
+def xmp_of(path: Path) -> list[str]:
+    """Every text of a photo's XMP; Pillow and xml.etree are the other readers."""
     from PIL import Image
 
+    with Image.open(path) as opened:
+        found = opened.info.get("xmp") or opened.info["XML:com.adobe.xmp"]
+    text = found if isinstance(found, str) else found.decode()
+    tree = xml.etree.ElementTree.fromstring(text.strip("\0"))
+    return [element.text or "" for element in tree.iter()]
+
+
+@pytest.mark.parametrize("provenance", SENTENCES)
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+def test_a_photos_metadata_is_valid_xmp_and_nothing_else(
+    tmp_path: Path, suffix: str, provenance: Provenance
+) -> None:
     image = np.zeros((16, 16, 3), np.uint8)
     for turn in range(3):
         path = tmp_path / f"{turn}{suffix}"
-        write_photo(path, image, swapper="a<b", force=False)
-        with Image.open(path) as opened:
-            found = opened.info.get("xmp") or opened.info["XML:com.adobe.xmp"]
-        text = found if isinstance(found, str) else found.decode()
-        tree = xml.etree.ElementTree.fromstring(text.strip("\0"))
-        spoken = [element.text or "" for element in tree.iter()]
-        assert "Edited by AI: faces in this picture were replaced by frameswap (swapper a<b)." in (
-            spoken
-        )
-        assert any(line.endswith("compositeWithTrainedAlgorithmicMedia") for line in spoken)
+        write_photo(path, image, edit=Edit("a<b", provenance), force=False)
+        spoken = [text for text in xmp_of(path) if text.strip()]
+        assert sorted(spoken) == sorted([SENTENCES[provenance], IPTC + provenance])
     assert len({(tmp_path / f"{turn}{suffix}").read_bytes() for turn in range(3)}) == 1
+
+
+def video_marks(path: Path) -> tuple[str, str]:
+    """A video's comment and description, as FFmpeg reads them."""
+    with av.open(str(path)) as container:
+        said = {key.lower(): text for key, text in container.metadata.items()}
+    return said["comment"], said["description"]
+
+
+@pytest.mark.parametrize(
+    ("stated", "provenance"),
+    [
+        ("composite", "composite"),
+        ("compositeWithTrainedAlgorithmicMedia", "compositeWithTrainedAlgorithmicMedia"),
+        # A server built before it was said: the mark that warns.
+        (None, "compositeWithTrainedAlgorithmicMedia"),
+    ],
+)
+def test_outputs_say_of_themselves_what_the_server_says_of_its_swapper(
+    run, server: FakeServer, photo: Path, clip: Path, tmp_path: Path, stated: str | None,
+    provenance: str,
+) -> None:  # fmt: skip
+    server.behavior.swapper, server.behavior.provenance = "a<b", stated
+    for suffix in (".mp4", ".mkv"):
+        code, _, _ = run(*arguments(photo, clip, tmp_path / f"out{suffix}", server))
+        assert code == 0
+        assert video_marks(tmp_path / f"out{suffix}") == (
+            SENTENCES[provenance],
+            f"Digital source type: {IPTC}{provenance}",
+        )
+    code, _, _ = run(*arguments(photo, photo, tmp_path / "out.png", server))
+    assert code == 0
+    spoken = [text for text in xmp_of(tmp_path / "out.png") if text.strip()]
+    assert sorted(spoken) == sorted([SENTENCES[provenance], IPTC + provenance])
+
+
+def test_a_kind_of_output_that_the_client_does_not_know_is_refused(
+    run, server: FakeServer, photo: Path, tmp_path: Path
+) -> None:
+    server.behavior.provenance = "digitalCapture"
+    code, _, error = run(*arguments(photo, photo, tmp_path / "out.png", server))
+    assert code == 1
+    assert "says that its outputs are 'digitalCapture'" in error
+    assert "update the client" in error
+    assert not (tmp_path / "out.png").exists()
 
 
 @pytest.mark.parametrize(
@@ -548,7 +609,7 @@ def test_without_a_server_an_embedded_one_is_started_and_stopped(
     ((repository, options),) = fake_embedded.made
     assert repository is None, "the deployment side knows its own"
     assert options == {
-        "variant": "cpu",
+        "target": "cpu",
         "models": ["swap_faces_i420", "encode_source_bgr"],
         "frame_size": (64, 48),
         "requests_in_flight": 6,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 from frameswap import BadOptions, FaceOrder, SwapOptions, contract
 
 from graphs import contract as served
+from networks.swappers import ProvenanceMark
 
 
 @pytest.mark.parametrize(
@@ -28,11 +31,27 @@ def test_a_constant_is_the_same_on_both_sides(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "name", [name for name in vars(contract) if name.startswith("PARAMETER_")]
+)
+def test_a_parameter_has_the_same_key_on_both_sides(name: str) -> None:
+    assert getattr(contract, name) == getattr(served, name)
+
+
+@pytest.mark.parametrize("name", ["SOURCE", "OPTIONS", "FACES"])
+def test_a_tensor_has_the_same_name_on_both_sides(name: str) -> None:
+    assert getattr(contract, name) == getattr(served, name).name
+
+
+@pytest.mark.parametrize(
     "name", ["Option", "FaceOrder", "ColorMatrix", "ColorRange", "ChromaLocation"]
 )
 def test_an_enumeration_is_the_same_on_both_sides(name: str) -> None:
     ours, theirs = getattr(contract, name), getattr(served, name)
     assert {m.name: m.value for m in ours} == {m.name: m.value for m in theirs}
+
+
+def test_what_an_output_may_be_is_the_same_on_both_sides() -> None:
+    assert contract.PROVENANCES == get_args(contract.Provenance) == get_args(ProvenanceMark)
 
 
 @pytest.mark.parametrize("model", [*contract.SWAP_MODELS.values(), contract.ENCODE_MODEL])

@@ -19,6 +19,8 @@ from bench.copy_repository import write_copy_repository
 from server.launcher import EmbeddedServer
 from tests.server.test_launcher import model_processes, wait_for
 
+pytestmark = pytest.mark.e2e
+
 COMMITTED = Path(__file__).resolve().parents[2] / "model_repository"
 SOURCE = Source(
     np.ones(512, np.float32), "identity", "inswapper_128", np.zeros((0, 15), np.float32)

@@ -17,8 +17,11 @@ from clips import Clip, picture, read_contents, read_sound, write_clip
 from frameswap import UnreadableFile, UnwritableFile
 from frameswap.contract import ChromaLocation, ColorMatrix, ColorRange
 from frameswap.output_file import output_file
+from frameswap.provenance import Edit
 from frameswap.video import VideoReader
 from frameswap.video_writer import VideoWriter
+
+EDIT = Edit("none", "compositeWithTrainedAlgorithmicMedia")
 
 
 def read_frames(path: Path) -> list[np.ndarray]:
@@ -34,7 +37,7 @@ def read_frames(path: Path) -> list[np.ndarray]:
 def copy_video(path: Path, output: Path, **options: object) -> list[str]:
     """Read and write as the swap does, with nothing in between."""
     with VideoReader(path) as reader, output_file(output, force=False) as temporary:
-        writer = VideoWriter(temporary, reader, shown=output, swapper="none", **options)
+        writer = VideoWriter(temporary, reader, shown=output, edit=EDIT, **options)
         for frame in reader.frames():
             upright = np.empty(frame.shape, np.uint8)
             frame.copy_to(upright)
@@ -441,7 +444,7 @@ def test_a_full_disk_is_said(clip: Path, tmp_path: Path) -> None:
         VideoReader(clip) as reader,
         pytest.raises(UnwritableFile, match=r"the disk of .* is full: nothing was written"),
     ):
-        VideoWriter(full, reader, shown=tmp_path / "out.mp4", swapper="none")
+        VideoWriter(full, reader, shown=tmp_path / "out.mp4", edit=EDIT)
 
 
 def test_a_file_that_may_not_grow_is_said_at_its_end(tmp_path: Path) -> None:

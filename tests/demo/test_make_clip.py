@@ -116,4 +116,4 @@ def test_the_command_writes_a_clip(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_an_odd_size_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["--size", "641x360", "--output", str(tmp_path / "c.mp4")])
-    assert "'641x360': expected WIDTHxHEIGHT, both even" in capsys.readouterr().err
+    assert "must be WIDTHxHEIGHT, both even, not '641x360'" in capsys.readouterr().err

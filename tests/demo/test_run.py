@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -55,14 +56,19 @@ def test_a_step_that_fails_stops_the_demo_with_its_name() -> None:
         run.run_step("build_engines.py", "--no-such-flag")
 
 
-def test_the_demo_leaves_a_video_a_picture_and_their_paths() -> None:
+@pytest.mark.e2e
+def test_the_demo_leaves_a_video_a_picture_and_their_paths(
+    own_repository: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
     finished = subprocess.run(
-        [sys.executable, "-m", "demo.run"],
+        [sys.executable, "-m", "demo.run", "--repository", str(own_repository), "--out", str(out)],
         cwd=ROOT, capture_output=True, text=True, check=False, timeout=240,
         stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert finished.returncode == 0, finished.stderr
-    video, picture = ROOT / "out" / "demo.mp4", ROOT / "out" / "demo.png"
+    video, picture = out / "demo.mp4", out / "demo.png"
+    assert re.search(r"^face_swapper .*unchanged$", finished.stdout, re.MULTILINE)
     assert finished.stdout.endswith(f"the video:   {video}\nthe picture: {picture}\n")
     with av.open(str(video)) as container:
         assert container.streams.video[0].frames == 96

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from engines.variants import VARIANTS
+from engines.targets import TARGETS
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE = "nvcr.io/nvidia/tritonserver:26.07-py3"
@@ -46,7 +46,7 @@ def test_build_and_server_are_told_the_same_variant(services: dict[str, Any]) ->
     build, triton = services["build"]["command"], flags(services["triton"])
     chosen = build[build.index("--target") + 1]
     assert triton["model-config-name"] == chosen == "${FRAMESWAP_VARIANT:-tensorrt}"
-    assert {"tensorrt", "cuda"} <= set(VARIANTS)
+    assert {"tensorrt", "cuda"} <= set(TARGETS)
 
 
 def test_the_server_runs_with_as_little_power_as_it_can(services: dict[str, Any]) -> None:

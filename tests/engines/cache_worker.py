@@ -21,10 +21,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from engines.cache import Built, PlanCache, PlanKey
+from engines.cache import Built, PlanCache
+from engines.manifest import PlanKey, describe
 
 KEY = PlanKey(
-    model="face_swapper",
     onnx_sha256="ab" * 32,
     flavour="tensorrt_rtx",
     tensorrt_version="1.7.1",
@@ -32,7 +32,16 @@ KEY = PlanKey(
     profile={"crops": {"min": (1, 3), "opt": (4, 3), "max": (8, 3)}},
     options={"workspace_bytes": None},
 )
+MODEL = "face_swapper"
 PLAN = hashlib.sha256(b"plan").digest() * 10_000
+
+
+def made(data: bytes = PLAN, key: PlanKey = KEY, seconds: float = 0.0) -> Built:
+    """What a compiler gave for `key`."""
+    manifest = describe(
+        data, model=MODEL, file="model.rtx.plan", recipe={}, plan=key, seconds=seconds
+    )
+    return Built(data, manifest)
 
 
 def die_at(call: str) -> None:
@@ -70,7 +79,7 @@ def main() -> None:
         with open(arguments.folder.parent / "builds", "a") as log:
             log.write(f"{os.getpid()}\n")
         time.sleep(arguments.build_s)
-        return Built(PLAN, {"seconds": arguments.build_s})
+        return made(seconds=arguments.build_s)
 
     waited_for: set[int] = set()
     cache = PlanCache(arguments.folder, lease_expiry_s=arguments.expiry_s, poll_s=0.05)

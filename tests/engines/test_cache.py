@@ -22,10 +22,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import fetching.files
-from engines.cache import Built, PlanCache, PlanKey, make_key
+from engines.cache import Built, PlanCache
 from engines.errors import CacheError
 from engines.lease import LeaseFolder
-from tests.engines.cache_worker import KEY, PLAN
+from engines.manifest import PlanKey
+from tests.engines.cache_worker import KEY, MODEL, PLAN, made
 
 WORKER = Path(__file__).with_name("cache_worker.py")
 GOOD = hashlib.sha256(PLAN).hexdigest()
@@ -70,13 +71,14 @@ def test_twenty_processes_that_ask_for_one_plan_build_it_once(tmp_path: Path) ->
     assert {found["sha256"] for found in answers} == {GOOD}
     outcomes = Counter(found["outcome"] for found in answers)
     assert outcomes["built"] == 1
-    assert outcomes["built"] + outcomes["waited"] + outcomes["hit"] == 20
+    assert outcomes["built"] + outcomes["waited"] + outcomes["cache hit"] == 20
     pids = zip(processes, answers, strict=True)
     (builder,) = (process.pid for process, found in pids if found["outcome"] == "built")
     assert any(builder in found["waited_for"] for found in answers)
     assert leftovers(folder) == []
 
 
+@pytest.mark.e2e
 def test_a_builder_killed_at_ten_random_moments_never_blocks_or_poisons(tmp_path: Path) -> None:
     expiry_s, build_s = 1.5, 0.4
     moments = random.Random(20).choices(range(0, 600, 5), k=10)
@@ -112,12 +114,12 @@ def test_a_builder_killed_inside_a_file_operation_leaves_a_usable_cache(
 ) -> None:
     folder = tmp_path / "cache"
     if call == "utime":  # only a reader calls it
-        PlanCache(folder).get_or_build(KEY, lambda: Built(PLAN, {}))
+        PlanCache(folder).get_or_build(KEY, made)
     process = start(folder, 0.5, 0.0, "--die-at", call)
     process.communicate(timeout=30)
     assert process.returncode == -signal.SIGKILL
     result = PlanCache(folder, lease_expiry_s=0.5, poll_s=0.02).get_or_build(
-        KEY, lambda: Built(PLAN, {})
+        KEY, made
     )
     assert result.data == PLAN
     assert result.notes == ()
@@ -145,14 +147,15 @@ def test_a_builder_paused_past_its_expiry_wakes_up_without_harm(tmp_path: Path) 
 @pytest.fixture
 def filled(tmp_path: Path) -> tuple[PlanCache, Path]:
     cache = PlanCache(tmp_path / "cache", poll_s=0.02)
-    cache.get_or_build(KEY, lambda: Built(PLAN, {"seconds": 1.5}))
+    cache.get_or_build(KEY, lambda: made(seconds=1.5))
     return cache, cache.entry_path(KEY)
 
 
 def test_a_plan_comes_back_with_what_its_compiler_said(filled: tuple[PlanCache, Path]) -> None:
     cache, _ = filled
     result = cache.get_or_build(KEY, forbidden)
-    assert (result.data, result.facts, result.outcome) == (PLAN, {"seconds": 1.5}, "hit")
+    assert (result.data, result.outcome) == (PLAN, "cache hit")
+    assert result.manifest.to_json() == made(seconds=1.5).manifest.to_json()
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -183,7 +186,7 @@ def test_a_truncated_entry_is_never_served(filled: tuple[PlanCache, Path], lengt
 def test_a_damaged_entry_is_reported_and_rebuilt(filled: tuple[PlanCache, Path]) -> None:
     cache, path = filled
     path.write_bytes(path.read_bytes()[:-1])
-    result = cache.get_or_build(KEY, lambda: Built(PLAN, {}))
+    result = cache.get_or_build(KEY, made)
     assert result.outcome == "built"
     assert len(result.notes) == 1
     assert "is damaged" in result.notes[0]
@@ -210,11 +213,11 @@ def test_a_read_only_cache_is_used_and_what_is_missing_is_built_but_not_kept() -
         assert (missing["outcome"], missing["sha256"]) == ("built", GOOD)
         assert "could not be kept" in missing["notes"][0]
         folder.chmod(0o755)
-        PlanCache(folder).get_or_build(KEY, lambda: Built(PLAN, {}))
+        PlanCache(folder).get_or_build(KEY, made)
         for path in (*folder.glob("*"), folder):
             path.chmod(0o555)
         present = answer(start(folder, 1.0, 0.0, "--nobody"))
-        assert present == {"outcome": "hit", "sha256": GOOD, "notes": [], "waited_for": []}
+        assert present == {"outcome": "cache hit", "sha256": GOOD, "notes": [], "waited_for": []}
     finally:
         for path in (base, folder, *folder.glob("*")):
             path.chmod(0o755)
@@ -228,8 +231,8 @@ def test_a_full_disk_is_reported_and_leaves_the_cache_usable(tmp_path: Path) -> 
     assert (found["outcome"], found["sha256"]) == ("built", GOOD)
     assert "could not be kept" in found["notes"][0]
     assert leftovers(folder) == []
-    assert PlanCache(folder).get_or_build(KEY, lambda: Built(PLAN, {})).notes == ()
-    assert PlanCache(folder).get_or_build(KEY, forbidden).outcome == "hit"
+    assert PlanCache(folder).get_or_build(KEY, made).notes == ()
+    assert PlanCache(folder).get_or_build(KEY, forbidden).outcome == "cache hit"
 
 
 def test_a_disk_that_fills_up_while_writing_says_no_space(
@@ -240,7 +243,7 @@ def test_a_disk_that_fills_up_while_writing_says_no_space(
 
     monkeypatch.setattr(fetching.files.os, "fsync", full)
     cache = PlanCache(tmp_path / "cache")
-    result = cache.get_or_build(KEY, lambda: Built(PLAN, {}))
+    result = cache.get_or_build(KEY, made)
     assert result.data == PLAN
     assert "No space left on device" in result.notes[0]
     assert leftovers(tmp_path / "cache") == []
@@ -255,7 +258,7 @@ def test_a_build_that_fails_gives_the_lease_back(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no such operator"):
         cache.get_or_build(KEY, failing)
     assert leftovers(cache.folder) == []
-    assert cache.get_or_build(KEY, lambda: Built(PLAN, {})).outcome == "built"
+    assert cache.get_or_build(KEY, made).outcome == "built"
 
 
 def test_a_cache_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
@@ -281,26 +284,26 @@ def test_every_component_of_the_key_changes_the_digest_and_is_explained(
     cache, _ = filled
     changed = dataclasses.replace(KEY, **{component: CHANGED[component]})
     assert changed.digest != KEY.digest
-    explanation = cache.explain(changed)
+    explanation = cache.nearest(MODEL, changed)
     word = "the typed graph" if component == "onnx_sha256" else component
     assert explanation.startswith(f"face_swapper: the nearest plan in the cache differs in {word}")
     assert ";" not in explanation
 
 
-def test_the_digest_ignores_the_label_and_the_order_of_devices() -> None:
+def test_the_digest_ignores_the_order_of_devices() -> None:
     first = dataclasses.replace(KEY, compute_capabilities=("8.6", "8.9"))
-    second = dataclasses.replace(first, model="other", compute_capabilities=("8.9", "8.6"))
+    second = dataclasses.replace(first, compute_capabilities=("8.9", "8.6"))
     assert first.digest == second.digest
 
 
-def test_explain_tells_a_plan_that_is_there_missing_or_damaged(
+def test_it_tells_a_plan_that_is_there_missing_or_damaged(
     filled: tuple[PlanCache, Path],
 ) -> None:
     cache, path = filled
-    assert "is in the cache" in cache.explain(KEY)
-    assert "no plan of it" in cache.explain(dataclasses.replace(CHANGED_KEY, model="face_blender"))
+    assert "is in the cache" in cache.nearest(MODEL, KEY)
+    assert "no plan of it" in cache.nearest("face_blender", CHANGED_KEY)
     path.write_bytes(b"")
-    assert "is damaged" in cache.explain(KEY)
+    assert "is damaged" in cache.nearest(MODEL, KEY)
 
 
 CHANGED_KEY = dataclasses.replace(KEY, onnx_sha256="cd" * 32)
@@ -308,7 +311,7 @@ CHANGED_KEY = dataclasses.replace(KEY, onnx_sha256="cd" * 32)
 
 def put(cache: PlanCache, label: str, size: int, age_s: float) -> PlanKey:
     key = dataclasses.replace(KEY, onnx_sha256=hashlib.sha256(label.encode()).hexdigest())
-    cache.get_or_build(key, lambda: Built(bytes(size), {}))
+    cache.get_or_build(key, lambda: made(bytes(size), key))
     then = time.time() - age_s
     os.utime(cache.entry_path(key), (then, then))
     return key
@@ -348,18 +351,13 @@ def test_garbage_collection_removes_only_files_whose_writer_is_long_gone(tmp_pat
     assert leftovers(cache.folder) == ["ab/.tmp-fresh", "leases/fresh.1"]
 
 
-def test_make_key_digests_the_graph_and_spells_out_the_profile() -> None:
-    from engines.profiles import ShapeRange
-
-    profile = {"frame": ShapeRange((1, 96, 64), (8, 1620, 1920), (8, 1620, 1920))}
-    key = make_key(
-        "face_detector_i420",
-        b"graph",
-        flavour="tensorrt",
-        tensorrt_version="11.4.0",
-        compute_capabilities=["9.0"],
-        profile=profile,
-        options={"optimization_level": 5},
-    )
-    assert key.onnx_sha256 == hashlib.sha256(b"graph").hexdigest()
-    assert key.components["profile"]["frame"]["max"] == [8, 1620, 1920]
+def test_an_entry_of_an_earlier_version_lies_elsewhere_and_is_collected(tmp_path: Path) -> None:
+    cache = PlanCache(tmp_path / "cache")
+    components = json.dumps(KEY.components, sort_keys=True, separators=(",", ":"))
+    digest = hashlib.sha256(components.encode()).hexdigest()
+    old = cache.folder / digest[:2] / f"{digest}.plan"
+    old.parent.mkdir(parents=True)
+    old.write_bytes(b"frameswap-plan 1 " + b"0" * 64 + b" 2\n{}plan")
+    assert cache.entry_path(KEY) != old
+    assert list(cache.entries()) == []
+    assert cache.collect_garbage(max_bytes=0).removed == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from engines import check_plans
 from engines.check_plans import main, refused_plans
-from engines.manifest import Manifest, ServerVersions, write_manifest
+from engines.manifest import PlanKey, ServerVersions, describe, write_manifest
 from server import repository
 from server.errors import RepositoryError
 
@@ -22,31 +21,26 @@ CONFIG = 'backend: "tensorrt" default_model_filename: "model.plan"'
 def write_plan(folder: Path, filename: str = "model.plan", **changes: Any) -> Path:
     data = b"a plan"
     fields: dict[str, Any] = {
-        "model": "face_swapper",
-        "plan": filename,
+        "onnx_sha256": "0" * 64,
         "flavour": "tensorrt",
         "tensorrt_version": "11.4.0.106",
         "compute_capabilities": ("8.9",),
-        "precision": "fp16",
-        "plan_sha256": hashlib.sha256(data).hexdigest(),
-        "plan_bytes": len(data),
-        "onnx_sha256": "0" * 64,
         "profile": {},
         "options": {},
-        "memory": {},
-        "contract_version": 1,
     }
     plan = folder / "face_swapper" / "1" / filename
     plan.parent.mkdir(parents=True, exist_ok=True)
     plan.write_bytes(data)
-    write_manifest(plan, Manifest(**{**fields, **changes}))
+    key = PlanKey(**{**fields, **changes})
+    manifest = describe(data, model="face_swapper", file=filename, recipe={}, plan=key)
+    write_manifest(plan, manifest)
     return plan
 
 
-def write_config(folder: Path, text: str = CONFIG, variant: str = "tensorrt") -> None:
+def write_config(folder: Path, text: str = CONFIG, target: str = "tensorrt") -> None:
     configs = folder / "face_swapper" / "configs"
     configs.mkdir(parents=True, exist_ok=True)
-    (configs / f"{variant}.pbtxt").write_text(f'name: "face_swapper" {text}')
+    (configs / f"{target}.pbtxt").write_text(f'name: "face_swapper" {text}')
 
 
 def refusals(folder: Path, server: ServerVersions, **config: Any) -> list[str]:
@@ -107,7 +101,7 @@ def test_the_command_answers_with_its_exit_status(
     monkeypatch.setattr(check_plans, "server_versions", lambda: ADA)
     command = ["--repository", str(tmp_path)]
     assert main(command) == 1
-    assert "has no variant tensorrt" in capsys.readouterr().err
+    assert "has no target tensorrt" in capsys.readouterr().err
     write_config(tmp_path)
     write_plan(tmp_path)
     assert main(command) == 0

@@ -41,7 +41,7 @@ def test_a_limit_that_is_none_is_refused_before_anything_is_removed(
     put(cache, "kept", 1000, 1e8)
     with pytest.raises(SystemExit, match=r"^2$"):
         main(["--cache", str(tmp_path), option, limit])
-    assert f"{limit!r} is not a number, 0 or more" in capsys.readouterr().err
+    assert f"must be a number, 0 or more, not {limit!r}" in capsys.readouterr().err
     assert len(list(cache.entries())) == 1
 
 

@@ -15,17 +15,17 @@ import skimage
 from onnx import parser
 
 from engines import deployment
-from engines.errors import FidelityError
+from engines.errors import FidelityError, FramesError
 from engines.fidelity import FidelityReport, OutputError, check_report, measure
 from engines.precision import to_fp16
-from engines.samples import FramesError, Sample, Samples, bgr_to_i420, read_frames
+from engines.samples import Sample, Samples, bgr_to_i420, read_frames
 from engines.served_graphs import served_graphs
-from engines.typed_graphs import FLOAT32_NETWORKS, model_precision
+from engines.typed_graphs import FLOAT32_NETWORKS, YARDSTICK, model_precision
 from fetching import weights
 from graphs.contract import SCORE_COLUMN
 
 DEPLOYMENT = deployment.resolve(swapper="image_swapper_256", detector="yunet", detectors=("yunet",))
-GRAPHS = served_graphs(DEPLOYMENT, blending="regions", skip_empty=False)
+GRAPHS = served_graphs(DEPLOYMENT, YARDSTICK)
 
 
 def author(model: str) -> onnx.ModelProto:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
+import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,11 +17,14 @@ import tensorrt_rtx
 
 from engines import manifest as manifests
 from engines.devices import Gpu
-from engines.errors import EngineError
+from engines.errors import ManifestError
 from engines.manifest import (
     Manifest,
+    PlanKey,
+    PlannedMemory,
     ServerVersions,
     damage_reason,
+    describe,
     manifest_path,
     read_manifest,
     refuse_reason,
@@ -28,23 +33,32 @@ from engines.manifest import (
 )
 
 PLAN = b"a plan" * 1000
-MANIFEST = Manifest(
-    model="face_swapper",
-    plan="model.plan",
+KEY = PlanKey(
+    onnx_sha256="0" * 64,
     flavour="tensorrt",
     tensorrt_version="11.4.0.106",
     compute_capabilities=("8.6", "8.9"),
-    precision="fp16",
-    plan_sha256=hashlib.sha256(PLAN).hexdigest(),
-    plan_bytes=len(PLAN),
-    onnx_sha256="0" * 64,
     profile={"crops": {"min": (1, 1), "opt": (8, 1), "max": (8, 4)}},
     options={"workspace_bytes": None, "optimization_level": 3},
-    memory={"activation_bytes": 10, "weight_bytes": 20, "io_bytes": 30},
-    contract_version=1,
-    swapper="image_swapper_256",
-    fidelity={"crops_psnr_db": 61.5},
 )
+MANIFEST = describe(
+    PLAN,
+    model="face_swapper",
+    file="model.plan",
+    recipe={"precision": "fp16", "swapper": "image_swapper_256"},
+    plan=KEY,
+    memory=PlannedMemory(activation_bytes=10, weight_bytes=20, io_bytes=30),
+    fidelity={"crops_psnr_db": 61.5},
+    seconds=1.5,
+    warnings=["one"],
+)
+
+
+def of_plan(**changes: Any) -> Manifest:
+    """The manifest of another plan."""
+    return replace(MANIFEST, plan=replace(KEY, **changes))
+
+
 SERVER = ServerVersions(tensorrt="11.4.0", tensorrt_rtx=None, compute_capabilities=("8.9",))
 
 
@@ -54,7 +68,21 @@ def test_a_manifest_lies_beside_its_plan_and_reads_back(tmp_path: Path) -> None:
     assert manifest_path(plan).name == "model.rtx.plan.json"
     back = read_manifest(plan)
     assert back.to_json() == MANIFEST.to_json()
-    assert back.compute_capabilities == ("8.6", "8.9")
+    assert back.plan is not None
+    assert back.plan.compute_capabilities == ("8.6", "8.9")
+    assert (back.memory, back.warnings) == (MANIFEST.memory, ("one",))
+
+
+def test_an_onnx_file_has_a_manifest_without_a_plan(tmp_path: Path) -> None:
+    onnx = describe(b"graph", model="face_swapper", file="model.onnx", recipe={"precision": "fp32"})
+    write_manifest(tmp_path / "model.onnx", onnx)
+    assert read_manifest(tmp_path / "model.onnx") == onnx
+    assert (onnx.plan, onnx.memory, onnx.size) == (None, None, 5)
+
+
+def test_two_manifests_are_equal_by_their_text() -> None:
+    assert replace(MANIFEST).to_json() == MANIFEST.to_json()
+    assert json.loads(MANIFEST.to_json())["format"] == 2
 
 
 @pytest.mark.parametrize(
@@ -64,8 +92,9 @@ def test_a_manifest_lies_beside_its_plan_and_reads_back(tmp_path: Path) -> None:
         ("{", "is not a manifest of this version"),
         ("[]", "is not a manifest of this version"),
         ("{}", "is not a manifest of this version"),
-        ('{"format": 2}', "another format"),
-        ('{"format": 1, "compute_capabilities": []}', "is not a manifest of this version"),
+        ('{"format": 1}', "another format"),
+        ('{"format": 2, "plan": {}}', "is not a manifest of this version"),
+        ('{"format": 2, "plan": null, "memory": null, "warnings": []}', "of this version"),
     ],
 )
 def test_a_missing_or_foreign_manifest_is_one_sentence(
@@ -74,8 +103,15 @@ def test_a_missing_or_foreign_manifest_is_one_sentence(
     plan = tmp_path / "model.plan"
     if text is not None:
         manifest_path(plan).write_text(text)
-    with pytest.raises(EngineError, match=sentence):
+    with pytest.raises(ManifestError, match=sentence):
         read_manifest(plan)
+
+
+def test_a_process_that_only_reads_manifests_loads_no_onnx() -> None:
+    # Every model process of a server imports it.
+    code = "import engines.manifest, sys; print('onnx' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout == "False\n"
 
 
 def test_a_whole_plan_is_not_damaged(tmp_path: Path) -> None:
@@ -140,7 +176,7 @@ def test_a_foreign_plan_is_refused_with_what_to_run(changes: dict[str, Any], sen
 
 
 def test_each_flavour_is_refused_by_the_others_server() -> None:
-    rtx = replace(MANIFEST, flavour="tensorrt_rtx", tensorrt_version="1.7.1.116")
+    rtx = of_plan(flavour="tensorrt_rtx", tensorrt_version="1.7.1.116")
     reason = refuse_reason(rtx, SERVER)
     assert reason is not None
     assert "compiled by TensorRT-RTX 1.7.1.116, and this server has only TensorRT 11.4.0" in reason
@@ -154,8 +190,15 @@ def test_a_server_without_any_library_is_told_what_to_install() -> None:
 
 
 def test_an_unknown_flavour_is_refused() -> None:
-    reason = refuse_reason(replace(MANIFEST, flavour="trt"), SERVER)
+    reason = refuse_reason(of_plan(flavour="trt"), SERVER)
     assert reason == "face_swapper: model.plan is of the unknown flavour 'trt'"
+
+
+def test_a_file_that_is_no_plan_is_refused() -> None:
+    reason = refuse_reason(replace(MANIFEST, plan=None), SERVER)
+    assert reason is not None
+    assert reason.startswith("face_swapper: model.plan is no plan")
+    assert REBUILD in reason
 
 
 def test_the_versions_here_are_the_installed_ones() -> None:

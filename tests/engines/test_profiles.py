@@ -9,8 +9,15 @@ from hypothesis import strategies as st
 from onnx import helper
 
 from engines.errors import MemoryLimitExceeded, ProfileError
-from engines.memory import PlannedMemory, check_memory, plan_memory
-from engines.profiles import AxisRange, ProfileLimits, ShapeRange, make_profile
+from engines.manifest import PlannedMemory
+from engines.profiles import (
+    AxisRange,
+    ProfileLimits,
+    ShapeRange,
+    check_memory,
+    make_profile,
+    planned_memory,
+)
 from engines.shapes import infer_shapes
 from graphs.contract import MODEL_SPECS, TensorSpec
 
@@ -109,8 +116,8 @@ def relu() -> onnx.ModelProto:
 def test_the_compilers_figures_are_preferred_to_shape_arithmetic() -> None:
     shapes = infer_shapes(relu(), {"x": (256, 1024)})
     mib = 2**20
-    assert plan_memory(shapes, None, None) == PlannedMemory(1 * mib, 2 * mib, 0)
-    assert plan_memory(shapes, 5 * mib, 7 * mib) == PlannedMemory(5 * mib, 2 * mib, 7 * mib)
+    assert planned_memory(shapes, None, None) == PlannedMemory(1 * mib, 2 * mib, 0)
+    assert planned_memory(shapes, 5 * mib, 7 * mib) == PlannedMemory(5 * mib, 2 * mib, 7 * mib)
 
 
 def test_contexts_share_weights_and_nothing_else() -> None:

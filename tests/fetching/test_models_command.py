@@ -62,7 +62,16 @@ def test_a_licence_that_was_not_accepted_is_an_error(capsys: pytest.CaptureFixtu
     assert run("fetch", "inswapper_128") == 1
     assert capsys.readouterr().err == (
         "frameswap: inswapper_128 is under InsightFace model terms (non-commercial research); "
-        "if that fits your use, say so with --accept-licence\n"
+        "if that fits your use, run: frameswap models fetch inswapper_128 --accept-licence\n"
+    )
+
+
+def test_the_command_that_accepts_a_licence_keeps_the_local_file(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run("fetch", "inswapper_128", "--file", "my copy.onnx") == 1
+    assert capsys.readouterr().err.endswith(
+        "run: frameswap models fetch inswapper_128 --accept-licence --file 'my copy.onnx'\n"
     )
 
 

@@ -12,6 +12,7 @@ import skimage
 
 from fetching import weights
 from graphs import face_detector
+from graphs.alignment import TEMPLATES
 from graphs.contract import (
     DETECTED_FRAME,
     FRAME_FORMATS,
@@ -21,7 +22,6 @@ from graphs.contract import (
     FaceOrder,
     Option,
 )
-from graphs.geometry import TEMPLATES
 from networks.detectors import DETECTORS
 from networks.swappers import SWAPPERS
 from tests.detector_networks import SCENE_STEP, empty_scene, place_face, plant, random_scene
@@ -310,7 +310,7 @@ def test_a_boosted_crop_is_the_same_face_in_more_pixels():
 
 
 def test_a_boost_that_the_swapper_does_not_have_is_refused():
-    with pytest.raises(ValueError, match=r"image_swapper_256 can be boosted by \[1\], not by 2"):
+    with pytest.raises(ValueError, match="image_swapper_256 takes a pixel boost of 1, but 2 was"):
         face_detector.build(
             "bgr", YUNET, plant(YUNET, scenes("yunet")[:1]), swapper=SWAPPER, pixel_boost=2
         )
@@ -407,12 +407,12 @@ def test_metadata_says_what_the_graph_was_built_for():
 
 
 def test_rows_of_data_decide_the_crop():
-    swapper = dataclasses.replace(SWAPPER, template="mtcnn_512", crop_size=64)
+    swapper = dataclasses.replace(SWAPPER, template="arcface_112_v1", crop_size=64)
     model = face_detector.build("bgr", YUNET, plant(YUNET, scenes("yunet")), swapper=swapper)
     frame = picture(360, 640, FEW, 97)
     answer = ask(open_session(model), [frame])
     faces = answer["faces"][0]
-    template = TEMPLATES["mtcnn_512"] * 64
+    template = TEMPLATES["arcface_112_v1"] * 64
     aligned = reference.align_faces(frame, "bgr", faces, 1, template, 64, np.zeros(8))
     np.testing.assert_allclose(answer["warps"][0], aligned.warps, atol=WARP_TOLERANCE)
     np.testing.assert_allclose(answer["crops"][0], aligned.crops, atol=2 * CROP_TOLERANCE)

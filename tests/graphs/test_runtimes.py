@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import onnxruntime
 import pytest
 
 from graphs import face_blender
 from graphs.authoring import GraphAuthor
 from graphs.contract import SCORE_COLUMN
-from graphs.geometry import ir
 from graphs.letterbox import letterbox
 from graphs.shapes import MICROSOFT_DOMAIN
 from graphs.suppression import suppress
@@ -50,7 +50,15 @@ def test_of_equal_scores_suppression_in_a_loop_takes_the_first(provider: str) ->
     scores = author.builder.input("scores", ir.DataType.FLOAT, ["B", CANDIDATES])
     boxes = author.builder.input("boxes", ir.DataType.FLOAT, ["B", 4, CANDIDATES])
     limits = [author.builder.input(f"limit_{i}", ir.DataType.FLOAT, ["B", 1]) for i in range(2)]
-    kept = suppress(author.op, scores, boxes, CANDIDATES, *limits, loop=True)
+    kept = suppress(
+        author.op,
+        scores,
+        boxes,
+        anchor_count=CANDIDATES,
+        score_threshold=limits[0],
+        nms_threshold=limits[1],
+        loop=True,
+    )
     author.builder.add_output(kept.index, "index")
     # 20 places a row share the best score; their boxes are far apart
     values = np.zeros((16, CANDIDATES), np.float32)

@@ -1,13 +1,13 @@
 """Exact greedy suppression and the order of faces, against boxes suppressed one by one."""
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphs.authoring import GraphAuthor
 from graphs.contract import FaceOrder
-from graphs.geometry import ir
 from graphs.suppression import order_faces, suppress
 from tests.graphs.evaluation import evaluate, open_session
 from tests.reference import detection as reference
@@ -26,7 +26,15 @@ def make_suppression(count, *, loop=False):
     scores = author.builder.input("scores", ir.DataType.FLOAT, ["B", count])
     boxes = author.builder.input("boxes", ir.DataType.FLOAT, ["B", 4, count])
     limits = [author.builder.input(f"limit_{i}", ir.DataType.FLOAT, ["B", 1]) for i in range(2)]
-    kept = suppress(author.op, scores, boxes, count, *limits, loop=loop)
+    kept = suppress(
+        author.op,
+        scores,
+        boxes,
+        anchor_count=count,
+        score_threshold=limits[0],
+        nms_threshold=limits[1],
+        loop=loop,
+    )
     for name in ("index", "scores", "found"):
         author.builder.add_output(getattr(kept, name), f"kept_{name}")
     session = open_session(author.finish())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,26 +37,6 @@ def random() -> np.random.Generator:
 
 
 @pytest.fixture(scope="session")
-def real_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project's own models, built for the CPU with the default networks."""
-    folder = tmp_path_factory.mktemp("model_repository")
-    root = Path(__file__).resolve().parents[2]
-    subprocess.run(
-        [sys.executable, "build_engines.py", "--target", "cpu", "--repository", str(folder)],
-        cwd=root,
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
-    return folder
-
-
-@pytest.fixture(scope="session")
-def real_server(real_repository: Path) -> Iterator[EmbeddedServer]:
-    with EmbeddedServer(real_repository) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
 def real_asker(real_server: EmbeddedServer) -> Iterator[Asker]:
     asker = Asker(real_server.grpc_url)
     yield asker
@@ -73,6 +51,6 @@ def cuda_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedSe
         on_device = config.replace("KIND_CPU", "KIND_GPU")
         if network is not None:
             on_device += parameter("FORCE_CPU_ONLY_INPUT_TENSORS", "no")
-        write_model(folder, name, on_device, network, variant="cuda")
-    with EmbeddedServer(folder, variant="cuda", one_process=False) as server:
+        write_model(folder, name, on_device, network, target="cuda")
+    with EmbeddedServer(folder, target="cuda", one_process=False) as server:
         yield server

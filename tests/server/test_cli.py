@@ -36,6 +36,7 @@ def run(arguments: list[str]) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.e2e
 def test_serve_prints_its_endpoints_and_plan_and_stops_cleanly(
     tiny_repository: Path, tmp_path: Path
 ) -> None:
@@ -79,16 +80,16 @@ def test_serve_says_in_one_sentence_what_is_wrong(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--grpc-port", "70000"], "a port is 0 to 65535, and '70000' was given"),
-        (["--http-port", "http"], "a port is 0 to 65535, and 'http' was given"),
-        (["--instances", "face_swapper"], "'face_swapper' does not read MODEL=COUNT"),
-        (["--frame-size", "large"], "'large' does not read WIDTHxHEIGHT"),
-        (["--instances", "face_swapper=²"], "'face_swapper=²' does not read MODEL=COUNT"),
-        (["--requests-in-flight", "0"], "at least 1 is needed, and '0' was given"),
-        (["--requests-in-flight", "many"], "at least 1 is needed, and 'many' was given"),
-        (["--probe-interval-s", "nan"], "seconds above 0 is needed, and 'nan' was given"),
-        (["--probe-interval-s", "soon"], "seconds above 0 is needed, and 'soon' was given"),
-        (["--queue-delay-us", "8ms"], "whole number of microseconds is needed, and '8ms' was"),
+        (["--grpc-port", "70000"], "must be a port from 0 to 65535, not '70000'"),
+        (["--http-port", "http"], "must be a port from 0 to 65535, not 'http'"),
+        (["--instances", "model"], "must be MODEL=COUNT, for example face_swapper=2, not 'model'"),
+        (["--instances", "m=²"], "must be MODEL=COUNT, for example face_swapper=2, not 'm=²'"),
+        (["--frame-size", "big"], "must be WIDTHxHEIGHT in pixels, for example 1920x1080, not"),
+        (["--requests-in-flight", "0"], "must be a whole number, 1 or more, not '0'"),
+        (["--requests-in-flight", "many"], "must be a whole number, 1 or more, not 'many'"),
+        (["--probe-interval-s", "nan"], "must be a number of seconds above 0, not 'nan'"),
+        (["--probe-interval-s", "soon"], "must be a number of seconds above 0, not 'soon'"),
+        (["--queue-delay-us", "8ms"], "a whole number of microseconds, 0 or more, not '8ms'"),
     ],
 )
 def test_serve_refuses_arguments_it_cannot_read(
@@ -111,3 +112,24 @@ def test_serve_reads_sizes_and_counts() -> None:
     assert given.instances == [("a", 2), ("b", 3)]
     assert (given.grpc_port, given.http_port, given.metrics_port) == (8001, 8000, 8002)
     assert given.address == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("options", "layout"),
+    [([], None), (["--one-process"], True), (["--no-one-process"], False)],
+)
+def test_the_layout_is_the_targets_unless_it_is_given(
+    options: list[str], layout: bool | None
+) -> None:
+    parser = argparse.ArgumentParser()
+    cli.register(parser.add_subparsers())
+    assert parser.parse_args(["serve", *options]).one_process is layout
+
+
+@pytest.mark.parametrize("option", ["--target", "--variant"])
+def test_the_target_to_serve_has_its_older_name_too(option: str) -> None:
+    parser = argparse.ArgumentParser()
+    cli.register(parser.add_subparsers())
+    assert parser.parse_args(["serve", option, "cuda"]).target == "cuda"
+    assert parser.parse_args(["serve"]).target == "cpu"
+    assert parser.parse_args(["serve"]).frame_size == (1920, 1080)

@@ -133,6 +133,7 @@ def test_a_found_library_is_offered_in_a_folder_of_its_own(
     assert (folder / LIBRARY).resolve() == crowded / LIBRARY
 
 
+@pytest.mark.e2e
 def test_a_hidden_library_is_brought_from_the_distribution_or_named(
     tiny_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -290,6 +290,11 @@ HOSTILE: list[tuple[str, Callable[[dict[str, Array]], None], str]] = [
         lambda r: r.update(source=np.repeat(r["source"], 17, axis=1)),
         "17 faces were asked for",
     ),
+    (
+        "NaN in 17 sources",
+        lambda r: r.update(source=np.full((1, 17, r["source"].shape[2]), np.nan, np.float32)),
+        "17 faces were asked for",
+    ),
     ("NaN in source", lambda r: r["source"].__setitem__((0, 0, 5), np.nan), "'source' .* NaN"),
     ("unknown order", lambda r: r["options"].__setitem__((0, 0), 9), r"option 0 \(face_order\)"),
     ("reserved option", lambda r: r["options"].__setitem__((0, 7), 1), r"option 7 \(reserved\)"),

@@ -77,9 +77,9 @@ def hungry_network(repeats: int) -> onnx.ModelProto:
 
 
 def hungry_repository(
-    folder: Path, repeats: int, *, provider: str = "", variant: str = "cuda"
+    folder: Path, repeats: int, *, provider: str = "", target: str = "cuda"
 ) -> Path:
-    kind = "GPU" if variant == "cuda" else "CPU"
+    kind = "GPU" if target == "cuda" else "CPU"
     config = (
         'backend: "onnxruntime"\nmax_batch_size: 1\n'
         'input { name: "frame" data_type: TYPE_UINT8 dims: [-1, -1, 3] }\n'
@@ -89,7 +89,7 @@ def hungry_repository(
         + parameter("FORCE_CPU_ONLY_INPUT_TENSORS", "no")
         + provider
     )
-    write_model(folder, "hungry_frame", config, hungry_network(repeats), variant=variant)
+    write_model(folder, "hungry_frame", config, hungry_network(repeats), target=target)
     return folder
 
 
@@ -133,7 +133,7 @@ def test_a_memory_limit_that_is_too_low_fails_the_load_with_a_sentence(tmp_path:
     folder = hungry_repository(tmp_path, MODEST, provider=provider)
     before = own_processes()
     with pytest.raises(StartError, match=r"hungry_frame: .* raise gpu_mem_limit in its config"):
-        EmbeddedServer(folder, variant="cuda").start()
+        EmbeddedServer(folder, target="cuda").start()
     assert own_processes() <= before
 
 
@@ -142,7 +142,7 @@ def test_a_full_device_fails_the_load_with_a_sentence_and_an_empty_one_serves(
 ) -> None:
     folder = hungry_repository(tmp_path, GREEDY)
     before = own_processes()
-    server = EmbeddedServer(folder, variant="cuda")
+    server = EmbeddedServer(folder, target="cuda")
     # Room for the processes' own contexts, and not for the warm-up.
     with (
         full_device(leave=4096 * MEBIBYTE),
@@ -164,7 +164,7 @@ def test_a_device_that_is_full_under_load_turns_down_what_needs_more_and_lives(
     tmp_path: Path, leave: int
 ) -> None:
     small, large = frame_of(64, 96), frame_of(512, 512)
-    with EmbeddedServer(hungry_repository(tmp_path, MODEST), variant="cuda") as server:
+    with EmbeddedServer(hungry_repository(tmp_path, MODEST), target="cuda") as server:
         asker = Asker(server.grpc_url)
         pid = server.pid
 
@@ -193,7 +193,7 @@ def ensemble_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedd
     # Few rows a batch: each size loads and searches its own kernels.
     gpu_repository.build(folder, max_batch_size=2)
     with EmbeddedServer(
-        folder, variant="cuda", models=[ENSEMBLE], one_process=False
+        folder, target="cuda", models=[ENSEMBLE], one_process=False
     ) as server:
         yield server
 

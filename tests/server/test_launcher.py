@@ -26,6 +26,8 @@ from server.server_log import HARMLESS
 from tests.server.asking import Asker
 from tests.server.tiny_models import TINY_MODELS, write_model, write_tiny_repository
 
+pytestmark = pytest.mark.e2e
+
 FRAME = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(1, 8, 8, 3)
 NO_OPTIONS = np.zeros((1, 4), np.float32)
 
@@ -124,15 +126,21 @@ def test_the_log_is_silent_when_all_is_well(tiny_server: EmbeddedServer) -> None
     assert [line for line in lines if not any(text in line for text in HARMLESS)] == []
 
 
-def test_a_misspelt_variant_is_refused_with_those_that_exist(tiny_repository: Path) -> None:
-    with pytest.raises(RepositoryError, match=r"no variant 'cqu' \(variants .* have: cpu\)"):
-        EmbeddedServer(tiny_repository, variant="cqu").start()
+UNKNOWN_TARGET = (
+    r"no target 'cqu' \(targets .* have: cpu\); choose one, or build it with python "
+    r"build_engines\.py --target NAME, which is one of cpu, cuda, tensorrt, rtx$"
+)
 
 
-def test_a_variant_that_one_model_lacks_is_refused(tmp_path: Path) -> None:
+def test_a_misspelt_target_is_refused_with_those_that_exist(tiny_repository: Path) -> None:
+    with pytest.raises(RepositoryError, match=UNKNOWN_TARGET):
+        EmbeddedServer(tiny_repository, target="cqu").start()
+
+
+def test_a_target_that_one_model_lacks_is_refused(tmp_path: Path) -> None:
     write_tiny_repository(tmp_path)
     (tmp_path / "tint_faces" / "configs" / "cpu.pbtxt").unlink()
-    with pytest.raises(RepositoryError, match=r"model tint_faces .* no variant 'cpu' .*has none"):
+    with pytest.raises(RepositoryError, match=r"model tint_faces .* no target 'cpu' .*has none"):
         EmbeddedServer(tmp_path).start()
 
 
@@ -145,9 +153,8 @@ def test_a_missing_repository_model_or_network_file_is_one_sentence(tmp_path: Pa
     with pytest.raises(RepositoryError, match="no model 'invert_fram'; it has invert_frame"):
         EmbeddedServer(tmp_path, models=["invert_fram"]).start()
     (tmp_path / "invert_i420" / "1" / "model.onnx").unlink()
-    with pytest.raises(
-        RepositoryError, match=r"invert_i420/1/model.onnx is missing.*build_engines"
-    ):
+    missing = r"invert_i420/1/model.onnx is missing.*build_engines.py --target cpu$"
+    with pytest.raises(RepositoryError, match=missing):
         EmbeddedServer(tmp_path).start()
 
 
@@ -159,7 +166,7 @@ def test_a_config_that_changed_after_it_was_read_is_noticed(
     path.write_text(path.read_text().replace('string_value: "64"', 'string_value: "32"'))
     asker = Asker(tiny_server.grpc_url)
     check_loaded(asker.client, tiny_server.repository)
-    with pytest.raises(StartError, match="not loaded the variant 'cpu' of invert_frame"):
+    with pytest.raises(StartError, match="not loaded the target 'cpu' of invert_frame"):
         check_loaded(asker.client, read_repository(tmp_path, "cpu"))
     asker.client.close()
 
@@ -205,7 +212,7 @@ def test_a_queue_delay_that_cannot_be_or_has_no_effect_is_refused(
     with pytest.raises(RepositoryError, match="0 or more microseconds, and -1 was given"):
         EmbeddedServer(tiny_repository, queue_delay_us=-1).start()
     write_model(tmp_path, "alone", 'backend: "onnxruntime"\n', TINY_MODELS["invert_i420"][1])
-    with pytest.raises(RepositoryError, match=r"alone of the cpu variant run each request by itse"):
+    with pytest.raises(RepositoryError, match=r"alone of the cpu target run each request by itse"):
         EmbeddedServer(tmp_path, queue_delay_us=1000).start()
 
 

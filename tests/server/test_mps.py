@@ -12,6 +12,8 @@ from server.errors import MpsError
 from server.launcher import EmbeddedServer
 from tests.server.test_launcher import wait_for
 
+pytestmark = pytest.mark.e2e
+
 
 def control_program(folder: Path, line: str) -> Path:
     path = folder / mps.CONTROL_NAME

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+from engines.targets import TARGETS
+from graphs import contract
 from server.backends.pipelines import read_steps
 from server.errors import RepositoryError, StartError
 from server.launcher import EmbeddedServer
-from server.one_process import write_pipelines
+from server.one_process import choose_layout, joined_checks, write_pipelines
 from server.repository import read_repository, with_queue_delay
 from tests.server.asking import Asker
 from tests.server.test_ensembles import (  # noqa: F401
@@ -24,6 +30,8 @@ from tests.server.test_ensembles import (  # noqa: F401
     test_the_watchdogs_probe_passes_through_every_ensemble,
 )
 from tests.server.test_launcher import model_processes
+
+pytestmark = pytest.mark.e2e
 
 ENSEMBLES = ["embed_face_bgr", "encode_source_bgr", "swap_faces_bgr", "swap_faces_i420"]
 
@@ -116,7 +124,7 @@ def test_a_queue_delay_is_that_of_the_first_steps_alone(
     loaded = read_repository(real_repository, "cpu", models)
     for config in loaded.configs.values():
         if config.HasField("dynamic_batching"):
-            # As in a GPU's variants; a CPU runs frames one by one.
+            # As in a GPU's configs; a CPU runs frames one by one.
             config.dynamic_batching.ClearField("preferred_batch_size")
     delayed = with_queue_delay(loaded, 4000)
     assert {
@@ -135,5 +143,95 @@ def test_a_queue_delay_is_that_of_the_first_steps_alone(
 def test_a_queue_delay_on_a_cpu_would_do_nothing_and_is_refused(real_repository: Path) -> None:
     for models in (["swap_faces_i420"], None):
         loaded = read_repository(real_repository, "cpu", models)
-        with pytest.raises(RepositoryError, match=r"face_detector_i420.* of the cpu variant run"):
+        with pytest.raises(RepositoryError, match=r"face_detector_i420.* of the cpu target run"):
             with_queue_delay(loaded, 4000)
+
+
+CHECKS = {
+    contract.PARAMETER_MAX_FACES, *contract.CHECKED_INPUT_LISTS,
+    *(key for keys in contract.CHECKED_BY_TENSOR.values() for key in keys),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ENSEMBLES)
+def test_one_process_checks_what_any_step_checks_of_the_ensembles_own_inputs(
+    real_repository: Path, tmp_path: Path, name: str
+) -> None:
+    before = read_repository(real_repository, "cpu", [name])
+    made = write_pipelines(before, tmp_path / "one", {}).configs[name].parameters
+    own = {tensor.name for tensor in contract.ENSEMBLE_SPECS[name].inputs}
+    for step in before.configs[name].ensemble_scheduling.step:
+        for key in CHECKS & set(before.configs[step.model_name].parameters):
+            text = before.configs[step.model_name].parameters[key].string_value
+            if key in contract.CHECKED_INPUT_LISTS:
+                wanted = {step.input_map[tensor] for tensor in text.split(",")} & own
+                assert wanted <= set(made[key].string_value.split(",")), (step.model_name, key)
+            elif key in made:
+                assert made[key].string_value == text, (step.model_name, key)
+    # Every input of an ensemble is checked: this is the whole of what a client can get wrong.
+    wanted = {"frame_format", "min_height", "max_width", "option_ranges", "finite_inputs"}
+    assert wanted | ({"face_inputs", "max_faces"} if "source" in own else set()) <= set(made)
+
+
+WIRED = """
+name: "pair" input { name: "frame" } input { name: "given" } input { name: "options" }
+ensemble_scheduling {
+  step { model_name: "first" input_map { key: "frame" value: "frame" }
+         output_map { key: "crops" value: "crops" } }
+  step { model_name: "second"
+         input_map { key: "source" value: "given" } input_map { key: "crops" value: "crops" }
+         input_map { key: "frame" value: "frame" } input_map { key: "options" value: "options" } }
+}
+"""
+
+
+def step_config(**parameters: str) -> ModelConfig:
+    config = ModelConfig()
+    for key, text in parameters.items():
+        config.parameters[key].string_value = text
+    return config
+
+
+def test_a_later_steps_checks_hold_under_the_ensembles_names_and_the_tightest_bound() -> None:
+    ensemble = text_format.Parse(WIRED, ModelConfig())
+    first = step_config(frame_format="bgr", min_height="64", max_height="720", face_inputs="crops")
+    second = step_config(
+        frame_format="bgr", min_height="96", max_height="1080", face_inputs="crops,source",
+        finite_inputs="source,options", option_ranges="a=0..1", max_faces="4", row_mask="faces",
+    )  # fmt: skip
+    assert joined_checks(ensemble, [first, second]) == {
+        "frame_format": "bgr",
+        "min_height": "96",
+        "max_height": "720",
+        "face_inputs": "given",
+        "finite_inputs": "given,options",
+        "option_ranges": "a=0..1",
+        "max_faces": "4",
+    }
+
+
+def test_steps_that_disagree_about_a_format_are_refused() -> None:
+    ensemble = text_format.Parse(WIRED, ModelConfig())
+    models = [step_config(frame_format="bgr"), step_config(frame_format="i420")]
+    with pytest.raises(RepositoryError, match=r"pair disagree about frame_format \(bgr or i420\)"):
+        joined_checks(ensemble, models)
+
+
+def test_the_target_decides_the_layout_unless_one_is_asked_for(
+    real_repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = replace(read_repository(real_repository, "cpu"), target="cuda")
+    assert choose_layout(loaded, None, {}).one_process
+    assert not choose_layout(loaded, False, {}).one_process
+    # A count of a step is for a process a step.
+    counts = {"face_swapper": 2}
+    assert choose_layout(loaded, None, counts) == choose_layout(loaded, False, counts)
+    alone = replace(loaded, configs={"face_swapper": loaded.configs["face_swapper"]})
+    assert not choose_layout(alone, None, {}).one_process
+    assert not choose_layout(replace(loaded, target="mine"), None, {}).one_process
+    twice = {"cuda": replace(TARGETS["cuda"], instances=2)}
+    monkeypatch.setattr("server.one_process.TARGETS", MappingProxyType(twice))
+    assert choose_layout(loaded, None, {"swap_faces_bgr": 3}).instance_counts == {
+        "swap_faces_i420": 2,
+        "swap_faces_bgr": 3,
+    }

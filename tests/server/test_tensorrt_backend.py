@@ -20,7 +20,7 @@ import numpy as np
 import onnx
 import pytest
 
-from engines.manifest import Manifest, manifest_path, write_manifest
+from engines.manifest import PlanKey, describe, manifest_path, write_manifest
 from server.backends import common, plans, tensorrt_network
 from server.backends.common import RequestError
 from server.backends.plans import (
@@ -321,7 +321,7 @@ def test_the_graphs_that_are_kept_are_bounded(monkeypatch: pytest.MonkeyPatch) -
         ({"engine_flavour": "tensorrt_rtx"}, "tensorrt_rtx"),
     ],
 )
-def test_the_variant_says_which_library_loads_the_plan(
+def test_the_config_says_which_library_loads_the_plan(
     parameters: dict[str, str], flavour: str
 ) -> None:
     assert read_flavour(parameters, "face_swapper") == flavour
@@ -353,25 +353,21 @@ def test_a_missing_plan_says_which_command_makes_it(tmp_path: Path) -> None:
         choose_plan(tmp_path, {}, "tensorrt_rtx", "12.0")
 
 
-def write_plan(folder: Path, data: bytes = b"good", **changes: Any) -> Path:
+def write_plan(
+    folder: Path, data: bytes = b"good", filename: str = "model.plan", **changes: Any
+) -> Path:
     fields: dict[str, Any] = {
-        "model": "face_swapper",
-        "plan": "model.plan",
+        "onnx_sha256": "0" * 64,
         "flavour": "tensorrt",
         "tensorrt_version": "11.4.0.106",
         "compute_capabilities": ("8.9",),
-        "precision": "fp16",
-        "plan_sha256": "0" * 64,
-        "plan_bytes": len(data),
-        "onnx_sha256": "0" * 64,
         "profile": {"x": {"min": (1, 2), "opt": (4, 4), "max": (8, 4)}},
         "options": {},
-        "memory": {},
-        "contract_version": 1,
     }
-    manifest = Manifest(**{**fields, **changes})
-    path = folder / manifest.plan
+    key = PlanKey(**{**fields, **changes})
+    path = folder / filename
     path.write_bytes(data)
+    manifest = describe(data, model="face_swapper", file=path.name, recipe={}, plan=key)
     write_manifest(path, manifest)
     return path
 
@@ -513,7 +509,10 @@ def rtx_config(folder: Path, **more: str) -> dict[str, Any]:
 
 def write_rtx_plan(folder: Path) -> Path:
     return write_plan(
-        folder / "1", plan="model.rtx.plan", flavour="tensorrt_rtx", tensorrt_version="1.7.1.116"
+        folder / "1",
+        filename="model.rtx.plan",
+        flavour="tensorrt_rtx",
+        tensorrt_version="1.7.1.116",
     )
 
 

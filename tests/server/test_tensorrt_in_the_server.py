@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import pytest
 import tensorrt_rtx
 
-from engines.variants import MODEL_FILENAMES
+from engines.targets import TARGETS, UNTIL_PLAN
 from server.backends import plans
 from server.errors import StartError
 from server.launcher import EmbeddedServer
@@ -26,23 +25,19 @@ def test_the_real_server_finds_the_backend_and_passes_its_sentence_on(tmp_path: 
         parameters {{ key: "engine_flavour" value: {{ string_value: "tensorrt_rtx" }} }}"""
     (folder / "config.pbtxt").write_text(config)
     (folder / "configs" / "rtx.pbtxt").write_text(config)
-    data = b"a plan of this release"
     write_plan(
         folder / "1",
-        data,
-        plan="model.rtx.plan",
+        b"a plan of this release",
+        filename="model.rtx.plan",
         flavour="tensorrt_rtx",
         tensorrt_version=tensorrt_rtx.__version__,
-        plan_sha256=hashlib.sha256(data).hexdigest(),
     )
     # KIND_CPU gets past Triton's own check for a GPU, as far as the backend's.
     with pytest.raises(StartError, match="face_swapper: TensorRT needs KIND_GPU; serve the cpu"):
-        EmbeddedServer(tmp_path, variant="rtx").start()
+        EmbeddedServer(tmp_path, target="rtx").start()
 
 
 def test_files_have_the_names_that_the_builder_gives_them() -> None:
-    assert MODEL_FILENAMES["cuda"] == plans.ONNX_FILENAME
-    assert {
-        "tensorrt": MODEL_FILENAMES["tensorrt"],
-        "tensorrt_rtx": MODEL_FILENAMES["rtx"],
-    } == plans.DEFAULT_FILENAMES
+    assert UNTIL_PLAN.filename == plans.ONNX_FILENAME
+    built = {row.flavour: row.filename for row in TARGETS.values() if row.flavour is not None}
+    assert built == plans.DEFAULT_FILENAMES

@@ -19,6 +19,8 @@ from server.watchdog import Watchdog
 from tests.server.asking import Asker
 from tests.server.test_launcher import assert_serves, model_processes, wait_for
 
+pytestmark = pytest.mark.e2e
+
 FRAME = np.full((1, 8, 8, 3), 5, np.uint8)
 NO_OPTIONS = np.zeros((1, 4), np.float32)
 

@@ -21,22 +21,22 @@ MOST_FACES = 5
 MOST_ROWS = 6
 
 
-def write_tiny_repository(folder: Path, *, variant: str = "cpu") -> Path:
+def write_tiny_repository(folder: Path, *, target: str = "cpu") -> Path:
     """Write the models under `folder` and return it."""
     for name, (config, network) in TINY_MODELS.items():
-        write_model(folder, name, config, network, variant=variant)
+        write_model(folder, name, config, network, target=target)
     return folder
 
 
 def write_model(
-    folder: Path, name: str, config: str, network: onnx.ModelProto | None, *, variant: str = "cpu"
+    folder: Path, name: str, config: str, network: onnx.ModelProto | None, *, target: str = "cpu"
 ) -> None:
-    """Write one model: the same config as base and as variant, and its network."""
+    """Write one model: the same config as base and as a target's, and its network."""
     (folder / name / "1").mkdir(parents=True)
     (folder / name / "configs").mkdir()
     text = f'name: "{name}"\n{config}'
     (folder / name / "config.pbtxt").write_text(text)
-    (folder / name / "configs" / f"{variant}.pbtxt").write_text(text)
+    (folder / name / "configs" / f"{target}.pbtxt").write_text(text)
     if network is not None:
         onnx.save(network, folder / name / "1" / "model.onnx")
 

@@ -25,6 +25,7 @@ from typing import Any
 import onnxruntime as ort
 import triton_python_backend_utils as pb_utils
 
+from graphs.contract import PARAMETER_SESSION_PER_SIZE
 from server.backends.common import ModelSettings
 from server.backends.device import (
     DeviceMemory,
@@ -142,7 +143,7 @@ def _open_on_device(path: Path, settings: ModelSettings, memory: DeviceMemory) -
     network = DeviceNetwork(
         lambda: load_session(path, settings, [*providers, "CPUExecutionProvider"]),
         memory,
-        per_size=bool(settings.number("session_per_size")),
+        per_size=bool(settings.number(PARAMETER_SESSION_PER_SIZE)),
     )
     sizes = padded_sizes(settings)
     memory.begin()

@@ -28,6 +28,7 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
+from graphs.contract import PARAMETER_ONNX_UNTIL_PLAN
 from server.backends.common import ModelSettings
 from server.backends.device import (
     DeviceMemory,
@@ -69,7 +70,7 @@ class TritonPythonModel:
             plan.prepare()
             self._loop: Any = plan.load(plan.find())
         except PlanMissing as missing:
-            if plan.settings.parameters.get("onnx_until_plan") != "1":
+            if plan.settings.parameters.get(PARAMETER_ONNX_UNTIL_PLAN) != "1":
                 raise pb_utils.TritonModelException(f"{plan.settings.name}: {missing}") from missing
             pb_utils.Logger.log_warn(f"{missing}. Until then ONNX Runtime runs the model.")
             self._loop = load_onnx(args)
@@ -135,7 +136,7 @@ class InstancePlan:
         """
         settings = self.settings
         if self._args["model_instance_kind"] != "GPU":
-            raise PlanError("TensorRT needs KIND_GPU; serve the cpu variant without a GPU")
+            raise PlanError("TensorRT needs KIND_GPU; serve the cpu target without a GPU")
         self._flavour = read_flavour(settings.parameters, settings.name)
         self._trt = import_runtime(self._flavour)
         device_id = int(self._args["model_instance_device_id"])

@@ -6,6 +6,7 @@ renderings of this one.
 {{- $root := . -}}
 {{- $edge := .Values.edge -}}
 {{- $bytes := mul (int $edge.maxRequestMiB) 1048576 -}}
+node: { id: edge, cluster: {{ include "frameswap.name" . }} }
 admin:
   address:
     socket_address: { address: 127.0.0.1, port_value: 9901 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from engines.progress_bar import ProgressBar
+from engines.progress import ProgressBar
 
 
 class Terminal(io.StringIO):

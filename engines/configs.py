@@ -1,10 +1,11 @@
-"""Generated variants of the committed configs: what a build or a host decides.
+"""The configs of one target: what a build or a host decides.
 
-`model_repository/<model>/config.pbtxt` is written by hand and holds for every swapper. A variant,
-`configs/<variant>.pbtxt`, is that file with the backend, the kind of device, the sizes that the
-swapper decides, whether frames share a run and the parameters that the Python-based backends read
-filled in. Triton picks it with `--model-config-name=<variant>`; a model without that file silently
-gets its base instead, which is why every model and every ensemble gets one.
+`model_repository/<model>/config.pbtxt` is written from the contract (`engines.write_configs`) and
+holds for every swapper. A target's config, `configs/<target>.pbtxt`, is that file with the backend,
+the kind of device, the sizes that the swapper decides, whether frames share a run and the
+parameters that the Python-based backends read filled in. Triton picks it with
+`--model-config-name=<target>`; a model without that file silently gets its base instead, which is
+why every model and every ensemble gets one.
 
 Source: server/docs/user_guide/model_configuration.md (custom model configuration);
 onnxruntime_backend/README.md and tensorrt_backend/README.md for the parameters' names.
@@ -15,70 +16,55 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
-from typing import Final, Literal
 
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInput, ModelInstanceGroup
 
 from engines.deployment import Deployment
+from engines.targets import DEFAULT_TARGET, Target
 from graphs.contract import (
     CONTRACT_VERSION,
-    DETECTED_FRAME,
-    ENSEMBLE_SPECS,
-    FRAME,
     MAX_DETECTIONS,
+    MIN_FRAME_SIDE,
     MODEL_SPECS,
-    OPTION_COUNT,
-    ChromaLocation,
-    ColorMatrix,
-    ColorRange,
-    FaceOrder,
+    OPTIONS,
+    PARAMETER_CONTRACT_VERSION,
+    PARAMETER_DETECTOR,
+    PARAMETER_ENGINE_FLAVOUR,
+    PARAMETER_FACE_INPUTS,
+    PARAMETER_FINITE_INPUTS,
+    PARAMETER_FRAME_FORMAT,
+    PARAMETER_MAX_FACES,
+    PARAMETER_MAX_HEIGHT,
+    PARAMETER_MAX_ROWS,
+    PARAMETER_MAX_WIDTH,
+    PARAMETER_MIN_HEIGHT,
+    PARAMETER_MIN_WIDTH,
+    PARAMETER_ONNX_UNTIL_PLAN,
+    PARAMETER_OPTION_RANGES,
+    PARAMETER_PASSTHROUGH,
+    PARAMETER_PIXEL_BOOST,
+    PARAMETER_PROVENANCE,
+    PARAMETER_RECOGNIZER,
+    PARAMETER_ROW_INPUTS,
+    PARAMETER_ROW_MASK,
+    PARAMETER_ROW_OUTPUTS,
+    PARAMETER_SESSION_PER_SIZE,
+    PARAMETER_SOURCE_KIND,
+    PARAMETER_SOURCE_LENGTH,
+    PARAMETER_SWAPPER,
+    SOURCE,
     ModelSpec,
-    Option,
+    ServedSpec,
+    option_ranges,
+    served_spec,
     sizes_up_to,
 )
-
-Variant = Literal["cpu", "cuda", "tensorrt", "rtx"]
-VARIANTS: Final[tuple[Variant, ...]] = ("cpu", "cuda", "tensorrt", "rtx")
-
-BACKENDS: Final[Mapping[Variant, str]] = MappingProxyType(
-    {"cpu": "onnxruntime", "cuda": "onnxruntime", "tensorrt": "tensorrt", "rtx": "tensorrt"}
-)
-MODEL_FILENAMES: Final[Mapping[Variant, str]] = MappingProxyType(
-    {
-        "cpu": "model.onnx",
-        "cuda": "model.cuda.onnx",
-        "tensorrt": "model.plan",
-        "rtx": "model.rtx.plan",
-    }
-)
-"""One file name a variant, so that all of them can lie in the same version folder."""
-
-MAX_BATCH_SIZE: Final = 8
-"""As in every committed config, and the default shape of TensorRT's profiles."""
-
-CUDA_MAX_BATCH_SIZE: Final = 16
-"""ONNX Runtime's: on an H100 the fp16 swapper does 895 faces a second at 8 and 1,102 at 16."""
-
-SMALLEST_PREFERRED_BATCH: Final = 4
-"""Of the sizes that ONNX Runtime's rows are padded to on a GPU, the ones that a batch is taken at
-without waiting for more: five requests run as long as eight, or as four and one soon after. Of two
-the GPU makes too little to be worth not waiting."""
-
-MIN_FRAME_SIDE: Final = 64
-
-_WHOLE_RANGES: Final = {
-    Option.FACE_ORDER: len(FaceOrder),
-    Option.COLOR_MATRIX: len(ColorMatrix),
-    Option.COLOR_RANGE: len(ColorRange),
-    Option.CHROMA_LOCATION: len(ChromaLocation),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """The largest shapes that a variant accepts; a plan's profile is made from the same numbers.
+    """The largest shapes that a config accepts; a plan's profile is made from the same numbers.
 
     max_height, max_width: frames of a video, pixels.
     max_photo_side: height and width of a photo that a source is taken from, pixels.
@@ -90,19 +76,13 @@ class Limits:
     max_width: int = 8192
     max_photo_side: int = 8192
     max_faces: int = MAX_DETECTIONS
-    max_batch_size: int = MAX_BATCH_SIZE
+    max_batch_size: int = DEFAULT_TARGET.max_batch_size
 
-    def frame_size(self, model: str) -> tuple[int, int]:
+    def frame_size(self, spec: ServedSpec) -> tuple[int, int]:
         """Largest height and width of `frame` for one model."""
-        if model in PHOTO_MODELS:
+        if spec.sees == "photo":
             return self.max_photo_side, self.max_photo_side
         return self.max_height, self.max_width
-
-
-PHOTO_MODELS: Final = frozenset(
-    {"face_locator_bgr", "source_encoder", "face_recognizer", "encode_source_bgr", "embed_face_bgr"}
-)
-"""Models that see a photo once a job, not a frame of a video."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +114,8 @@ class CudaOptions:
         second captured size made the first one's replay fail (H100: launch failure).
 
         Args:
-            channels_last: the network was rewritten for it (`networks.passes`).
+            channels_last: the network was rewritten for it (`networks.passes`), which was
+                measured with those passes alone; fused biases fail on some convolutions.
         """
         search = self.cudnn_conv_algo_search
         values = {
@@ -160,7 +141,8 @@ class HostOptions:
         1 extended, -1 basic. All is what every measurement here was made with.
     tensorrt_cache: folder where ONNX Runtime's TensorRT provider keeps its engines; None leaves
         that provider out, because it builds an engine for each new shape while requests wait.
-    plan_filenames: model -> compute capability ("8.9") -> plan file, for the `tensorrt` variant.
+    plan_filenames: model -> compute capability ("8.9") -> plan file, for plans that are
+        named by GPU.
     onnx_until_plan: let an instance without a plan serve ONNX until there is one.
     """
 
@@ -202,15 +184,15 @@ def config_text(config: ModelConfig) -> str:
     return str(text_format.MessageToString(config))
 
 
-def make_variant(
+def make_config(
     base: ModelConfig,
-    variant: Variant,
+    target: Target,
     deployment: Deployment,
     *,
     limits: Limits,
     host: HostOptions | None = None,
 ) -> ModelConfig:
-    """The `variant` of one model's or ensemble's committed config.
+    """One model's or ensemble's config for `target`.
 
     Args:
         base: parsed `config.pbtxt`; not changed.
@@ -220,43 +202,26 @@ def make_variant(
         A config that differs from `base` only in what the module's docstring says.
     """
     host = host or HostOptions()
+    spec = served_spec(base.name)
     config = ModelConfig()
     config.CopyFrom(base)
     config.max_batch_size = limits.max_batch_size
-    _fix_dims(config, _spec(base.name), deployment.axis_sizes)
-    parameters = _shared_parameters(base.name, deployment, limits)
-    if base.name not in ENSEMBLE_SPECS:
-        _set_backend(config, variant, host, deployment)
-        parameters |= _check_parameters(MODEL_SPECS[base.name], limits)
-        parameters |= _execution_parameters(base.name, variant, limits, host)
-        if base.name == "face_swapper" and variant in RAGGED_VARIANTS:
+    _fix_dims(config, spec, deployment.axis_sizes)
+    parameters = _shared_parameters(spec, deployment, limits)
+    if isinstance(spec, ModelSpec):
+        _set_backend(config, target, host)
+        _set_optimization(config, spec, target, host, deployment)
+        _set_preferred_batches(config, spec, target)
+        parameters |= _check_parameters(spec)
+        parameters |= _execution_parameters(spec, target, limits, host)
+        if spec.joined_rows is not None and target.ragged:
             _mark_ragged(config.input)
     for key, value in parameters.items():
         config.parameters[key].string_value = value
     return config
 
 
-RAGGED_VARIANTS: Final[frozenset[Variant]] = frozenset({"cpu", "rtx"})
-"""Variants that only our Python-based backends serve: requests of any K form one batch, which the
-backend joins. NVIDIA's C++ backends would flatten a ragged input, so theirs must not say it."""
-
-
-UNJOINED_ON_CPU: Final[frozenset[str]] = frozenset(
-    name
-    for name, spec in MODEL_SPECS.items()
-    if any(tensor.name == FRAME for tensor in spec.inputs)
-)
-"""Models that a CPU runs frame by frame: two frames that share a run leave its caches. At 1080p,
-joining four took the detector 42 % more processor time a frame and the blender 16 %. (The swapper's
-small crops are joined: its time a face is the same.) They keep their queue: an ensemble's step
-without one answers in the backend's own thread and blocks the next request."""
-
-
-def _spec(name: str) -> ModelSpec:
-    return ENSEMBLE_SPECS[name] if name in ENSEMBLE_SPECS else MODEL_SPECS[name]
-
-
-def _fix_dims(config: ModelConfig, spec: ModelSpec, sizes: Mapping[str, int]) -> None:
+def _fix_dims(config: ModelConfig, spec: ServedSpec, sizes: Mapping[str, int]) -> None:
     """Write the deployment's sizes where the base says -1, so that Triton checks them itself."""
     declared = {tensor.name: tensor for tensor in (*spec.inputs, *spec.outputs)}
     for tensor in (*config.input, *config.output):
@@ -265,19 +230,22 @@ def _fix_dims(config: ModelConfig, spec: ModelSpec, sizes: Mapping[str, int]) ->
                 tensor.dims[axis] = sizes[size]
 
 
-def _set_backend(
-    config: ModelConfig, variant: Variant, host: HostOptions, deployment: Deployment
-) -> None:
-    config.backend = BACKENDS[variant]
-    config.default_model_filename = MODEL_FILENAMES[variant]
-    kind = ModelInstanceGroup.KIND_CPU if variant == "cpu" else ModelInstanceGroup.KIND_GPU
+def _set_backend(config: ModelConfig, target: Target, host: HostOptions) -> None:
+    config.backend = target.backend
+    config.default_model_filename = target.filename
+    kind = ModelInstanceGroup.KIND_GPU if target.on_gpu else ModelInstanceGroup.KIND_CPU
     count = host.instance_counts.get(config.name, host.instance_count)
     config.instance_group.add(kind=kind, count=count)
     for capability, filename in sorted(host.plan_filenames.get(config.name, {}).items()):
         config.cc_model_filenames[capability] = filename
-    if BACKENDS[variant] == "onnxruntime" and host.graph_level:
+
+
+def _set_optimization(
+    config: ModelConfig, spec: ModelSpec, target: Target, host: HostOptions, deployment: Deployment
+) -> None:
+    if target.backend == "onnxruntime" and host.graph_level:
         config.optimization.graph.level = host.graph_level
-    if variant == "cuda":
+    if target.backend == "onnxruntime" and target.on_gpu:
         accelerators = config.optimization.execution_accelerators.gpu_execution_accelerator
         if host.tensorrt_cache is not None:
             tensorrt = accelerators.add(name="tensorrt")
@@ -285,19 +253,22 @@ def _set_backend(
                 tensorrt.parameters[f"trt_{cache}_cache_enable"] = "1"
                 tensorrt.parameters[f"trt_{cache}_cache_path"] = host.tensorrt_cache
         cuda = accelerators.add(name="cuda")
-        # Both are measured for this architecture alone; fused biases fail on some convolutions.
-        known = config.name == "face_swapper" and deployment.swapper.project_identity
-        options = host.cuda.parameters(channels_last=known)
-        for key, value in options.items():
+        rewritten = spec.network == "swapper" and deployment.is_channels_last(target)
+        for key, value in host.cuda.parameters(channels_last=rewritten).items():
             cuda.parameters[key] = value
-    preferred = config.dynamic_batching.preferred_batch_size
-    if variant == "cpu" and config.name in UNJOINED_ON_CPU:
-        preferred.append(1)
-    if variant == "cuda":
-        sizes = sizes_up_to(config.max_batch_size)
-        preferred.extend(size for size in sizes if size >= SMALLEST_PREFERRED_BATCH)
-    if variant == "rtx":
+    if target.cuda_graphs:
         config.optimization.cuda.graphs = True
+
+
+def _set_preferred_batches(config: ModelConfig, spec: ModelSpec, target: Target) -> None:
+    preferred = config.dynamic_batching.preferred_batch_size
+    if spec.frame_format is not None and not target.joins_frames:
+        # Not without a queue: an ensemble's step without one answers in the backend's own thread
+        # and blocks the next request.
+        preferred.append(1)
+    elif target.smallest_preferred_batch is not None:
+        sizes = sizes_up_to(config.max_batch_size)
+        preferred.extend(size for size in sizes if size >= target.smallest_preferred_batch)
 
 
 def _mark_ragged(inputs: list[ModelInput]) -> None:
@@ -306,84 +277,72 @@ def _mark_ragged(inputs: list[ModelInput]) -> None:
             tensor.allow_ragged_batch = True
 
 
-def _shared_parameters(name: str, deployment: Deployment, limits: Limits) -> dict[str, str]:
+def _shared_parameters(
+    spec: ServedSpec, deployment: Deployment, limits: Limits
+) -> dict[str, str]:
     swapper = deployment.swapper
-    height, width = limits.frame_size(name)
     parameters = {
-        "contract_version": str(CONTRACT_VERSION),
-        "swapper": swapper.name,
-        "source_kind": swapper.source_kind,
-        "source_length": str(swapper.source_length),
-        "detector": deployment.detector,
-        "recognizer": deployment.recognizer.name,
-        "pixel_boost": str(deployment.pixel_boost),
-        "max_faces": str(limits.max_faces),
+        PARAMETER_CONTRACT_VERSION: str(CONTRACT_VERSION),
+        PARAMETER_SWAPPER: swapper.name,
+        PARAMETER_PROVENANCE: swapper.provenance,
+        PARAMETER_SOURCE_KIND: swapper.source_kind,
+        PARAMETER_SOURCE_LENGTH: str(swapper.source_length),
+        PARAMETER_DETECTOR: deployment.detector,
+        PARAMETER_RECOGNIZER: deployment.recognizer.name,
+        PARAMETER_PIXEL_BOOST: str(deployment.pixel_boost),
+        PARAMETER_MAX_FACES: str(limits.max_faces),
     }
-    if any(tensor.name == FRAME for tensor in _spec(name).inputs):
-        parameters |= {"max_height": str(height), "max_width": str(width)}
+    if spec.frame_format is not None:
+        height, width = limits.frame_size(spec)
+        parameters |= {PARAMETER_MAX_HEIGHT: str(height), PARAMETER_MAX_WIDTH: str(width)}
     return parameters
 
 
-def _check_parameters(spec: ModelSpec, limits: Limits) -> dict[str, str]:
+def _check_parameters(spec: ModelSpec) -> dict[str, str]:
     """What the Python-based backends check of every request."""
     names = [tensor.name for tensor in spec.inputs]
     parameters: dict[str, str] = {}
-    if FRAME in names:
+    if spec.frame_format is not None:
         parameters |= {
-            "frame_format": "i420" if spec.name.endswith("_i420") else "bgr",
-            "min_height": str(MIN_FRAME_SIDE),
-            "min_width": str(MIN_FRAME_SIDE),
+            PARAMETER_FRAME_FORMAT: spec.frame_format,
+            PARAMETER_MIN_HEIGHT: str(MIN_FRAME_SIDE),
+            PARAMETER_MIN_WIDTH: str(MIN_FRAME_SIDE),
         }
     slots = [tensor.name for tensor in spec.inputs if tensor.dims[0] == "K"]
     if slots:
-        parameters["face_inputs"] = ",".join(slots)
+        parameters[PARAMETER_FACE_INPUTS] = ",".join(slots)
     # A NaN in a crop is the blender's business: it must not leave the mask.
-    finite = [name for name in ("source", "options") if name in names]
+    finite = [name for name in (SOURCE.name, OPTIONS.name) if name in names]
     if finite:
-        parameters["finite_inputs"] = ",".join(finite)
-    if "options" in names:
-        parameters["option_ranges"] = option_ranges()
+        parameters[PARAMETER_FINITE_INPUTS] = ",".join(finite)
+    if OPTIONS.name in names:
+        parameters[PARAMETER_OPTION_RANGES] = option_ranges()
     return parameters
 
 
-def option_ranges() -> str:
-    """Every position of `options`: name=lowest..highest, whole numbers unless there is a point."""
-    names = {option.value: option for option in Option}
-    entries = []
-    for position in range(OPTION_COUNT):
-        option = names.get(position)
-        if option is None:
-            entries.append("reserved=0..0")
-        elif option in _WHOLE_RANGES:
-            entries.append(f"{option.name.lower()}=0..{_WHOLE_RANGES[option] - 1}")
-        else:
-            entries.append(f"{option.name.lower()}=0.0..1.0")
-    return ",".join(entries)
-
-
 def _execution_parameters(
-    name: str, variant: Variant, limits: Limits, host: HostOptions
+    spec: ModelSpec, target: Target, limits: Limits, host: HostOptions
 ) -> dict[str, str]:
     parameters: dict[str, str] = {}
-    if any(tensor.name == DETECTED_FRAME for tensor in MODEL_SPECS[name].outputs):
-        parameters["passthrough"] = f"{DETECTED_FRAME}={FRAME}"
-    # A TensorRT plan of NVIDIA's backend has no shape for joined rows; the other three have.
-    if name == "face_swapper" and variant != "tensorrt":
+    if spec.passthrough:
+        pairs = (f"{output}={given}" for output, given in spec.passthrough.items())
+        parameters[PARAMETER_PASSTHROUGH] = ",".join(pairs)
+    if spec.joined_rows is not None and target.joins_rows:
         parameters |= {
-            "row_inputs": "crops,source",
-            "row_mask": "faces",
-            "row_outputs": "swapped_crops",
-            "max_rows": str(limits.max_batch_size * limits.max_faces),
+            PARAMETER_ROW_INPUTS: ",".join(spec.joined_rows.inputs),
+            PARAMETER_ROW_MASK: spec.joined_rows.mask,
+            PARAMETER_ROW_OUTPUTS: ",".join(spec.joined_rows.outputs),
+            PARAMETER_MAX_ROWS: str(limits.max_batch_size * limits.max_faces),
         }
-    if BACKENDS[variant] == "onnxruntime" and host.intra_op_thread_count is not None:
+    if target.backend == "onnxruntime" and host.intra_op_thread_count is not None:
         parameters["intra_op_thread_count"] = str(host.intra_op_thread_count)
-    if variant != "cpu":
+    if target.on_gpu:
         parameters["FORCE_CPU_ONLY_INPUT_TENSORS"] = "no"
-    if variant == "cuda" and not name.startswith("face_blender"):
+    if target.session_per_size and spec.network is not None:
         # Convolutions; our backend's docs say why. NVIDIA's C++ backend ignores it.
-        parameters["session_per_size"] = "1"
-    if BACKENDS[variant] == "tensorrt":
-        parameters["engine_flavour"] = "tensorrt_rtx" if variant == "rtx" else "tensorrt"
+        parameters[PARAMETER_SESSION_PER_SIZE] = "1"
+    if target.flavour is not None:
+        parameters[PARAMETER_ENGINE_FLAVOUR] = target.flavour
         if host.onnx_until_plan:
-            parameters["onnx_until_plan"] = "1"
+            parameters[PARAMETER_ONNX_UNTIL_PLAN] = "1"
     return parameters

@@ -1,12 +1,28 @@
-"""The compiler's own progress as one line on a terminal; silent anywhere else."""
+"""What a person is told meanwhile: sentences, and the compiler's progress as one line."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, TextIO
+from typing import Final, Protocol, TextIO
+
+Announce = Callable[[str], None]
+"""Told, one sentence at a time, what a person may want to know meanwhile."""
 
 _WIDTH: Final = 24
+
+
+class CompileProgress(Protocol):
+    """Told what the compiler is doing, from any of its threads; phases nest by name."""
+
+    def start(self, phase: str, parent: str | None, steps: int) -> None: ...
+
+    def advance(self, phase: str, step: int) -> bool:
+        """Step `step` of `phase` is done. Returning False cancels the compilation."""
+        ...
+
+    def finish(self, phase: str) -> None: ...
 
 
 @dataclass
@@ -16,7 +32,7 @@ class _Phase:
 
 
 class ProgressBar:
-    """Shows the innermost phase that the compiler works on; it may be told from any thread."""
+    """A `CompileProgress` on a terminal, silent anywhere else: the innermost phase, in one line."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

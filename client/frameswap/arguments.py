@@ -1,0 +1,132 @@
+"""What the project's command lines share: how a value is read, and how help is printed."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import textwrap
+import threading
+from dataclasses import dataclass
+
+__all__ = [
+    "HelpFormatter",
+    "WholeNumber",
+    "frame_size",
+    "mebibytes",
+    "model_count",
+    "number_or_zero",
+    "port",
+    "seconds",
+    "seconds_or_zero",
+    "share",
+]
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Show each default as it would be typed, and none where the help text says it or none is set.
+
+    A description's indented paragraphs keep their lines: they show commands.
+    """
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        default = action.default
+        untold = default is None or default is False or default == [] or not action.option_strings
+        if untold or default == argparse.SUPPRESS or "(default:" in (action.help or ""):
+            return action.help
+        shown = f"{default:g}" if isinstance(default, float) else str(default)
+        return f"{action.help} (default: {shown.replace('%', '%%')})"
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        paragraphs = []
+        for paragraph in text.strip("\n").split("\n\n"):
+            kept = paragraph.startswith(" ")
+            lines = paragraph.splitlines() if kept else textwrap.wrap(paragraph, width)
+            paragraphs.append("\n".join(indent + line for line in lines))
+        return "\n\n".join(paragraphs)
+
+
+@dataclass(frozen=True)
+class WholeNumber:
+    """argparse type: a whole number in a range, both ends included.
+
+    most: None has no end. noun: what the number is, for the error's text.
+    """
+
+    least: int
+    most: int | None = None
+    noun: str = "a whole number"
+
+    def __call__(self, text: str) -> int:
+        # Not `int` alone: it takes "1_000" and " 1" too, and fails on thousands of digits.
+        value = int(text) if text.isascii() and text.isdecimal() and len(text) <= 19 else None
+        if value is None or value < self.least or (self.most is not None and value > self.most):
+            ends = f", {self.least} or more" if self.most is None else (
+                f" from {self.least} to {self.most}"
+            )
+            raise argparse.ArgumentTypeError(f"must be {self.noun}{ends}, not {text!r}")
+        return value
+
+
+port = WholeNumber(0, 65535, "a port")
+
+
+def mebibytes(text: str) -> int:
+    """Bytes, from a whole number of MiB."""
+    return WholeNumber(1, noun="a whole number of MiB")(text) * 2**20
+
+
+def share(text: str) -> float:
+    """A number greater than 0 and at most 1."""
+    return _number(text, "greater than 0 and at most 1", 1.0)
+
+
+def number_or_zero(text: str) -> float:
+    """A number, 0 or more; none without an end."""
+    return _number(text, "a number, 0 or more", sys.float_info.max, zero=True)
+
+
+def seconds(text: str) -> float:
+    """A number of seconds above 0."""
+    return _number(text, "a number of seconds above 0", threading.TIMEOUT_MAX)
+
+
+def seconds_or_zero(text: str) -> float:
+    """A number of seconds, or 0."""
+    return _number(text, "a number of seconds, 0 or more", threading.TIMEOUT_MAX, zero=True)
+
+
+def _number(text: str, rule: str, most: float, *, zero: bool = False) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    # Written so that a NaN fails.
+    if not (0 < value <= most or (zero and value == 0)):
+        raise argparse.ArgumentTypeError(f"must be {rule}, not {text!r}")
+    return value
+
+
+def frame_size(text: str) -> tuple[int, int]:
+    """Width and height, pixels, from WIDTHxHEIGHT."""
+    try:
+        width, height = (WholeNumber(1)(part) for part in text.lower().split("x"))
+    except (argparse.ArgumentTypeError, ValueError):
+        raise argparse.ArgumentTypeError(
+            f"must be WIDTHxHEIGHT in pixels, for example 1920x1080, not {text!r}"
+        ) from None
+    return width, height
+
+
+def model_count(text: str) -> tuple[str, int]:
+    """A model's name and a number, 1 or more, from MODEL=COUNT."""
+    name, _, count = text.partition("=")
+    try:
+        number = WholeNumber(1)(count)
+    except argparse.ArgumentTypeError:
+        number = 0
+    if not (name and number):
+        raise argparse.ArgumentTypeError(
+            f"must be MODEL=COUNT, for example face_swapper=2, not {text!r}"
+        )
+    return name, number
