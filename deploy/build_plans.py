@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     status = subprocess.run([sys.executable, "build_engines.py", *given], cwd=ROOT).returncode
     if status:
         return status
-    return check_plans.main(["--repository", str(known.repository), "--variant", known.target])
+    return check_plans.main(["--repository", str(known.repository), "--target", known.target])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What a container runs: wait for plans, refuse wrong ones, serve, stop without losing a request.
 
-    python -m deploy.entry_point --repository /models --variant tensorrt
+    python -m deploy.entry_point --repository /models --target tensorrt
 
 The health port answers `/v2/health/live` and `/v2/health/ready` from the start. Ready means: Triton
 says so, the last real inference was answered, and nobody has told it to stop. Live means: it is not

@@ -44,7 +44,7 @@ def await_plans(
     while True:
         now = time.monotonic() - started
         try:
-            repository = read_repository(settings.repository, settings.variant)
+            repository = read_repository(settings.repository, settings.target)
         except RepositoryError as error:
             wrong_since = None
             if now >= settings.wait_s:

@@ -8,11 +8,19 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+from frameswap.arguments import (
+    HelpFormatter,
+    WholeNumber,
+    frame_size,
+    port,
+    seconds,
+    seconds_or_zero,
+)
 
 PREFIX: Final = "FRAMESWAP_"
 OPENABLE: Final = ("shared-memory", "statistics")
@@ -46,7 +54,7 @@ class Settings:
     """
 
     repository: Path
-    variant: str
+    target: str
     wait_s: float
     drain_s: float
     exit_timeout_s: int
@@ -55,6 +63,7 @@ class Settings:
     grpc_port: int
     health_port: int
     metrics_port: int
+    max_connection_age_s: int
     binary: str
     frame_size: tuple[int, int]
     requests_in_flight: int
@@ -104,88 +113,90 @@ def read_settings(
 def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m deploy.entry_point",
-        description="Wait for plans, refuse wrong ones, serve, and stop without losing a request.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        epilog=f"Each flag is also a variable: --drain-s is {PREFIX}DRAIN_S. Flags win.",
+        description="Wait for plans, refuse wrong ones, serve, and stop without losing a request. "
+        f"Each option is also a variable: --drain-s is {PREFIX}DRAIN_S. Options win.",
+        formatter_class=HelpFormatter,
     )
-
-    def add(flag: str, kind: object, default: object, text: str, **more: object) -> None:
-        variable = PREFIX + flag.removeprefix("--").replace("-", "_").upper()
-        given = environment.get(variable)
-        # A default that is text goes through `type`, as a flag's value does.
-        value = given if given else default
-        if isinstance(default, bool):
-            if given not in (None, "", "0", "1"):
-                parser.error(f"{variable} is 0 or 1, not {given!r}")
-            parser.add_argument(flag, action="store_true", default=given == "1", help=text)
-        else:
-            parser.add_argument(flag, type=kind, default=value, help=text, **more)  # type: ignore[arg-type]
-
-    add("--repository", Path, "/models", "model repository")
-    add("--variant", str, "tensorrt", "which of its generated configs to serve")
-    add("--wait-s", _seconds, "3600", "how long plans may be missing")
-    add("--drain-s", _seconds, "5", "goes on serving so long after it says that it is not ready")
-    add("--exit-timeout-s", _whole, "30", "how long requests under way may take after that")
-    add("--start-timeout-s", _seconds, "900", "how long loading may take")
-    add("--address", str, "0.0.0.0", "address to listen on")
-    add("--grpc-port", _port, "8001", "inference")
-    add("--health-port", _port, "8000", "/v2/health/live and /v2/health/ready, nothing else")
-    add("--metrics-port", _port, "8002", "/metrics")
-    add("--binary", str, "tritonserver", "the server")
-    add("--frame-size", _frame_size, "1920x1080", "largest usual frame: memory is planned for it")
-    add("--requests-in-flight", _positive, "64", "memory is planned for so many")
-    add("--instances", _positive, "1", "instances of every model, where the configs say fewer")
-    add("--max-queue-size", _whole, "0", "requests that may wait before others are refused; 0: all")
-    add("--probe-interval-s", _seconds, "10", "time between two real inferences")
-    add("--probe-timeout-s", _seconds, "30", "how long the answer to one may take")
-    add("--failed-probes", _positive, "3", "so many in a row end the server")
+    for title, options in _OPTIONS.items():
+        group = parser.add_argument_group(title)
+        for flag, kind, metavar, default, text in options:
+            variable = _variable(flag)
+            # A default that is text goes through `type`, as a flag's value does.
+            given = environment.get(variable) or default
+            if kind is bool:
+                if given not in (None, "0", "1"):
+                    parser.error(f"{variable} must be 0 or 1, not {given!r}")
+                group.add_argument(flag, action="store_true", default=given == "1", help=text)
+            else:
+                group.add_argument(flag, type=kind, metavar=metavar, default=given, help=text)
     _add_opened(parser, environment)
-    add("--tls-certificate", Path, None, "PEM certificate of this server: gRPC and metrics use TLS")
-    add("--tls-key", Path, None, "its private key")
-    add("--tls-authority", Path, None, "PEM of who signed it")
-    add("--tls-name", str, None, "a DNS name that it is for")
-    add("--tls-mutual", bool, False, "clients must show a certificate of the same authority")
     parser.add_argument("extra", nargs=argparse.REMAINDER, help="-- and arguments of tritonserver")
     return parser
 
 
+_ANY: Final = "; 0 lets the system choose"
+_OPTIONS: Final[Mapping[str, Sequence[tuple[str, Any, str | None, str | None, str]]]] = {
+    "models": (
+        ("--repository", Path, "FOLDER", "/models", "model repository"),
+        ("--target", str, "NAME", "tensorrt", "the target of build_engines.py that is served"),
+        ("--wait-s", seconds_or_zero, "SECONDS", "3600", "how long plans may be missing"),
+        ("--start-timeout-s", seconds, "SECONDS", "900", "how long loading may take"),
+        ("--binary", str, "PATH", "tritonserver", "the server's program"),
+    ),
+    "where it listens": (
+        ("--address", str, "ADDRESS", "0.0.0.0", "address to listen on"),
+        ("--grpc-port", port, "PORT", "8001", f"inference{_ANY}"),
+        ("--health-port", port, "PORT", "8000",
+         f"/v2/health/live and /v2/health/ready, nothing else{_ANY}"),
+        ("--metrics-port", port, "PORT", "8002", f"/metrics{_ANY}"),
+        ("--max-connection-age-s", WholeNumber(0), "SECONDS", "0",
+         "clients connect anew after so long, so that they find new servers; 0: never"),
+    ),
+    "how much": (
+        ("--frame-size", frame_size, "WIDTHxHEIGHT", "1920x1080",
+         "largest usual frame: memory is planned for it"),
+        ("--requests-in-flight", WholeNumber(1), "N", "64", "memory is planned for so many"),
+        ("--instances", WholeNumber(1), "N", "1",
+         "instances of every model, where the configs say fewer"),
+        ("--max-queue-size", WholeNumber(0), "N", "0",
+         "requests that may wait before others are refused; 0: all"),
+    ),
+    "watching and stopping": (
+        ("--probe-interval-s", seconds, "SECONDS", "10", "time between two real inferences"),
+        ("--probe-timeout-s", seconds, "SECONDS", "30", "how long the answer to one may take"),
+        ("--failed-probes", WholeNumber(1), "N", "3", "so many in a row end the server"),
+        ("--drain-s", seconds_or_zero, "SECONDS", "5",
+         "goes on serving so long after it says that it is not ready"),
+        ("--exit-timeout-s", WholeNumber(1), "SECONDS", "30",
+         "how long requests under way may take after that"),
+    ),
+    "TLS of gRPC and metrics": (
+        ("--tls-certificate", Path, "FILE", None, "PEM certificate of this server"),
+        ("--tls-key", Path, "FILE", None, "its private key"),
+        ("--tls-authority", Path, "FILE", None, "PEM of who signed it, and the clients' ones"),
+        ("--tls-name", str, "NAME", None, "a DNS name that it is for"),
+        ("--tls-mutual", bool, None, None,
+         "clients must show a certificate of the same authority"),
+    ),
+}  # fmt: skip
+
+
+def known_variables() -> set[str]:
+    """Every variable that is read."""
+    flags = [flag for options in _OPTIONS.values() for flag, *_ in options] + ["--open"]
+    return {_variable(flag) for flag in flags}
+
+
+def _variable(flag: str) -> str:
+    return PREFIX + flag.removeprefix("--").replace("-", "_").upper()
+
+
 def _add_opened(parser: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
-    given = environment.get(f"{PREFIX}OPEN", "").split()
+    given = environment.get(_variable("--open"), "").split()
     unknown = sorted(set(given) - set(OPENABLE))
     if unknown:
         parser.error(f"{PREFIX}OPEN takes {' and '.join(OPENABLE)}, not {unknown[0]!r}")
-    parser.add_argument(
-        "--open", dest="opened", nargs="+", choices=OPENABLE, default=given,
-        help="calls to open: shared memory for clients of this host, statistics for perf_analyzer",
+    parser.add_argument_group("calls").add_argument(
+        "--open", dest="opened", nargs="+", choices=OPENABLE, default=given, metavar="CALLS",
+        help="opens shared-memory, for clients of this host, or statistics, for perf_analyzer",
     )  # fmt: skip
-
-
-def _whole(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 0 or more")
-    return int(text)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 1 or more")
-    return int(text)
-
-
-def _port(text: str) -> int:
-    if not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port, 0 to 65535")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    if not re.fullmatch(r"\d+(\.\d+)?", text) or float(text) > 1e6:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, 0 or more")
-    return float(text)
-
-
-def _frame_size(text: str) -> tuple[int, int]:
-    width, cross, height = text.lower().partition("x")
-    if not (cross and width.isdecimal() and height.isdecimal()):
-        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT, for example 1920x1080")
-    return int(width), int(height)

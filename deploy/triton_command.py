@@ -53,7 +53,7 @@ def triton_command(
     command = [
         settings.binary,
         f"--model-repository={repository.folder.resolve()}",
-        f"--model-config-name={repository.variant}",
+        f"--model-config-name={repository.target}",
         # The configs are complete; completing them would start each model's process twice.
         "--disable-auto-complete-config",
         # No model is ever loaded or changed over the network: a new one is a new server.
@@ -65,6 +65,7 @@ def triton_command(
         "--metrics-address=127.0.0.1", f"--metrics-port={metrics_port}",
         f"--grpc-restricted-protocol={','.join(closed)}:{KEY_NAME}={key}",
         f"--grpc-infer-allocation-pool-size={settings.requests_in_flight}",
+        *_age_words(settings),
         f"--exit-timeout-secs={settings.exit_timeout_s}",
         f"--pinned-memory-pool-byte-size={plan.pinned_pool}",
         *([f"--cuda-memory-pool-byte-size=0:{plan.cuda_pool}"] if plan.cuda_pool else []),
@@ -85,6 +86,14 @@ def triton_command(
     if "shared-memory" in settings.opened and _knows(settings.binary, SHARED_MEMORY_FLAG):
         command.append(f"{SHARED_MEMORY_FLAG}=true")
     return [*command, *settings.extra]
+
+
+def _age_words(settings: Settings) -> list[str]:
+    age_ms = 1000 * settings.max_connection_age_s
+    if not age_ms:
+        return []
+    # What is under way on an old connection may end.
+    return [f"--grpc-max-connection-age={age_ms}", f"--grpc-max-connection-age-grace={age_ms}"]
 
 
 def triton_environment() -> dict[str, str]:

@@ -23,7 +23,7 @@ BUILD = ["setuptools>=77"]
 IMPORTED_BY_INSIGHTFACE = ["requests", "tqdm"]
 
 
-def _requirements() -> tuple[list[str], list[str], list[str], list[str]]:
+def _requirements() -> tuple[list[str], list[str], list[str], list[str], list[str]]:
     server = tomllib.loads((ROOT / "pyproject.toml").read_text())
     client = tomllib.loads((ROOT / "client" / "pyproject.toml").read_text())
     own = {server["project"]["name"], client["project"]["name"]}
@@ -32,7 +32,8 @@ def _requirements() -> tuple[list[str], list[str], list[str], list[str]]:
     groups = server["dependency-groups"]
     apart = [line for line in groups["test"] if line.startswith(WITHOUT_DEPENDENCIES)]
     test = [line for line in groups["test"] if line not in apart]
-    return runtime, [*runtime, *test, *IMPORTED_BY_INSIGHTFACE], groups["bench"], apart
+    everything = [*runtime, *test, *IMPORTED_BY_INSIGHTFACE]
+    return runtime, everything, groups["bench"], apart, groups["deploy"]
 
 
 def _compile(name: str, requirements: list[str], *options: str) -> None:
@@ -56,13 +57,14 @@ def main() -> int:
     if shutil.which("uv") is None:
         print("error: uv is not installed; run `make lock`, which installs it", file=sys.stderr)
         return 1
-    runtime, test, bench, apart = _requirements()
+    runtime, test, bench, apart, deploy = _requirements()
     # The widest set first: the others take its versions, so that one environment holds them all.
     _compile("test", test)
     same = ("--constraint", str(LOCKS / "test.lock"))
     _compile("runtime", runtime, *same)
     _compile("bench", bench, *same)
     _compile("without-dependencies", apart, "--no-deps")
+    _compile("deploy", deploy)
     _compile("uv", ["uv"])
     return 0
 

@@ -34,7 +34,7 @@ class EntryPoint:
     """
 
     def __init__(
-        self, repository: Path, scratch: Path, *flags: str, variant: str = "cpu"
+        self, repository: Path, scratch: Path, *flags: str, target: str = "cpu"
     ) -> None:
         distribution = prepare()
         scratch.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ class EntryPoint:
             write_backends(distribution.python_backend, backends)
         self._command = [
             sys.executable, "-m", "deploy.entry_point",
-            "--repository", str(repository), "--variant", variant, "--address", "127.0.0.1",
+            "--repository", str(repository), "--target", target, "--address", "127.0.0.1",
             "--grpc-port", "0", "--health-port", "0", "--metrics-port", "0",
             "--binary", str(distribution.binary), "--requests-in-flight", "8", *flags,
             "--", f"--backend-directory={backends}",

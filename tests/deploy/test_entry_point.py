@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import signal
 import threading
 import time
@@ -16,8 +15,8 @@ import tritonclient.grpc as triton_grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
-from engines.manifest import Manifest, write_manifest
 from tests.deploy.serving import EntryPoint, page
+from tests.engines.test_check_plans import write_config, write_plan
 from tests.server.asking import Asker
 from tests.server.tiny_models import write_tiny_repository
 
@@ -64,23 +63,11 @@ def test_it_stops_at_once_while_it_waits(tmp_path: Path) -> None:
 
 
 def test_a_plan_of_another_release_is_refused_with_the_command_to_run(tmp_path: Path) -> None:
-    models, data = tmp_path / "models", b"a plan"
-    folder = models / "face_swapper"
-    plan = folder / "1" / "model.plan"
-    plan.parent.mkdir(parents=True)
-    plan.write_bytes(data)
-    config = 'name: "face_swapper" backend: "tensorrt"'
-    (folder / "config.pbtxt").write_text(config)
-    (folder / "configs").mkdir()
-    (folder / "configs" / "tensorrt.pbtxt").write_text(config)
-    manifest = Manifest(
-        model="face_swapper", plan="model.plan", flavour="tensorrt", tensorrt_version="10.1.0",
-        compute_capabilities=("9.0",), precision="fp16", plan_bytes=len(data),
-        plan_sha256=hashlib.sha256(data).hexdigest(), onnx_sha256="", profile={}, options={},
-        memory={}, contract_version=1,
-    )  # fmt: skip
-    write_manifest(plan, manifest)
-    with EntryPoint(models, tmp_path / "run", variant="tensorrt") as server:
+    models = tmp_path / "models"
+    write_plan(models, tensorrt_version="10.1.0")
+    write_config(models)
+    (models / "face_swapper" / "config.pbtxt").write_text('name: "face_swapper"')
+    with EntryPoint(models, tmp_path / "run", target="tensorrt") as server:
         told = server.wait_for("error: (.*)", limit_s=30)[1]
         assert server.process.wait(10) == 1
     assert "face_swapper: model.plan was compiled by TensorRT 10.1.0, and this server has" in told

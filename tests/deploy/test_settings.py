@@ -12,7 +12,7 @@ from deploy.settings import read_settings
 def test_without_anything_it_serves_plans_from_the_volume() -> None:
     settings = read_settings([], {})
     assert settings.repository == Path("/models")
-    assert settings.variant == "tensorrt"
+    assert settings.target == "tensorrt"
     assert (settings.health_port, settings.grpc_port, settings.metrics_port) == (8000, 8001, 8002)
     assert settings.opened == ()
     assert settings.tls is None
@@ -32,7 +32,7 @@ def test_a_variable_sets_what_the_flag_does_and_the_flag_wins() -> None:
 
 
 def test_an_empty_variable_is_none() -> None:
-    assert read_settings([], {"FRAMESWAP_VARIANT": ""}).variant == "tensorrt"
+    assert read_settings([], {"FRAMESWAP_TARGET": ""}).target == "tensorrt"
 
 
 def test_tls_comes_whole() -> None:
@@ -52,13 +52,13 @@ def test_tls_comes_whole() -> None:
         (["--tls-key", "k"], {}, "TLS takes --tls-certificate, --tls-key"),
         (["--tls-mutual"], {}, "--tls-mutual needs --tls-certificate"),
         (["--max-queue-size", "8"], {}, "--max-queue-size needs --instances 2 or more"),
-        (["--drain-s", "-1"], {}, "'-1' is not a number of seconds"),
-        (["--drain-s", "nan"], {}, "'nan' is not a number of seconds"),
-        ([], {"FRAMESWAP_GRPC_PORT": "70000"}, "'70000' is no port"),
-        ([], {"FRAMESWAP_FRAME_SIZE": "1080p"}, "'1080p' is not WIDTHxHEIGHT"),
-        ([], {"FRAMESWAP_OPEN": "trace"}, "FRAMESWAP_OPEN takes shared-memory and statistics"),
-        ([], {"FRAMESWAP_TLS_MUTUAL": "yes"}, "FRAMESWAP_TLS_MUTUAL is 0 or 1, not 'yes'"),
-        (["--requests-in-flight", "0"], {}, "'0' is not a whole number, 1 or more"),
+        (["--drain-s", "-1"], {}, "must be a number of seconds, 0 or more, not '-1'"),
+        (["--drain-s", "nan"], {}, "must be a number of seconds, 0 or more, not 'nan'"),
+        ([], {"FRAMESWAP_GRPC_PORT": "70000"}, "must be a port from 0 to 65535, not '70000'"),
+        ([], {"FRAMESWAP_FRAME_SIZE": "1080p"}, "must be WIDTHxHEIGHT in pixels"),
+        ([], {"FRAMESWAP_OPEN": "trace"}, "FRAMESWAP_OPEN takes"),
+        ([], {"FRAMESWAP_TLS_MUTUAL": "yes"}, "FRAMESWAP_TLS_MUTUAL must be 0 or 1, not 'yes'"),
+        (["--requests-in-flight", "0"], {}, "must be a whole number, 1 or more, not '0'"),
     ],
 )
 def test_what_cannot_be_is_refused_with_usage(

@@ -37,8 +37,8 @@ app.kubernetes.io/component: edge
 {{/* A pool's settings over the defaults, as YAML. Takes root and name. */}}
 {{- define "frameswap.pool" -}}
 {{- $pool := mergeOverwrite (deepCopy .root.Values.poolDefaults) (index .root.Values.pools .name | default dict) -}}
-{{- if and (ne $pool.variant "cpu") (lt (int $pool.gpu.count) 1) -}}
-{{- fail (printf "pool %s: the %s variant needs gpu.count 1 or more" .name $pool.variant) -}}
+{{- if and (ne $pool.target "cpu") (lt (int $pool.gpu.count) 1) -}}
+{{- fail (printf "pool %s: the %s target needs gpu.count 1 or more" .name $pool.target) -}}
 {{- end -}}
 {{- if and (gt (int $pool.maxQueueSize) 0) (lt (int $pool.instances) 2) -}}
 {{- fail (printf "pool %s: maxQueueSize needs instances 2 or more (with one, requests can wait half a second for a wake-up that Triton loses)" .name) -}}
@@ -54,7 +54,7 @@ app.kubernetes.io/component: edge
 
 {{/* What decides a pool's plans: pools that agree in it share one build. Takes root and pool. */}}
 {{- define "frameswap.planKey" -}}
-{{- $decides := dict "image" (include "frameswap.image" .root) "variant" .pool.variant "build" .pool.build "product" .pool.gpu.product "resource" .pool.gpu.resource -}}
+{{- $decides := dict "image" (include "frameswap.image" .root) "target" .pool.target "build" .pool.build "product" .pool.gpu.product "resource" .pool.gpu.resource -}}
 {{- $decides | toJson | sha256sum | trunc 10 -}}
 {{- end }}
 
@@ -119,7 +119,7 @@ image: {{ include "frameswap.image" .root }}
 imagePullPolicy: {{ .root.Values.image.pullPolicy }}
 command: [python, -m, deploy.build_plans]
 args:
-  - --target={{ .pool.variant }}
+  - --target={{ .pool.target }}
   - --repository=/models/{{ .key }}
   - --cache=/models/cache/plans
   {{- range .pool.build }}
