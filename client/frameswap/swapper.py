@@ -39,6 +39,7 @@ from frameswap.credentials import ServerCredentials
 from frameswap.errors import (
     BadFrame,
     BadOptions,
+    ContractMismatch,
     NoFaceFound,
     ServerFault,
     ServerNotReady,
@@ -386,7 +387,13 @@ class _InFlight:
                     swapper._await_server(deadline_s or 0.0)
                     self._pending = self._job.submit(self._frame)
                 return swapper._finish(self._frame, self._pending.result(), copy=copy)
-            except (ServerUnreachable, ServerNotReady, ServerTimeout):
+            except (
+                ServerUnreachable, ServerNotReady, ServerTimeout, ContractMismatch
+            ) as error:  # fmt: skip
+                # Of several servers one that stops forgets its models before it goes: while a lost
+                # server is looked for, "no such model" may be its last word.
+                if isinstance(error, ContractMismatch) and deadline_s is None:
+                    raise
                 now_s = time.monotonic()
                 if deadline_s is None:
                     deadline_s = now_s + swapper.reconnect_s
