@@ -134,13 +134,16 @@ class ContainerServer:
             status = self._triton.poll()
             if status is not None:
                 raise StartError(f"tritonserver {_ending(status)} while loading; its log says why")
-            with contextlib.suppress(InferenceServerException):
+            told = "it says no"
+            try:
                 if client.is_server_ready(client_timeout=CALL_TIMEOUT_S):
                     return
+            except InferenceServerException as error:
+                told = error.message()
             if time.monotonic() > deadline:
                 raise StartError(
-                    f"tritonserver was not ready after {self._settings.start_timeout_s:g} s; raise "
-                    "--start-timeout-s if its log shows that it was loading"
+                    f"tritonserver was not ready after {self._settings.start_timeout_s:g} s "
+                    f"({told}); raise --start-timeout-s if its log shows that it was loading"
                 )
             self._stop.wait(POLL_S)
         raise StartError("told to stop while the models were loading")
