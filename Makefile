@@ -33,8 +33,8 @@ lint: $(VENV)/test.stamp ## ruff and mypy
 
 sbom: $(VENV)/deploy.stamp ## Write out/sbom.json: every Python package that the image holds
 	@mkdir -p out
-	@$(VENV)/deploy/bin/cyclonedx-py requirements --pyproject pyproject.toml \
-	    --output-reproducible --of JSON -o out/sbom.json requirements/runtime.lock
+	@$(VENV)/deploy/bin/cyclonedx-py requirements --output-reproducible --of JSON \
+	    -o out/sbom.json requirements/runtime.lock
 
 bench: $(VENV)/bench.stamp ## Measure whole jobs beside the classic per-frame pipeline
 	@$(BIN)/python build_engines.py --target cpu
