@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from frameswap import FaceSwapper, FrameswapError
+from frameswap.arguments import HelpFormatter, WholeNumber, frame_size, seconds
 from frameswap.credentials import add_credentials, read_credentials
 
 from bench.load.command import make_command, write_run
@@ -63,26 +64,27 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench.load",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     add = parser.add_argument
-    add("--server", required=True, metavar="HOST:PORT", help="gRPC endpoint")
-    add("--frame", type=_frame_size, default=(1920, 1080), metavar="WxH", help="size of frames")
-    add("--faces", type=int, default=1, choices=range(1, 5), help="face slots of a request")
-    add("--concurrency", type=int, nargs="+", default=[1, 8, 32], metavar="N",
-        help="requests in flight")  # fmt: skip
-    add("--seconds", type=float, default=10.0, help="of each measurement")
+    add("--server", required=True, metavar="HOST:PORT", help="its gRPC endpoint, a server or an edge")
+    add("--frame", type=_frame_size, default="1920x1080", metavar="WIDTHxHEIGHT", help="of frames")
+    add("--faces", type=WholeNumber(1, 4), default=1, metavar="K", help="face slots of a request")
+    add(
+        "--concurrency", type=WholeNumber(1), nargs="+", default=[1, 8, 32], metavar="N",
+        help="requests in flight (default: 1 8 32)",
+    )  # fmt: skip
+    add("--seconds", type=seconds, default=10.0, metavar="SECONDS", help="of each measurement")
     add("--write-only", type=Path, metavar="FOLDER", help="write inputs and run.sh, run nothing")
     add_credentials(parser)
     return parser.parse_args(arguments)
 
 
 def _frame_size(text: str) -> tuple[int, int]:
-    width, cross, height = text.lower().partition("x")
-    numbers = cross and width.isdecimal() and height.isdecimal()
-    if not numbers or int(width) % 2 or int(height) % 2:
-        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT of even numbers")
-    return int(width), int(height)
+    width, height = frame_size(text)
+    if width % 2 or height % 2:
+        raise argparse.ArgumentTypeError(f"I420 frames are of even sizes, not {text!r}")
+    return width, height
 
 
 if __name__ == "__main__":

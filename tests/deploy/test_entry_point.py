@@ -193,6 +193,18 @@ def test_what_is_asked_for_is_open(tiny_repository: Path, tmp_path: Path) -> Non
         client.close()
 
 
+def test_clients_connect_anew_without_losing_a_request(
+    tiny_repository: Path, tmp_path: Path
+) -> None:
+    with EntryPoint(tiny_repository, tmp_path / "run", "--max-connection-age-s", "1") as server:
+        server.wait_ready()
+        asker = Asker(f"127.0.0.1:{server.grpc_port}")
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline:
+            asker.ask("invert_twice", frame=FRAME, options=OPTIONS)
+        asker.client.close()
+
+
 def test_a_bounded_queue_refuses_at_once_and_nobody_waits_half_a_second(
     tiny_repository: Path, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import subprocess
 import sys
@@ -281,9 +282,8 @@ def test_a_rate_is_held(server: EntryPoint, keys: Keys, tmp_path: Path) -> None:
 def test_an_edge_with_named_callers_knows_them_and_takes_a_renewed_certificate(
     server: EntryPoint, keys: Keys, tmp_path: Path
 ) -> None:
-    # As Kubernetes mounts a secret: a link that is moved from one folder to the next.
     mounted = tmp_path / "edge"
-    mounted.symlink_to(keys.server.folder)
+    mount(mounted, keys.server)
     files = {"/etc/frameswap/servers": keys.server.folder, "/etc/frameswap/edge": mounted}
     options = (
         "--set=edge.tls.secretName=edge", "--set=edge.tls.mutual=true",
@@ -296,6 +296,38 @@ def test_an_edge_with_named_callers_knows_them_and_takes_a_renewed_certificate(
         assert invert(proxy.address, keys.shown(keys.client))
         for files_ in (None, keys.colleague, keys.stranger, keys.old_client):
             assert refused(proxy.address, keys.shown(files_)) == grpc.StatusCode.UNAVAILABLE
+        shown = serial_shown(proxy, keys)
+        mount(mounted, keys.renewed)
+        deadline = time.monotonic() + 30
+        while serial_shown(proxy, keys) == shown:
+            assert time.monotonic() < deadline, "the renewed certificate is not taken"
+            time.sleep(0.2)
+        assert invert(proxy.address, keys.shown(keys.client))
+
+
+def mount(folder: Path, files: Files) -> None:
+    """Put a secret's files where they are mounted, or exchange them, as the kubelet does it."""
+    folder.mkdir(exist_ok=True)
+    fresh = folder / "..data_tmp"
+    fresh.symlink_to(files.folder)
+    fresh.rename(folder / "..data")
+    for name in ("ca.crt", "tls.crt", "tls.key"):
+        if not (folder / name).is_symlink():
+            (folder / name).symlink_to(Path("..data") / name)
+
+
+def serial_shown(proxy: Envoy, keys: Keys) -> str:
+    """Serial number of the certificate that the edge shows."""
+    context = ssl.create_default_context(cafile=str(keys.server.authority))
+    context.load_cert_chain(keys.client.certificate, keys.client.key)
+    context.set_alpn_protocols(["h2"])
+    with (
+        socket.create_connection(("127.0.0.1", proxy.port), timeout=10) as plain,
+        context.wrap_socket(plain, server_hostname=SERVER_NAME) as secured,
+    ):
+        told = secured.getpeercert()
+    assert told is not None
+    return str(told["serialNumber"])
 
 
 def test_a_whole_swap_goes_through_the_edge(
