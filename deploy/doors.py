@@ -129,6 +129,25 @@ def _context(tls: Tls) -> ssl.SSLContext:
     return context
 
 
+def free_port(address: str, asked: int) -> int:
+    """A port that Triton can listen on: the one asked for, or one that the system chooses for 0.
+
+    Raises:
+        PortError: it is taken, or the address is not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as holder:
+        # As the server does: a port that only lingers after a restart is free.
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            holder.bind((address, asked))
+        except OSError as error:
+            raise PortError(
+                f"cannot listen on {address} port {asked}: {error.strerror or error}"
+            ) from error
+        return int(holder.getsockname()[1])
+
+
 def fetch_metrics(port: int) -> str:
     """Triton's own metrics, from its loopback port; empty while it does not answer."""
     # No proxy is ever asked for a page of this machine.

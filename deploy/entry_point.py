@@ -28,7 +28,7 @@ from typing import Final
 import tritonclient.grpc as triton_grpc
 from tritonclient.utils import InferenceServerException
 
-from deploy.doors import Door, fetch_metrics
+from deploy.doors import Door, fetch_metrics, free_port
 from deploy.plans import await_plans, write_bounded
 from deploy.pulse import CALL_TIMEOUT_S, Pulse, local_client
 from deploy.settings import Settings, read_settings
@@ -36,7 +36,6 @@ from deploy.triton_command import triton_command, triton_environment
 from server import shared_memory
 from server.errors import ServerError, ServerStoppedError, StartError
 from server.memory_plan import check_shared_memory, plan_memory
-from server.ports import choose_ports
 from server.repository import Repository, check_loaded
 
 POLL_S: Final = 0.2
@@ -104,10 +103,8 @@ class ContainerServer:
         check_shared_memory(plan, shared_memory.free_bytes())
         for line in plan.describe():
             _say(line)
-        # The second is Triton's metrics port, on loopback; the first clients come to.
-        self._grpc_port, self._metrics_port, _ = choose_ports(
-            settings.address, (settings.grpc_port, 0, 0)
-        )
+        self._grpc_port = free_port(settings.address, settings.grpc_port)
+        self._metrics_port = free_port("127.0.0.1", 0)
         command = triton_command(
             settings, repository, plan,
             grpc_port=self._grpc_port, metrics_port=self._metrics_port,

@@ -144,7 +144,7 @@ _OPTIONS: Final[Mapping[str, Sequence[tuple[str, Any, str | None, str | None, st
         ("--binary", str, "PATH", "tritonserver", "the server's program"),
     ),
     "where it listens": (
-        ("--address", str, "ADDRESS", "0.0.0.0", "address to listen on (default: 0.0.0.0, every one)"),
+        ("--address", str, "ADDRESS", "0.0.0.0", "where to listen (default: 0.0.0.0, every one)"),
         ("--grpc-port", port, "PORT", "8001", f"inference{_ANY}"),
         ("--health-port", port, "PORT", "8000",
          f"/v2/health/live and /v2/health/ready, nothing else{_ANY}"),

@@ -67,7 +67,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=HelpFormatter,
     )
     add = parser.add_argument
-    add("--server", required=True, metavar="HOST:PORT", help="its gRPC endpoint, a server or an edge")
+    add("--server", required=True, metavar="HOST:PORT", help="gRPC endpoint of it")
     add("--frame", type=_frame_size, default="1920x1080", metavar="WIDTHxHEIGHT", help="of frames")
     add("--faces", type=WholeNumber(1, 4), default=1, metavar="K", help="face slots of a request")
     add(

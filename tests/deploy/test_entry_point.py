@@ -53,7 +53,7 @@ def test_it_gives_up_waiting_with_the_command_to_run(tmp_path: Path) -> None:
     with EntryPoint(tmp_path / "models", tmp_path / "run", "--wait-s", "1") as server:
         found = server.wait_for("error: (.*)")[1]
         assert server.process.wait(10) == 1
-    assert "does not exist; build it with python build_engines.py (waited" in found
+    assert "does not exist; build it with python build_engines.py --target cpu (waited" in found
 
 
 def test_it_stops_at_once_while_it_waits(tmp_path: Path) -> None:
