@@ -38,6 +38,8 @@ __all__ = ["register"]
 _EMBEDDED_IN_FLIGHT: Final = 6
 """One for each of the three steps of the ensemble and one that waits for it; more would only make
 Ctrl-C wait on a machine without a GPU."""
+_EMBEDDED_RECONNECT_S: Final = 60.0
+"""What dies of a server of our own comes back within seconds."""
 ORDERS: Final = {order.name.lower().replace("_", "-"): order for order in FaceOrder}
 
 
@@ -139,9 +141,9 @@ def _add_server(parser: ArgumentParser) -> None:
     group.add_argument(
         "--reconnect-s",
         type=seconds_or_zero,
-        default=0.0,
         metavar="SECONDS",
-        help="seconds to wait for a lost server to come back before the job fails",
+        help="seconds to wait for a lost server to come back before the job fails (default: 0, and "
+        f"{_EMBEDDED_RECONNECT_S:g} with an embedded server)",
     )
     group.add_argument(
         "--window",
@@ -253,6 +255,9 @@ def _connect(
     if address is None and credentials is not None:
         raise BadOptions("the embedded server speaks no TLS: --tls... is for --server HOST:PORT")
     in_flight = arguments.window or (_EMBEDDED_IN_FLIGHT if address is None else DEFAULT_IN_FLIGHT)
+    reconnect_s = arguments.reconnect_s
+    if reconnect_s is None:
+        reconnect_s = _EMBEDDED_RECONNECT_S if address is None else 0.0
     if address is None:
         address = stack.enter_context(
             embedded_server(
@@ -262,6 +267,7 @@ def _connect(
                 frame_size=frame_size,
                 requests_in_flight=in_flight,
                 on_start=lambda: _tell(["starting the embedded server"]),
+                on_trouble=lambda note: _tell([note]),
             )
         )
     swapper = stack.enter_context(
@@ -270,7 +276,7 @@ def _connect(
             timeout_s=arguments.timeout_s,
             transport=arguments.transport,
             in_flight=in_flight,
-            reconnect_s=arguments.reconnect_s,
+            reconnect_s=reconnect_s,
             credentials=credentials,
         )
     )

@@ -39,19 +39,16 @@ from frameswap.credentials import ServerCredentials
 from frameswap.errors import (
     BadFrame,
     BadOptions,
-    ContractMismatch,
     NoFaceFound,
     ServerFault,
-    ServerNotReady,
-    ServerTimeout,
-    ServerUnreachable,
     SeveralFacesFound,
 )
 from frameswap.frames import Frame, frame_format
-from frameswap.models import Ensemble, Ensembles, SourceKind, check_size, fit_photo
+from frameswap.models import Ensemble, Ensembles, SourceKind, fit_photo
 from frameswap.options import SwapOptions
-from frameswap.sources import Source, stack_sources
-from frameswap.transport import PendingSwap, SwapRequest, Transport, TransportName, read_outputs
+from frameswap.sources import Source
+from frameswap.stream import InFlight, Job
+from frameswap.transport import Transport, TransportName, read_outputs
 from frameswap.transports import choose_transport
 from frameswap.wire import TensorInfo, build_header, join_request
 
@@ -260,8 +257,15 @@ class FaceSwapper:
         Raises:
             As `swap`, and whatever `frames` raises.
         """
-        job = _Job(self, sources, options or SwapOptions())
-        window: deque[_InFlight] = deque()
+        job = Job(
+            self._ensembles,
+            self._transport,
+            sources,
+            options or SwapOptions(),
+            reconnect_s=self.reconnect_s,
+            await_server=self._await_server,
+        )
+        window: deque[InFlight] = deque()
         arriving = iter(frames)
         failure: Exception | None = None
         exhausted = False
@@ -269,7 +273,7 @@ class FaceSwapper:
             while True:
                 while not exhausted and len(window) < self.in_flight:
                     try:
-                        window.append(_InFlight(job, next(arriving)))
+                        window.append(InFlight(job, next(arriving)))
                     except StopIteration:
                         exhausted = True
                     except Exception as error:  # raised below, in its place
@@ -277,7 +281,7 @@ class FaceSwapper:
                 if not window:
                     break
                 head = window[0]
-                swapped = head.result(copy=not reuse_buffers)
+                swapped = self._finish(head.frame, head.result(), copy=not reuse_buffers)
                 try:
                     yield swapped
                 finally:
@@ -334,79 +338,3 @@ class FaceSwapper:
             faces=self._found_faces(outputs),
             original=frame,
         )
-
-
-class _Job:
-    """What the frames of one stream share: sources and options, as tensors."""
-
-    def __init__(
-        self, swapper: FaceSwapper, sources: Source | Sequence[Source], options: SwapOptions
-    ) -> None:
-        self.swapper = swapper
-        self._sources = sources
-        self._options = options.to_tensor()
-        # Made once an ensemble, not once a frame: an image source is most of a megabyte, and the
-        # same array tells shared memory that what it holds is still right.
-        self._stacked: dict[Ensemble, NDArray[np.float32]] = {}
-        self._fitting: tuple[Ensemble, tuple[int, ...]] | None = None
-
-    def submit(self, frame: Frame) -> PendingSwap:
-        swapper = self.swapper
-        ensemble = swapper._ensembles.get(SWAP_MODELS[frame_format(frame)])
-        # A stream's frames are mostly of one size: it is checked when it, or the server, changes.
-        if self._fitting is None or self._fitting != (ensemble, frame.shape):
-            check_size(frame, ensemble)
-            self._fitting = (ensemble, frame.shape)
-        if ensemble not in self._stacked:
-            self._stacked[ensemble] = stack_sources(self._sources, ensemble)
-        return swapper._transport.submit(
-            SwapRequest(
-                model=ensemble.name,
-                frame=frame,
-                source=self._stacked[ensemble],
-                options=self._options,
-                batched=ensemble.batched,
-            )
-        )
-
-
-class _InFlight:
-    """One frame of a stream: sent when made, sent again if its server was lost."""
-
-    def __init__(self, job: _Job, frame: Frame) -> None:
-        self._job = job
-        self._frame = frame
-        self._pending: PendingSwap | None = job.submit(frame)
-
-    def result(self, *, copy: bool) -> SwappedFrame:
-        swapper = self._job.swapper
-        deadline_s: float | None = None
-        while True:
-            try:
-                if self._pending is None:
-                    swapper._await_server(deadline_s or 0.0)
-                    self._pending = self._job.submit(self._frame)
-                return swapper._finish(self._frame, self._pending.result(), copy=copy)
-            except (
-                ServerUnreachable, ServerNotReady, ServerTimeout, ContractMismatch
-            ) as error:  # fmt: skip
-                # Of several servers one that stops forgets its models before it goes: while a lost
-                # server is looked for, "no such model" may be its last word.
-                if isinstance(error, ContractMismatch) and deadline_s is None:
-                    raise
-                now_s = time.monotonic()
-                if deadline_s is None:
-                    deadline_s = now_s + swapper.reconnect_s
-                if now_s >= deadline_s:
-                    raise
-            # A swap changes nothing on the server, so sending the frame again is safe.
-            self.release()
-            self._pending = None
-
-    def cancel(self) -> None:
-        if self._pending is not None:
-            self._pending.cancel()
-
-    def release(self, *, patience_s: float | None = None) -> None:
-        if self._pending is not None:
-            self._pending.release(patience_s=patience_s)

@@ -65,6 +65,9 @@ class PendingSwap(Protocol):
             FrameswapError: how it failed.
         """
 
+    def wait(self, patience_s: float) -> bool:
+        """Wait at most so many seconds; whether `result` need not wait any more."""
+
     def cancel(self) -> None:
         """Give the answer up. `release` is still to be called."""
 
@@ -123,6 +126,9 @@ class _PendingBytes:
             for name, array in read_outputs(self._call.result(), self._connection).items()
             if not isinstance(array, SharedOutput)
         }
+
+    def wait(self, patience_s: float) -> bool:
+        return self._call.wait(patience_s)
 
     def cancel(self) -> None:
         self._call.cancel()

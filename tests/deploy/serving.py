@@ -18,7 +18,6 @@ from types import TracebackType
 import psutil
 
 from server.backend_folder import write_backends
-from server.command_line import server_environment
 from server.distribution import prepare
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,7 +47,12 @@ class EntryPoint:
             "--binary", str(distribution.binary), "--requests-in-flight", "8", *flags,
             "--", f"--backend-directory={backends}",
         ]  # fmt: skip
-        self._environment = server_environment(distribution)
+        # The image has these where the loader looks.
+        self._environment = {
+            **os.environ,
+            "PATH": f"{distribution.python_home}{os.pathsep}{os.environ['PATH']}",
+            "LD_LIBRARY_PATH": os.pathsep.join(map(str, distribution.libraries)),
+        }
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self.output: list[str] = []
 
@@ -141,7 +145,3 @@ def page(url: str) -> tuple[int, str]:
             return error.code, error.read().decode()
     except OSError:
         return 0, ""
-
-
-def without_proxies() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
