@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 from frameswap import FaceSwapper, FrameswapError
+from frameswap.arguments import HelpFormatter
 from frameswap.credentials import add_credentials, read_credentials
 
 from demo.photos import read_photo
@@ -58,12 +59,18 @@ def _inside(low: float, high: float, size: int) -> slice:
     return slice(max(0, int(low)), min(size, int(high) + 1))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print what was seen; 1 where it is not right."""
-    parser = argparse.ArgumentParser(prog="python -m deploy.swap_check", description=__doc__)
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m deploy.swap_check", description=__doc__, formatter_class=HelpFormatter
+    )
     parser.add_argument("--server", required=True, metavar="HOST:PORT", help="its gRPC endpoint")
     add_credentials(parser)
-    given = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print what was seen; 1 where it is not right."""
+    given = make_parser().parse_args(arguments)
     frame = read_photo("gauss")
     try:
         with FaceSwapper(

@@ -30,7 +30,7 @@ from server.perf_analyzer import prepare_perf_analyzer
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, or write what measures; the exit status is perf_analyzer's."""
-    given = _parse(arguments)
+    given = make_parser().parse_args(arguments)
     width, height = given.frame
     try:
         credentials = read_credentials(given)
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench.load",
         description=__doc__,
@@ -77,7 +77,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--seconds", type=seconds, default=10.0, metavar="SECONDS", help="of each measurement")
     add("--write-only", type=Path, metavar="FOLDER", help="write inputs and run.sh, run nothing")
     add_credentials(parser)
-    return parser.parse_args(arguments)
+    return parser
 
 
 def _frame_size(text: str) -> tuple[int, int]:

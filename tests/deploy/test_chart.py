@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import yaml
 
+from bench.load import __main__ as load
+from deploy import swap_check
 from deploy.settings import PREFIX, known_variables, read_settings
+from engines import command_line as engines_command_line
 from tests.deploy.charts import (
     CHART,
     CLAIMS,
@@ -31,6 +35,12 @@ Manifests = list[dict[str, Any]]
 KUBERNETES = ("1.32", "1.37")
 WITHOUT_SCHEMA = {"PodMonitor", "PrometheusRule", "ScaledObject"}
 """Custom resources: their operators bring the schemas."""
+
+PARSERS = {
+    "deploy.build_plans": lambda: engines_command_line.make_parser(""),
+    "deploy.swap_check": swap_check.make_parser,
+    "bench.load": load.make_parser,
+}
 
 EXPLAINED = {
     "CKV_K8S_8": ("Pod", "a test that runs once has nothing to be asked"),
@@ -330,3 +340,27 @@ def test_the_notes_say_how_to_see_that_it_swaps() -> None:
     notes = done.stdout.partition("NOTES:")[2]
     assert "helm -n video test frameswap" in notes, done.stderr
     assert "dns:///frameswap-main.video:8001" in notes
+
+
+def test_every_program_takes_the_words_that_the_chart_gives_it() -> None:
+    secured = (
+        "--set=tls.secretName=servers", "--set=tls.mutual=true", "--set=loadTest.enabled=true",
+        '--set-json=pools.main.open=["statistics"]',
+    )  # fmt: skip
+    for manifests in (*(render(values) for values in VALUE_SETS.values()), render(None, *secured)):
+        for one in manifests:
+            if one["kind"] not in ("Deployment", "Job", "Pod"):
+                continue
+            spec = one["spec"].get("template", one)["spec"]
+            for each in (*spec.get("initContainers", []), *spec["containers"]):
+                parser = PARSERS.get(each.get("command", [""])[-1])
+                if parser is not None:
+                    parser().parse_args(each["args"])
+                    # Pictures and networks are the image's own: nothing is fetched.
+                    told = {item["name"]: item["value"] for item in each["env"]}
+                    assert told["FRAMESWAP_CACHE"] in ("/models/cache", "/opt/frameswap/downloads")
+    assert set(PARSERS) <= set(re.findall(r"command: \[python, -m, ([\w.]+)\]", _templates()))
+
+
+def _templates() -> str:
+    return "".join(path.read_text() for path in (CHART / "templates").rglob("*.*"))

@@ -78,6 +78,12 @@ def test_the_images_downloads_are_all_that_a_build_needs(tmp_path: Path) -> None
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (models / "face_swapper" / "1" / "model.onnx").is_file()
+    pictures = "from demo.photos import read_photo as read; read('newton'); read('gauss')"
+    done = run(
+        sys.executable, "-c", pictures, FRAMESWAP_CACHE=str(downloads), PIP_NO_INDEX="1",
+        PIP_FIND_LINKS=str(tmp_path), PIP_EXTRA_INDEX_URL="",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
     # Their owner may read them, and nobody write: the image's files are root's.
     assert "COPY --from=build /opt/frameswap /opt/frameswap" in recipe
 
