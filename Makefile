@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet
 PROJECTS := pyproject.toml client/pyproject.toml
 
-.PHONY: help venv demo test e2e training soak lint bench lock clean
+.PHONY: help venv demo test e2e training soak lint sbom bench lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/' | expand -t 14
@@ -21,7 +21,7 @@ demo: $(VENV)/runtime.stamp ## Swap Newton's face onto a clip of Gauss: out/demo
 test: $(VENV)/test.stamp ## Run the tests for every change, after installing what they need
 	@$(BIN)/python -m pytest -m "not soak and not e2e and not training" $(PYTEST_ARGS)
 
-e2e: $(VENV)/test.stamp ## Run those with servers of their own: starts, kills, whole jobs, the demo
+e2e: $(VENV)/test.stamp $(VENV)/deploy.stamp ## Run those with servers of their own: starts, kills, whole jobs, the demo
 	@$(BIN)/python -m pytest -m "e2e and not soak" $(PYTEST_ARGS)
 
 training: $(VENV)/training.stamp ## Run those of training/, which need PyTorch
@@ -33,6 +33,11 @@ soak: $(VENV)/test.stamp ## Run the long ones: memory over ten thousand frames
 lint: $(VENV)/test.stamp ## ruff and mypy
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+
+sbom: $(VENV)/deploy.stamp ## Write out/sbom.json: every Python package that the image holds
+	@mkdir -p out
+	@$(VENV)/deploy/bin/cyclonedx-py requirements --output-reproducible --of JSON \
+	    -o out/sbom.json requirements/runtime.lock
 
 bench: $(VENV)/bench.stamp ## Measure whole jobs beside the classic per-frame pipeline
 	@$(BIN)/python build_engines.py --target cpu
@@ -61,6 +66,13 @@ $(VENV)/test.stamp: requirements/test.lock requirements/without-dependencies.loc
 	@echo "installing what the tests need into $(VENV)"
 	@$(PIP) --require-hashes -r requirements/test.lock
 	@$(PIP) --require-hashes --no-deps -r requirements/without-dependencies.lock
+	@touch $@
+
+$(VENV)/deploy.stamp: requirements/deploy.lock $(VENV)/made.stamp
+	@echo "installing what reads charts and Dockerfiles into $(VENV)/deploy"
+	@requirements/make-venv $(VENV)/deploy
+	@$(VENV)/deploy/bin/python -m pip --disable-pip-version-check --no-input install --quiet \
+	    --require-hashes -r requirements/deploy.lock
 	@touch $@
 
 # The oracle's environment stands apart: mediapipe wants NumPy 1. `make $(VENV)/oracle-mediapipe.stamp`

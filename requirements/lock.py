@@ -40,6 +40,7 @@ def _requirements() -> dict[str, list[str]]:
         "bench": groups["bench"],
         "without-dependencies": apart,
         "oracle-mediapipe": groups["oracle-mediapipe"],
+        "deploy": groups["deploy"],
     }
 
 
@@ -72,6 +73,7 @@ def main() -> int:
     _compile("bench", wanted["bench"], *same)
     _compile("without-dependencies", wanted["without-dependencies"], "--no-deps")
     _compile("oracle-mediapipe", wanted["oracle-mediapipe"])
+    _compile("deploy", wanted["deploy"])
     _compile("uv", ["uv"])
     return 0
 

@@ -22,12 +22,15 @@ COMMANDS = {
         f"python -m {module}": ("-m", module)
         for module in (
             "engines.check_plans", "engines.collect_garbage", "engines.write_configs", "demo.run",
-            "demo.make_clip",
+            "demo.make_clip", "deploy.entry_point", "deploy.swap_check", "bench.load",
+            "bench.tensorrt_row",
         )
     },
 }
 GROUPS = {
-    "frameswap swap": ("files", "faces", "encoding of a video", "server"),
+    "frameswap swap": (
+        "files", "faces", "encoding of a video", "server", "a server with TLS",
+    ),
     "frameswap serve": (
         "models", "where it listens", "how models run", "memory that is set aside", "log",
     ),

@@ -1,6 +1,7 @@
 """Thin client of the frameswap Triton ensembles: swap faces in photos and video."""
 
 from frameswap.contract import ChromaLocation, ColorMatrix, ColorRange, FaceOrder
+from frameswap.credentials import ServerCredentials
 from frameswap.errors import (
     BadFrame,
     BadOptions,
@@ -37,6 +38,7 @@ __all__ = [
     "NoFaceFound",
     "RequestRejected",
     "ServeUnavailable",
+    "ServerCredentials",
     "ServerFault",
     "ServerNotReady",
     "ServerTimeout",

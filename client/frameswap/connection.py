@@ -14,6 +14,7 @@ from typing import Any, Final
 import grpc
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
+from frameswap.credentials import ServerCredentials
 from frameswap.errors import (
     ContractMismatch,
     FrameswapError,
@@ -125,9 +126,16 @@ class Connection:
         address: HOST:PORT of the server's gRPC endpoint, or a gRPC target such as
             `dns:///HOST:PORT`, whose addresses are then used in turn.
         timeout_s: deadline of every single call, in seconds.
+        credentials: how it is secured; None is in clear.
+
+    Raises:
+        ServerUnreachable: that is no address.
+        UnreadableFile: a file of the credentials.
     """
 
-    def __init__(self, address: str, *, timeout_s: float) -> None:
+    def __init__(
+        self, address: str, *, timeout_s: float, credentials: ServerCredentials | None = None
+    ) -> None:
         self.address = _check_address(address)
         self.timeout_s = timeout_s
         options: list[tuple[str, Any]] = [*_CHANNEL_OPTIONS, *_RECONNECT_OPTIONS]
@@ -138,7 +146,10 @@ class Connection:
         if "///" in address:
             balancing = '{"loadBalancingConfig": [{"round_robin": {}}]}'
             options.append(("grpc.service_config", balancing))
-        self._channel = grpc.insecure_channel(address, options=options)
+        if credentials is None:
+            self._channel = grpc.insecure_channel(address, options=options)
+        else:
+            self._channel = credentials.open_channel(address, options)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         # No serialisers: requests and responses are bytes here (see frameswap.wire).
         self._infer = self._channel.unary_unary(INFER_METHOD)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Final
 
 from frameswap.arguments import HelpFormatter, WholeNumber, seconds, seconds_or_zero, share
 from frameswap.contract import ENCODE_MODEL, MAX_DETECTIONS, SWAP_MODELS, FaceOrder, FrameFormat
+from frameswap.credentials import add_credentials, read_credentials
 from frameswap.embedded import embedded_server
-from frameswap.errors import UnreadableFile
+from frameswap.errors import BadOptions, UnreadableFile
 from frameswap.options import SwapOptions
 from frameswap.output_file import check_output
 from frameswap.photo import check_photo_output, describe_losses, is_photo, read_photo
@@ -69,6 +70,7 @@ def register(subparsers: Subparsers) -> None:
     _add_faces(parser)
     _add_encoding(parser)
     _add_server(parser)
+    add_credentials(parser)
     parser.set_defaults(run=run)
 
 
@@ -249,6 +251,9 @@ def _connect(
     arguments: Namespace, stack: ExitStack, pixel: FrameFormat, frame_size: tuple[int, int]
 ) -> FaceSwapper:
     address = arguments.server
+    credentials = read_credentials(arguments)
+    if address is None and credentials is not None:
+        raise BadOptions("the embedded server speaks no TLS: --tls... is for --server HOST:PORT")
     in_flight = arguments.window or (_EMBEDDED_IN_FLIGHT if address is None else DEFAULT_IN_FLIGHT)
     reconnect_s = arguments.reconnect_s
     if reconnect_s is None:
@@ -272,6 +277,7 @@ def _connect(
             transport=arguments.transport,
             in_flight=in_flight,
             reconnect_s=reconnect_s,
+            credentials=credentials,
         )
     )
     swapper.check_model(pixel)

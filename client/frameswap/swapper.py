@@ -35,6 +35,7 @@ from frameswap.contract import (
     FaceOrder,
     FrameFormat,
 )
+from frameswap.credentials import ServerCredentials
 from frameswap.errors import (
     BadFrame,
     BadOptions,
@@ -85,6 +86,7 @@ class FaceSwapper:
         reconnect_s: how long to wait for a lost server to come back before giving up, in seconds;
             its unanswered frames are then sent again, in order. 0 gives up at once. A request that
             ran into `timeout_s` counts as lost too.
+        credentials: TLS, a client's certificate, a token; None is in clear.
 
     Raises:
         ServerUnreachable, ServerTimeout, ServerNotReady: no ready server at that address.
@@ -100,12 +102,15 @@ class FaceSwapper:
         transport: TransportName = "auto",
         in_flight: int = DEFAULT_IN_FLIGHT,
         reconnect_s: float = 0.0,
+        credentials: ServerCredentials | None = None,
     ) -> None:
         if in_flight < 1:
             raise BadOptions(f"in_flight must be at least 1, not {in_flight}")
         self.in_flight = in_flight
         self.reconnect_s = reconnect_s
-        self._connection = Connection(server, timeout_s=timeout_s)
+        self._connection = Connection(
+            server, timeout_s=timeout_s, credentials=credentials
+        )
         self._ensembles = Ensembles(self._connection)
         try:
             self._connection.check_ready()

@@ -1,0 +1,1 @@
+"""Load on any endpoint with NVIDIA's perf_analyzer: `python -m bench.load --help`."""
