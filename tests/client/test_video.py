@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import itertools
 import re
 import subprocess
@@ -463,51 +462,3 @@ def test_a_file_that_may_not_grow_is_said_at_its_end(tmp_path: Path) -> None:
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=True)
     assert "grew beyond the file size that is allowed here: nothing was written" in done.stdout
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_an_output_is_not_there_until_it_is_whole(tmp_path: Path) -> None:
-    path = tmp_path / "out.bin"
-    with output_file(path, force=False) as temporary:
-        temporary.write_bytes(b"whole")
-        assert temporary.suffix == ".bin"
-        assert not path.exists()
-    assert path.read_bytes() == b"whole"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize("stop", [KeyboardInterrupt, ValueError])
-def test_an_interrupted_output_leaves_nothing_behind(
-    tmp_path: Path, stop: type[BaseException]
-) -> None:
-    def write_half() -> None:
-        with output_file(tmp_path / "o", force=False) as temporary:
-            temporary.write_bytes(b"half")
-            raise stop("now")
-
-    with pytest.raises(stop, match="now"):
-        write_half()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_output_that_exists_is_kept_unless_forced(tmp_path: Path) -> None:
-    path = tmp_path / "out.bin"
-    path.write_bytes(b"old")
-    with (
-        pytest.raises(UnwritableFile, match=r"exists already.*--force"),
-        output_file(path, force=False) as temporary,
-    ):
-        temporary.write_bytes(b"new")
-    assert path.read_bytes() == b"old"
-    with output_file(path, force=True) as temporary:
-        temporary.write_bytes(b"new")
-    assert path.read_bytes() == b"new"
-
-
-def test_a_write_that_fails_is_explained(tmp_path: Path) -> None:
-    with pytest.raises(UnwritableFile, match="is full"), output_file(tmp_path / "o", force=False):
-        raise OSError(errno.ENOSPC, "No space left on device")
-    with (
-        pytest.raises(UnwritableFile, match="beyond the file size that is allowed"),
-        output_file(tmp_path / "o", force=False),
-    ):
-        raise OSError(errno.EFBIG, "File too large")
