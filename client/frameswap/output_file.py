@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Final
 
 from frameswap.errors import UnwritableFile
+from frameswap.file_kinds import is_sequence, is_standard
 
-__all__ = ["check_output", "explain_failure", "hidden_name", "output_file"]
+__all__ = ["check_output", "explain_failure", "hidden_name", "output_file", "ready_output"]
 
 _PREFIX: Final = ".frameswap-"
 _LONGEST_SUFFIX: Final = 16
@@ -63,6 +64,26 @@ def output_file(path: Path, *, force: bool) -> Iterator[Path]:
             with suppress(FileNotFoundError):
                 temporary.unlink()
         os.close(lock)
+
+
+@contextmanager
+def ready_output(path: Path, *, force: bool) -> Iterator[Path]:
+    """Give the name to write a video to: a temporary one of a file, or the output's own.
+
+    Numbered pictures are written one by one as they are done, and standard output is a pipe: for
+    them there is no whole that could be renamed.
+
+    Raises:
+        UnwritableFile: as `output_file`, and where the first of the pictures exists.
+    """
+    if is_standard(path):
+        yield path
+    elif is_sequence(path):
+        check_output(path.with_name(path.name % 1), force=force)
+        yield path
+    else:
+        with output_file(path, force=force) as temporary:
+            yield temporary
 
 
 def hidden_name(path: Path, kind: str) -> Path:

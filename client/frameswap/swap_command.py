@@ -9,14 +9,31 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from frameswap.arguments import HelpFormatter, WholeNumber, seconds, seconds_or_zero, share
+from frameswap.arguments import (
+    HelpFormatter,
+    WholeNumber,
+    frame_rate,
+    seconds,
+    seconds_or_zero,
+    share,
+    time_of,
+)
 from frameswap.contract import ENCODE_MODEL, MAX_DETECTIONS, SWAP_MODELS, FaceOrder, FrameFormat
 from frameswap.embedded import embedded_server
+from frameswap.encoders import CODECS, Encoding
 from frameswap.errors import UnreadableFile
 from frameswap.options import SwapOptions
 from frameswap.output_file import check_output
-from frameswap.photo import check_photo_output, describe_losses, is_photo, read_photo
+from frameswap.photo import (
+    Photo,
+    check_photo_output,
+    describe_losses,
+    is_photo,
+    open_photo,
+    read_photo,
+)
 from frameswap.progress import Progress, format_duration
+from frameswap.read_options import CORRUPT_MODES, DECODERS, HDR_MODES, ReadOptions
 from frameswap.sources import Source
 from frameswap.swap_job import Tally, encode_sources, swap_photo, swap_video
 from frameswap.swapper import DEFAULT_IN_FLIGHT, DEFAULT_TIMEOUT_S, FaceSwapper
@@ -66,6 +83,7 @@ def register(subparsers: Subparsers) -> None:
     files.add_argument("--force", action="store_true", help="overwrite the output if it exists")
     _add_faces(parser)
     _add_encoding(parser)
+    _add_reading(parser)
     _add_server(parser)
     parser.set_defaults(run=run)
 
@@ -103,20 +121,74 @@ def _add_faces(parser: ArgumentParser) -> None:
 
 
 def _add_encoding(parser: ArgumentParser) -> None:
-    group = parser.add_argument_group("encoding of a video")
+    group = parser.add_argument_group("encoding")
     group.add_argument(
-        "--crf", type=WholeNumber(0, 51), default=18, metavar="N",
-        help="x264 quality, 0 (lossless) to 51",
-    )  # fmt: skip
+        "--codec",
+        choices=CODECS,
+        metavar="NAME",
+        help=f"of a video: {', '.join(CODECS)} (default: what the file usually holds); "
+        "`frameswap codecs` says which work here",
+    )
     group.add_argument(
-        "--preset", default="veryfast", choices=_PRESETS, metavar="NAME",
-        help=f"x264 speed, one of {', '.join(_PRESETS)}",
-    )  # fmt: skip
+        "--quality",
+        "--crf",
+        type=WholeNumber(0, 100),
+        metavar="N",
+        help="in the codec's own terms (default: 18 for x264, the input's for a JPEG photo)",
+    )
+    group.add_argument(
+        "--preset",
+        metavar="NAME",
+        help="the codec's speed, in its own terms (default: veryfast for x264)",
+    )
     group.add_argument(
         "--audio",
         choices=AUDIO_MODES,
-        default="copy",
-        help="copy the audio as it is, make AAC of it, or leave it out",
+        default="auto",
+        help="copy what the file can hold and make the rest anew, insist on copying, make all of "
+        "it anew, or leave it out",
+    )
+
+
+def _add_reading(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("reading of a video")
+    group.add_argument(
+        "--from", dest="start", type=time_of, metavar="TIME",
+        help="where the part begins that is swapped and written: seconds, MM:SS or HH:MM:SS",
+    )  # fmt: skip
+    group.add_argument("--to", dest="end", type=time_of, metavar="TIME", help="where it ends")
+    group.add_argument(
+        "--rate",
+        type=frame_rate,
+        default=ReadOptions().rate,
+        metavar="N[/D]",
+        help="frames a second of numbered pictures (frame_%%04d.png)",
+    )
+    group.add_argument(
+        "--hdr", choices=HDR_MODES, default="refuse", help="refuse HDR video, or map it to SDR"
+    )
+    group.add_argument(
+        "--corrupt",
+        choices=CORRUPT_MODES,
+        default="keep",
+        help="go on with frames that are damaged and count them, or end the job at the first",
+    )
+    group.add_argument(
+        "--decoder",
+        choices=DECODERS,
+        default="auto",
+        help="decode on the CPU, or insist on an NVIDIA GPU's decoder",
+    )
+
+
+def _read_options(arguments: Namespace) -> ReadOptions:
+    return ReadOptions(
+        hdr=arguments.hdr,
+        corrupt=arguments.corrupt,
+        decoder=arguments.decoder,
+        start_s=arguments.start,
+        end_s=arguments.end,
+        rate=arguments.rate,
     )
 
 
@@ -167,11 +239,6 @@ def _add_server(parser: ArgumentParser) -> None:
     )
 
 
-_PRESETS: Final = (
-    "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow",
-)  # fmt: skip
-
-
 def run(arguments: Namespace) -> int:
     """Do the job; returns the exit code.
 
@@ -185,9 +252,9 @@ def run(arguments: Namespace) -> int:
         raise UnreadableFile(f"there is no file {arguments.target}")
     if is_photo(arguments.target):
         check_photo_output(arguments.output)
-        image = read_photo(arguments.target)
-        _tell(describe_losses(arguments.target))
-        return _run_photo(arguments, photos, image)
+        photo = open_photo(arguments.target)
+        _tell(describe_losses(photo, arguments.output))
+        return _run_photo(arguments, photos, photo)
     check_video_output(arguments.output)
     with VideoReader(arguments.target) as reader:
         return _run_video(arguments, photos, reader)
@@ -196,14 +263,15 @@ def run(arguments: Namespace) -> int:
 def _run_photo(
     arguments: Namespace,
     photos: Sequence[tuple[Path, NDArray[np.uint8]]],
-    image: NDArray[np.uint8],
+    photo: Photo,
 ) -> int:
+    image = photo.image
     with ExitStack() as stack:
         swapper = _connect(arguments, stack, "bgr", (image.shape[1], image.shape[0]))
         sources = _sources(arguments, swapper, photos)
         progress = Progress(1, sys.stderr)
         tally = swap_photo(
-            swapper, image, sources, _options(arguments), arguments.output, force=arguments.force
+            swapper, photo, sources, _options(arguments), arguments.output, force=arguments.force
         )
         _summarise(arguments.output, tally, progress.elapsed_s)
     return 0
@@ -232,8 +300,7 @@ def _run_video(
             options,
             arguments.output,
             force=arguments.force,
-            crf=arguments.crf,
-            preset=arguments.preset,
+            encoding=_encoding(arguments),
             audio=arguments.audio,
             on_notes=_tell,
             on_frame=progress.update,
@@ -291,6 +358,10 @@ def _options(arguments: Namespace) -> SwapOptions:
     return SwapOptions(
         face_order=ORDERS[arguments.face_order], score_threshold=arguments.score_threshold
     )
+
+
+def _encoding(arguments: Namespace) -> Encoding:
+    return Encoding(arguments.codec, arguments.quality, arguments.preset)
 
 
 def _tell(notes: Sequence[str]) -> None:

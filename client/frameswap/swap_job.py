@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frameswap.contract import FaceOrder
+from frameswap.encoders import Encoding
 from frameswap.errors import NoFaceFound, SeveralFacesFound
 from frameswap.options import SwapOptions
-from frameswap.output_file import output_file
-from frameswap.photo import write_photo
+from frameswap.output_file import ready_output
+from frameswap.photo import Photo, write_photo
 from frameswap.provenance import Edit
 from frameswap.sources import Source, average_sources
 from frameswap.swapper import FaceSwapper
@@ -66,20 +67,32 @@ def encode_sources(
 
 def swap_photo(
     swapper: FaceSwapper,
-    image: NDArray[np.uint8],
+    photo: Photo,
     sources: Sequence[Source],
     options: SwapOptions,
     output: Path,
     *,
     force: bool,
+    quality: int | None = None,
 ) -> Tally:
-    """Swap the faces of a photo, (H, W, 3) uint8 BGR, and write it.
+    """Swap the faces of a photo, and write it with what belonged to it.
+
+    Args:
+        quality: as `write_photo` takes it.
 
     Raises:
         FrameswapError: what went wrong; nothing is written then.
     """
-    swapped = swapper.swap(image, sources, options)
-    write_photo(output, swapped.frame, edit=Edit(swapper.swapper, swapper.provenance), force=force)
+    swapped = swapper.swap(photo.image, sources, options)
+    write_photo(
+        output,
+        swapped.frame,
+        edit=Edit(swapper.swapper, swapper.provenance),
+        force=force,
+        alpha=photo.alpha,
+        metadata=photo.metadata,
+        quality=quality,
+    )
     tally = Tally()
     tally.add(swapped.faces)
     return tally
@@ -93,8 +106,7 @@ def swap_video(
     output: Path,
     *,
     force: bool,
-    crf: int,
-    preset: str,
+    encoding: Encoding,
     audio: AudioMode,
     on_notes: OnNotes,
     on_frame: OnFrame,
@@ -102,21 +114,22 @@ def swap_video(
     """Swap the faces of a video; decoding, swapping and encoding overlap.
 
     Args:
-        on_notes: gets what could not be kept as it was, before the work begins.
+        on_notes: gets what could not be kept as it was, before the work begins, and at its end
+            what was damaged.
+        encoding, audio: as `VideoWriter` takes them.
         on_frame: gets the number of finished frames after each.
 
     Raises:
         FrameswapError: what went wrong; nothing is written then.
     """
     tally = Tally()
-    with output_file(output, force=force) as temporary:
+    with ready_output(output, force=force) as temporary:
         writer = VideoWriter(
             temporary,
             reader,
             shown=output,
             edit=Edit(swapper.swapper, swapper.provenance),
-            crf=crf,
-            preset=preset,
+            encoding=encoding,
             audio=audio,
         )
         on_notes([*reader.notes, *writer.notes])
@@ -125,10 +138,16 @@ def swap_video(
             for swapped in stream:
                 frame = swapped.original
                 assert isinstance(frame, VideoFrame)  # what reader.frames() yields
-                writer.write_frame(frame.restore(swapped.frame), frame.pts)
+                writer.write_frame(
+                    frame.restore(swapped.frame),
+                    frame.pts,
+                    duration=frame.duration,
+                    alpha=frame.alpha,
+                )
                 tally.add(swapped.faces)
                 on_frame(tally.frames)
             writer.finish()
+            on_notes(reader.damage)
         except BaseException:
             writer.abort()
             raise
