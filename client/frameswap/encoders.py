@@ -76,11 +76,6 @@ def _nvenc(library: str, suffixes: tuple[str, ...], qualities: tuple[int, int], 
 ENCODERS: Final[Mapping[str, Encoder]] = {
     "x264": _x26x("libx264", (*_MPEG, ".ts", ".avi"), 18, {}),
     "x265": _x26x("libx265", (*_MPEG, ".ts"), 20, {"x265-params": "log-level=error"}),
-    "av1": Encoder(
-        "libsvtav1", (".mkv", ".mp4", ".webm"), quality_option="crf", qualities=(1, 63), quality=28,
-        preset_option="preset", presets=tuple(str(speed) for speed in range(14)), preset="8",
-        odd_sizes=True,
-    ),
     "vp9": Encoder(
         "libvpx-vp9", (".webm", ".mkv", ".mp4"), alpha_format="yuva420p", quality_option="crf",
         qualities=(0, 63), quality=24, preset_option="cpu-used",
@@ -88,6 +83,11 @@ ENCODERS: Final[Mapping[str, Encoder]] = {
         options={"b": "0", "row-mt": "1", "deadline": "good"},
         # libvpx cannot look ahead in two streams at once.
         alpha_options={"auto-alt-ref": "0"}, odd_sizes=True,
+    ),
+    "av1": Encoder(
+        "libsvtav1", (".mkv", ".mp4", ".webm"), quality_option="crf", qualities=(1, 63), quality=28,
+        preset_option="preset", presets=tuple(str(speed) for speed in range(14)), preset="8",
+        odd_sizes=True,
     ),
     "ffv1": Encoder(
         "ffv1", (".mkv", ".avi"), alpha_format="yuva420p", options={"level": "3", "slicecrc": "1"},

@@ -48,6 +48,7 @@ from frameswap.errors import (
 from frameswap.frames import Frame, frame_format
 from frameswap.models import Ensemble, Ensembles, SourceKind, check_size, fit_photo
 from frameswap.options import SwapOptions
+from frameswap.padding import cut_frame, pad_frame, pad_photo
 from frameswap.sources import Source, stack_sources
 from frameswap.transport import PendingSwap, SwapRequest, Transport, TransportName, read_outputs
 from frameswap.transports import choose_transport
@@ -175,7 +176,7 @@ class FaceSwapper:
             face_order=FaceOrder.LARGEST_FIRST if face is None else face,
             score_threshold=score_threshold,
         )
-        photo, scale = fit_photo(image_bgr, ensemble)
+        photo, scale = fit_photo(pad_photo(image_bgr), ensemble)
         vector, faces = self._encode(ensemble, photo, options)
         if len(faces) == 0:
             raise NoFaceFound(
@@ -317,12 +318,13 @@ class FaceSwapper:
 
     def _finish(self, frame: Frame, outputs: Any, *, copy: bool) -> SwappedFrame:
         swapped = self._output(outputs, SWAPPED_FRAME)
-        if swapped.dtype != np.uint8 or swapped.size != math.prod(frame.shape):
+        sent = pad_frame(frame).shape
+        if swapped.dtype != np.uint8 or swapped.size != math.prod(sent):
             raise ServerFault(
                 f"the server returned a frame of {swapped.dtype} {swapped.shape} for one of "
-                f"uint8 {frame.shape}"
+                f"uint8 {sent}"
             )
-        swapped = swapped.reshape(frame.shape)
+        swapped = cut_frame(swapped.reshape(sent), frame)
         return SwappedFrame(
             frame=swapped.copy() if copy else swapped,
             faces=self._found_faces(outputs),
@@ -346,6 +348,7 @@ class _Job:
 
     def submit(self, frame: Frame) -> PendingSwap:
         swapper = self.swapper
+        frame = pad_frame(frame)
         ensemble = swapper._ensembles.get(SWAP_MODELS[frame_format(frame)])
         # A stream's frames are mostly of one size: it is checked when it, or the server, changes.
         if self._fitting is None or self._fitting != (ensemble, frame.shape):

@@ -210,12 +210,21 @@ class VideoReader:
             if frame.is_corrupt:
                 self._count_damage(frame.pts)
             time = self._clock.place(frame.pts)
-            own = self._clock.length(frame.duration)
-            # Frames at the end that could not be decoded leave their time to the last that could.
-            rest = round(self._video_end_s / self.time_base) - time
-            if self.corrupt_frames and rest > (own or 0):
-                own = rest
-            yield frame, time, own
+            yield frame, time, self._own_duration(frame, time)
+
+    def _own_duration(self, frame: Any, time: int) -> int | None:
+        """How long a frame is shown if it is the last one, in `time_base`."""
+        stream = self.stream
+        if stream.duration and self.container.format.name != "image2":
+            # What the packets say is in the order of decoding, which ends with another frame.
+            end = (stream.start_time or 0) + stream.duration
+            rest = round(self._clock.exact_s(end) / self.time_base) - time
+            if rest > 0:
+                return rest
+        own = self._clock.length(frame.duration)
+        # Frames at the end that could not be decoded leave their time to the last that could.
+        rest = round(self._video_end_s / self.time_base) - time
+        return rest if self.corrupt_frames and rest > (own or 0) else own
 
     def _stream_base(self) -> Fraction:
         base = self.stream.time_base

@@ -33,6 +33,7 @@ from frameswap.video import VideoReader
 __all__ = ["AUDIO_MODES", "VIDEO_SUFFIXES", "AudioMode", "VideoWriter", "check_video_output"]
 
 _RGB_FORMATS: Final = ("pal8", "bgra", "rgb24", "rgba")
+_MPEG_4: Final = (".mp4", ".m4v", ".mov")
 _STEADY_SUFFIXES: Final = (".avi", ".y4m")
 """What has one rate for all frames."""
 _USUAL: Final = Encoding()
@@ -78,6 +79,8 @@ class VideoWriter:
         self._steady = self._suffix in _STEADY_SUFFIXES
         self._base = 1 / reader.frame_rate if self._steady else reader.time_base
         self._last: int | None = None
+        self._waiting: Any = None
+        self._lead = self._end = 0
         with self._explained():
             self._container = _open(path, self._suffix)
         try:
@@ -123,6 +126,7 @@ class VideoWriter:
         picture.time_base = self._base
         if duration is not None:
             self._durations[picture.pts] = duration
+            self._end = picture.pts + duration
         with self._explained():
             if self._graph is not None:
                 picture = self._graph.convert(picture)
@@ -139,6 +143,7 @@ class VideoWriter:
             with self._explained():
                 self._others.finish()
                 self._mux(self._stream.encode(None))
+                self._mux_last()
                 self._container.close()
         except BaseException:
             self.abort()
@@ -186,7 +191,26 @@ class VideoWriter:
             duration = self._durations.pop(packet.pts, None)
             if duration is not None:
                 packet.duration = duration
-            self._container.mux(packet)
+            if self._waiting is not None:
+                self._container.mux(self._waiting)
+            elif packet.dts is not None and packet.pts is not None:
+                self._lead = packet.pts - packet.dts
+            self._waiting = packet
+
+    def _mux_last(self) -> None:
+        """Write the last packet, which says how long an MP4 is.
+
+        MP4 counts from the first decoding time to the last one's end, and the packet that is
+        decoded last is seldom the one that is shown last.
+        """
+        last = self._waiting
+        if last is None:
+            return
+        if self._suffix in _MPEG_4 and last.dts is not None:
+            duration = self._end - self._lead - last.dts
+            if duration > 0 and last.pts + duration <= self._end:
+                last.duration = duration
+        self._container.mux(last)
 
     def _add_video(self, encoding: Encoding) -> Any:
         reader, encoder = self._reader, self._encoder
@@ -247,7 +271,7 @@ class VideoWriter:
                 f".gif, and ffv1 or prores can"
             )
         if reader.display_matrix is not None and self._suffix not in (
-            ".mp4", ".m4v", ".mov", ".mkv", ".webm",
+            *_MPEG_4, ".mkv", ".webm",
         ):  # fmt: skip
             self.notes.append(f"{self._suffix} cannot say that a video is turned: it is stored so")
 
@@ -294,5 +318,8 @@ def _open(path: Path, suffix: str) -> Any:
         return av.open(str(path), "w", format="image2")
     # Pictures that move are shown over and over, as browsers' users expect.
     options = {"loop": "0"} if suffix in (".gif", ".webp") else {}
+    if suffix == ".avi":
+        # AVI has no times: made to begin at zero with its sound's lead-in, it would gain a frame.
+        options["avoid_negative_ts"] = "disabled"
     names = {".webp": "webp", ".ts": "mpegts", ".y4m": "yuv4mpegpipe"}
     return av.open(str(path), "w", format=names.get(suffix), options=options)

@@ -86,7 +86,7 @@ def test_a_turned_video_is_sent_upright_and_kept_as_it_was(
     output = tmp_path / "out.mp4"
     code, _, _ = run(*arguments(photo, clip, output, server), "--crf", 0)
     assert code == 0
-    assert server.received[-1]["frame"].shape == (1, 96, 48)
+    assert server.received[-1]["frame"].shape == (1, 96, 64)
     before, after = read_contents(clip), read_contents(output)
     assert after.rotation == 90
     np.testing.assert_array_equal(after.frames, [255 - frame for frame in before.frames])
