@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -11,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frameswap.errors import UnreadableFile, UnwritableFile
+from frameswap.input_file import check_file
 from frameswap.output_file import output_file
 from frameswap.photo_encoding import ALPHA_SUFFIXES, PHOTO_SUFFIXES, encode_photo
 from frameswap.photo_metadata import PhotoMetadata, is_animated, read_metadata
+from frameswap.picture_header import picture_size
 from frameswap.provenance import Edit, write_xmp
 
 __all__ = [
@@ -40,6 +43,10 @@ _TURNS: Final = {
     7: (True, True, True),
     8: (True, False, True),
 }
+
+
+MOST_PIXELS: Final = 1 << 28
+"""Of a photo: phones make 200 million, and a few kB can claim, and decode to, any number."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,16 +86,16 @@ def read_photo(path: Path) -> NDArray[np.uint8]:
         (H, W, 3) uint8 BGR; 16 bits become 8, transparency is left out.
 
     Raises:
-        UnreadableFile: missing, empty, damaged, or no picture.
+        UnreadableFile: missing, empty, damaged, no picture, or too large to be decoded.
     """
-    return _decode(_read_content(path), path)
+    return open_photo(path).image
 
 
 def open_photo(path: Path) -> Photo:
     """Read a photo upright, with its transparency and its metadata.
 
     Raises:
-        UnreadableFile: missing, empty, damaged, or no picture.
+        UnreadableFile: missing, empty, damaged, no picture, or too large to be decoded.
     """
     content = _read_content(path)
     image = _decode(content, path)
@@ -105,14 +112,17 @@ def open_photo(path: Path) -> Photo:
 
 
 def _read_content(path: Path) -> NDArray[np.uint8]:
+    check_file(path, "photo")
     try:
         content = np.fromfile(path, np.uint8)
-    except FileNotFoundError as error:
-        raise UnreadableFile(f"there is no file {path}") from error
     except OSError as error:
         raise UnreadableFile(f"{path} cannot be read: {error.strerror}") from error
-    if content.size == 0:
-        raise UnreadableFile(f"{path} is empty")
+    size = picture_size(content.data)
+    if size is not None and math.prod(size) > MOST_PIXELS:
+        raise UnreadableFile(
+            f"{path} says that it has {size[0]} x {size[1]} pixels, and photos of up to "
+            f"{MOST_PIXELS / 1e6:.0f} million are read: scale it down"
+        )
     return content
 
 

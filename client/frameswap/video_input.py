@@ -6,6 +6,7 @@ import re
 import sys
 import tempfile
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from av.codec.hwaccel import HWAccel
 from frameswap.animated_webp import write_as_video
 from frameswap.errors import UnreadableFile
 from frameswap.file_kinds import is_sequence, is_standard
+from frameswap.input_file import check_file
 from frameswap.photo_metadata import is_animated
 from frameswap.read_options import ReadOptions
 
@@ -25,6 +27,24 @@ _OPEN_OPTIONS: Final[dict[str, Any]] = (
     # PyAV reads it anyway and the argument is gone.
     {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 )
+
+
+_FORMATS_OF_OTHER_FILES: Final = frozenset({
+    "concat", "dash", "hls", "image2", "imf", "rtp", "rtsp", "sap", "sdp", "vobsub",
+    "webm_dash_manifest",
+})  # fmt: skip
+"""Scripts and playlists, told by their content: under any name they make FFmpeg open other files
+and addresses."""
+
+MOST_PIXELS: Final = 1 << 26
+"""Of a video's frame: 8192 x 8192, and a few kB can claim any size."""
+
+
+@cache
+def _read_formats() -> str:
+    """FFmpeg's list of formats that may be read: those that read the file which was named."""
+    readable = (name for name in av.formats_available if name not in _FORMATS_OF_OTHER_FILES)
+    return ",".join(sorted(readable))
 
 
 def open_video(path: Path, options: ReadOptions, stack: ExitStack) -> Any:
@@ -38,22 +58,26 @@ def open_video(path: Path, options: ReadOptions, stack: ExitStack) -> Any:
         more["hwaccel"] = HWAccel("cuda", allow_software_fallback=False)
     try:
         if is_standard(path):
-            return stack.enter_context(av.open(sys.stdin.buffer, **more))
+            settings = {"format_whitelist": _read_formats()}
+            return stack.enter_context(av.open(sys.stdin.buffer, options=settings, **more))
         if is_sequence(path):
             first = _first_number(path)
             settings = {"framerate": str(options.rate), "start_number": str(first)}
             return stack.enter_context(
-                av.open(str(path), format="image2", options=settings, **more)
+                av.open(f"file:{path}", format="image2", options=settings, **more)
             )
-        if path.is_dir():
-            raise UnreadableFile(f"{path} is a folder, not a video")
-        if path.stat().st_size == 0:
-            raise UnreadableFile(f"{path} is empty")
-        return stack.enter_context(av.open(str(_readable(path, stack)), **more))
-    except FileNotFoundError as error:
-        raise UnreadableFile(f"there is no file {path}") from error
+        check_file(path, "video")
+        # The protocol is named: `concat:x.mp4` is a file's name here, and nothing else.
+        name = f"file:{_readable(path, stack)}"
+        settings = {"format_whitelist": _read_formats()}
+        return stack.enter_context(av.open(name, options=settings, **more))
     except PermissionError as error:
         raise UnreadableFile(f"{path} cannot be read: {error.strerror}") from error
+    except av.error.ArgumentError as error:
+        raise UnreadableFile(
+            f"{path} is damaged, or a playlist or script that names other files, which are not "
+            f"opened: join them to one file first, with ffmpeg"
+        ) from error
     except av.error.FFmpegError as error:
         raise UnreadableFile(
             f"{path} is no video that FFmpeg reads, or is damaged or cut off ({error.strerror})"
@@ -69,7 +93,7 @@ def choose_stream(container: Any, path: Path) -> Any:
     """The first video stream that is no cover picture.
 
     Raises:
-        UnreadableFile: there is none.
+        UnreadableFile: there is none, or its frames are too large.
     """
     pictures = [
         stream
@@ -82,6 +106,13 @@ def choose_stream(container: Any, path: Path) -> Any:
         raise UnreadableFile(f"{path} has no video stream (it has {', '.join(kinds)})")
     if pictures[0].codec_context is None:
         raise UnreadableFile(f"{path} has video of a codec that FFmpeg does not know")
+    codec = pictures[0].codec_context
+    if codec.width * codec.height > MOST_PIXELS:
+        raise UnreadableFile(
+            f"{path} says that its frames have {codec.width} x {codec.height} pixels, and frames "
+            f"of up to {MOST_PIXELS / 1e6:.0f} million are read: scale it down"
+        )
+    codec.options = {"max_pixels": str(MOST_PIXELS)}
     return pictures[0]
 
 

@@ -295,7 +295,7 @@ def make_bad(kind: str, tmp_path: Path) -> Path:
         ("empty.png", "is empty"),
         ("text.png", "is damaged, cut off, or no picture"),
         ("cut.png", "is damaged, cut off, or no picture"),
-        ("folder.png", "cannot be read: Is a directory"),
+        ("folder.png", "is a folder, not a photo"),
     ],
 )
 def test_a_bad_source_is_one_sentence(
