@@ -16,6 +16,7 @@ __all__ = [
     "VIDEO_SUFFIXES",
     "Encoder",
     "Encoding",
+    "check_options",
     "check_video_output",
     "choose_encoder",
     "encoder_options",
@@ -181,11 +182,13 @@ def choose_encoder(path: Path, encoding: Encoding) -> tuple[str, Encoder]:
             f"{suffix} does not hold {name}: write to {', '.join(encoder.suffixes)}, or choose "
             f"from {', '.join(fitting)}"
         )
-    _check_options(name, encoder, encoding)
+    check_options(name, encoding)
     return name, encoder
 
 
-def _check_options(name: str, encoder: Encoder, encoding: Encoding) -> None:
+def check_options(name: str, encoding: Encoding) -> None:
+    """Raise BadOptions for a quality or preset that an encoder of ENCODERS has not."""
+    encoder = ENCODERS[name]
     least, most = sorted(encoder.qualities)
     if encoding.quality is not None and (
         encoder.quality_option is None or not least <= encoding.quality <= most

@@ -14,8 +14,12 @@ from frameswap.errors import UnreadableFile
 __all__ = ["check_source_kind", "check_target_kind", "is_sequence", "is_standard", "is_url"]
 
 _NUMBER: Final = re.compile(r"%0?\d*d")
+_PICTURE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 _ADDRESS: Final = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:/")
 """A path swallows one of a URL's two slashes."""
+_CONTAINERS: Final = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "mpegts", "flv", "mpeg")
+"""Formats that tell themselves: FFmpeg finds a video in many a text file, too."""
+_WHITELIST: Final = ",".join(_CONTAINERS)
 _MOVING: Final = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".gif")
 """What is a video by its name, even where it is damaged."""
 
@@ -26,8 +30,9 @@ def is_standard(path: Path) -> bool:
 
 
 def is_sequence(path: Path) -> bool:
-    """Whether a name stands for numbered pictures, as `frame_%04d.png` does."""
-    return _NUMBER.search(path.name) is not None
+    """Whether a name stands for numbered pictures, as `frame_%04d.png` does; no file has it."""
+    named = _NUMBER.search(path.name) is not None and path.suffix.lower() in _PICTURE_SUFFIXES
+    return named and not path.exists()
 
 
 def is_url(path: Path) -> bool:
@@ -74,7 +79,7 @@ def check_target_kind(path: Path) -> None:
 
 def _has_video(path: Path) -> bool:
     try:
-        with av.open(str(path)) as container:
+        with av.open(f"file:{path}", options={"format_whitelist": _WHITELIST}) as container:
             return bool(container.streams.video)
     except (av.error.FFmpegError, OSError, ValueError):
         return False

@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from frameswap.arguments import (
-    HelpFormatter,
-    WholeNumber,
-    frame_rate,
-    seconds,
-    seconds_or_zero,
-    share,
-    time_of,
-)
+from frameswap.arguments import HelpFormatter, WholeNumber, seconds, seconds_or_zero, share
 from frameswap.contract import ENCODE_MODEL, MAX_DETECTIONS, SWAP_MODELS, FaceOrder, FrameFormat
 from frameswap.embedded import embedded_server
-from frameswap.encoders import CODECS, Encoding
-from frameswap.errors import UnreadableFile
+from frameswap.encoders import check_options
+from frameswap.errors import (
+    BadOptions,
+    ContractMismatch,
+    FrameswapError,
+    ServerNotReady,
+    ServerUnreachable,
+    TransportUnavailable,
+    UnwritableFile,
+)
+from frameswap.file_flags import (
+    add_encoding_flags,
+    add_file_flags,
+    add_reading_flags,
+    encoding,
+    read_options,
+)
+from frameswap.file_kinds import check_source_kind, check_target_kind, is_sequence, is_standard
+from frameswap.file_tasks import FileTask, FolderPlan, is_folder_job, plan_folder
 from frameswap.options import SwapOptions
-from frameswap.output_file import check_output
+from frameswap.output_file import check_output, explain_failure
 from frameswap.photo import (
     Photo,
     check_photo_output,
@@ -33,13 +42,12 @@ from frameswap.photo import (
     read_photo,
 )
 from frameswap.progress import Progress, format_duration
-from frameswap.read_options import CORRUPT_MODES, DECODERS, HDR_MODES, ReadOptions
 from frameswap.sources import Source
 from frameswap.swap_job import Tally, encode_sources, swap_photo, swap_video
 from frameswap.swapper import DEFAULT_IN_FLIGHT, DEFAULT_TIMEOUT_S, FaceSwapper
 from frameswap.transport import TRANSPORT_NAMES
 from frameswap.video import VideoReader
-from frameswap.video_writer import AUDIO_MODES, check_video_output
+from frameswap.video_writer import check_video_output
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace, _SubParsersAction
@@ -54,6 +62,10 @@ __all__ = ["register"]
 _EMBEDDED_IN_FLIGHT: Final = 6
 """One for each of the three steps of the ensemble and one that waits for it; more would only make
 Ctrl-C wait on a machine without a GPU."""
+_SERVER_ERRORS: Final = (
+    ServerUnreachable, ServerNotReady, ContractMismatch, TransportUnavailable,
+)  # fmt: skip
+"""What ends a job of many files: it is not about one of them."""
 ORDERS: Final = {order.name.lower().replace("_", "-"): order for order in FaceOrder}
 
 
@@ -65,25 +77,10 @@ def register(subparsers: Subparsers) -> None:
         description="Put the face of a photo into a video or photo.",
         formatter_class=HelpFormatter,
     )
-    files = parser.add_argument_group("files")
-    files.add_argument(
-        "--source",
-        type=Path,
-        action="append",
-        required=True,
-        metavar="PHOTO",
-        help="whose face; several photos of one person are averaged (identity swappers only)",
-    )
-    files.add_argument(
-        "--target", type=Path, required=True, metavar="FILE", help="the video or photo to change"
-    )
-    files.add_argument(
-        "--output", type=Path, required=True, metavar="FILE", help="where the result goes"
-    )
-    files.add_argument("--force", action="store_true", help="overwrite the output if it exists")
+    add_file_flags(parser)
     _add_faces(parser)
-    _add_encoding(parser)
-    _add_reading(parser)
+    add_encoding_flags(parser)
+    add_reading_flags(parser)
     _add_server(parser)
     parser.set_defaults(run=run)
 
@@ -117,78 +114,6 @@ def _add_faces(parser: ArgumentParser) -> None:
         type=share,
         metavar="SCORE",
         help="how sure the detector must be of a face, above 0 to 1 (default: the server's)",
-    )
-
-
-def _add_encoding(parser: ArgumentParser) -> None:
-    group = parser.add_argument_group("encoding")
-    group.add_argument(
-        "--codec",
-        choices=CODECS,
-        metavar="NAME",
-        help=f"of a video: {', '.join(CODECS)} (default: what the file usually holds); "
-        "`frameswap codecs` says which work here",
-    )
-    group.add_argument(
-        "--quality",
-        "--crf",
-        type=WholeNumber(0, 100),
-        metavar="N",
-        help="in the codec's own terms (default: 18 for x264, the input's for a JPEG photo)",
-    )
-    group.add_argument(
-        "--preset",
-        metavar="NAME",
-        help="the codec's speed, in its own terms (default: veryfast for x264)",
-    )
-    group.add_argument(
-        "--audio",
-        choices=AUDIO_MODES,
-        default="auto",
-        help="copy what the file can hold and make the rest anew, insist on copying, make all of "
-        "it anew, or leave it out",
-    )
-
-
-def _add_reading(parser: ArgumentParser) -> None:
-    group = parser.add_argument_group("reading of a video")
-    group.add_argument(
-        "--from", dest="start", type=time_of, metavar="TIME",
-        help="where the part begins that is swapped and written: seconds, MM:SS or HH:MM:SS",
-    )  # fmt: skip
-    group.add_argument("--to", dest="end", type=time_of, metavar="TIME", help="where it ends")
-    group.add_argument(
-        "--rate",
-        type=frame_rate,
-        default=ReadOptions().rate,
-        metavar="N[/D]",
-        help="frames a second of numbered pictures (frame_%%04d.png)",
-    )
-    group.add_argument(
-        "--hdr", choices=HDR_MODES, default="refuse", help="refuse HDR video, or map it to SDR"
-    )
-    group.add_argument(
-        "--corrupt",
-        choices=CORRUPT_MODES,
-        default="keep",
-        help="go on with frames that are damaged and count them, or end the job at the first",
-    )
-    group.add_argument(
-        "--decoder",
-        choices=DECODERS,
-        default="auto",
-        help="decode on the CPU, or insist on an NVIDIA GPU's decoder",
-    )
-
-
-def _read_options(arguments: Namespace) -> ReadOptions:
-    return ReadOptions(
-        hdr=arguments.hdr,
-        corrupt=arguments.corrupt,
-        decoder=arguments.decoder,
-        start_s=arguments.start,
-        end_s=arguments.end,
-        rate=arguments.rate,
     )
 
 
@@ -246,72 +171,183 @@ def run(arguments: Namespace) -> int:
         FrameswapError: what went wrong.
     """
     # All that can fail without a server fails before one is started.
-    check_output(arguments.output, force=arguments.force)
+    try:
+        _check_usage(arguments)
+    except BadOptions as error:
+        _tell([str(error)])
+        return 2
+    for path in arguments.source:
+        check_source_kind(path)
+    if is_folder_job(arguments.target, arguments.output):
+        plan = plan_folder(arguments.target, arguments.output)
+        return _run_folder(arguments, plan, [(path, read_photo(path)) for path in arguments.source])
+    task = FileTask(arguments.target[0], arguments.output)
+    if not (is_standard(task.output) or is_sequence(task.output)):
+        check_output(task.output, force=arguments.force)
     photos = [(path, read_photo(path)) for path in arguments.source]
-    if not arguments.target.exists():
-        raise UnreadableFile(f"there is no file {arguments.target}")
-    if is_photo(arguments.target):
-        check_photo_output(arguments.output)
-        photo = open_photo(arguments.target)
-        _tell(describe_losses(photo, arguments.output))
-        return _run_photo(arguments, photos, photo)
-    check_video_output(arguments.output)
-    with VideoReader(arguments.target) as reader:
-        return _run_video(arguments, photos, reader)
-
-
-def _run_photo(
-    arguments: Namespace,
-    photos: Sequence[tuple[Path, NDArray[np.uint8]]],
-    photo: Photo,
-) -> int:
-    image = photo.image
+    check_target_kind(task.target)
     with ExitStack() as stack:
-        swapper = _connect(arguments, stack, "bgr", (image.shape[1], image.shape[0]))
+        opened = _open_target(arguments, task, stack)
+        swapper = _connect(arguments, stack, [_pixel(opened)], _size(opened))
         sources = _sources(arguments, swapper, photos)
-        progress = Progress(1, sys.stderr)
-        tally = swap_photo(
-            swapper, photo, sources, _options(arguments), arguments.output, force=arguments.force
-        )
-        _summarise(arguments.output, tally, progress.elapsed_s)
+        _swap_file(arguments, swapper, sources, opened, task.output)
     return 0
 
 
-def _run_video(
-    arguments: Namespace,
-    photos: Sequence[tuple[Path, NDArray[np.uint8]]],
-    reader: VideoReader,
+def _check_usage(arguments: Namespace) -> None:
+    """Raise BadOptions for flags that contradict each other or the encoder."""
+    read_options(arguments)
+    if arguments.codec is not None:
+        check_options(arguments.codec, encoding(arguments))
+    elif not is_folder_job(arguments.target, arguments.output):
+        target, output = arguments.target[0], arguments.output
+        if _is_photo(target):
+            if arguments.quality == 0:
+                raise BadOptions("quality of a photo is 100 (best) to 1, not 0")
+        else:
+            # A file that is not written is said later, as all that is no wrong usage.
+            with suppress(UnwritableFile):
+                check_video_output(output, encoding(arguments))
+
+
+def _run_folder(
+    arguments: Namespace, plan: FolderPlan, photos: Sequence[tuple[Path, NDArray[np.uint8]]]
 ) -> int:
+    """Swap many files with one connection; an error of one is kept for the summary."""
+    pixels, size = _probe(arguments, plan)
+    failed: dict[Path, FrameswapError] = {}
+    done = 0
     with ExitStack() as stack:
-        swapper = _connect(arguments, stack, "i420", (reader.width, reader.height))
+        swapper = _connect(arguments, stack, pixels, size)
         sources = _sources(arguments, swapper, photos)
+        for task in plan.tasks:
+            try:
+                task.output.parent.mkdir(parents=True, exist_ok=True)
+                check_output(task.output, force=arguments.force)
+                with ExitStack() as files:
+                    opened = _open_target(arguments, task, files)
+                    _swap_file(arguments, swapper, sources, opened, task.output)
+                done += 1
+            except OSError as error:
+                reason = explain_failure(error.errno, error.strerror, task.output)
+                failed[task.target] = UnwritableFile(reason)
+            except _SERVER_ERRORS as error:
+                # Every other file would end the same way.
+                failed[task.target] = error
+                break
+            except FrameswapError as error:
+                _tell([str(error)])
+                failed[task.target] = error
+    _summarise_folder(plan, done, failed)
+    return 1 if failed else 0
+
+
+def _summarise_folder(plan: FolderPlan, done: int, failed: Mapping[Path, FrameswapError]) -> None:
+    missing = len(plan.tasks) - done - len(failed)
+    parts = [f"{_count(len(plan.tasks), 'file')}: {done} done"]
+    parts += [f"{len(failed)} failed"] if failed else []
+    parts += [f"{missing} not tried"] if missing else []
+    parts += [f"{plan.left_alone} that are no photo or video left alone"] if plan.left_alone else []
+    print(", ".join(parts))
+    for path, error in failed.items():
+        print(f"  {path}: {error}")
+
+
+def _probe(
+    arguments: Namespace, plan: FolderPlan
+) -> tuple[list[FrameFormat], tuple[int, int]]:
+    """Which kinds of frames there will be, and the largest width and height of one, pixels."""
+    pixels: set[FrameFormat] = set()
+    width = height = 1
+    for task in plan.tasks:
+        # What cannot be opened is said when its turn comes.
+        with suppress(FrameswapError), ExitStack() as stack:
+            opened = _open(arguments, task.target, stack)
+            pixels.add(_pixel(opened))
+            size = _size(opened)
+            width, height = max(width, size[0]), max(height, size[1])
+    return sorted(pixels), (width, height)
+
+
+def _open_target(arguments: Namespace, task: FileTask, stack: ExitStack) -> Photo | VideoReader:
+    """Open a target whose output can be written; the stack closes it."""
+    if _is_photo(task.target):
+        check_photo_output(task.output)
+    else:
+        check_video_output(task.output, encoding(arguments))
+    opened = _open(arguments, task.target, stack)
+    if isinstance(opened, Photo):
+        _tell(describe_losses(opened, task.output))
+    return opened
+
+
+def _open(arguments: Namespace, target: Path, stack: ExitStack) -> Photo | VideoReader:
+    if _is_photo(target):
+        return open_photo(target)
+    return stack.enter_context(VideoReader(target, read_options(arguments)))
+
+
+def _is_photo(path: Path) -> bool:
+    return not is_standard(path) and is_photo(path)
+
+
+def _pixel(opened: Photo | VideoReader) -> FrameFormat:
+    return "bgr" if isinstance(opened, Photo) else "i420"
+
+
+def _size(opened: Photo | VideoReader) -> tuple[int, int]:
+    """Width and height, pixels."""
+    if isinstance(opened, Photo):
+        return opened.image.shape[1], opened.image.shape[0]
+    return opened.width, opened.height
+
+
+def _swap_file(
+    arguments: Namespace,
+    swapper: FaceSwapper,
+    sources: Sequence[Source],
+    opened: Photo | VideoReader,
+    output: Path,
+) -> None:
+    """Swap one opened file, with its progress and its summary."""
+    force = arguments.force
+    if isinstance(opened, Photo):
+        progress = Progress(1, sys.stderr)
+        options = _options(arguments)
+        tally = swap_photo(
+            swapper, opened, sources, options, output, force=force, quality=arguments.quality
+        )
+    else:
+        progress = Progress(opened.frame_count, sys.stderr)
         options = replace(
             _options(arguments),
-            color_matrix=reader.tags.color_matrix,
-            color_range=reader.tags.color_range,
-            chroma_location=reader.chroma_location,
+            color_matrix=opened.tags.color_matrix,
+            color_range=opened.tags.color_range,
+            chroma_location=opened.chroma_location,
         )
-        progress = Progress(reader.frame_count, sys.stderr)
-        stack.callback(progress.clear)
-        tally = swap_video(
-            swapper,
-            reader,
-            sources,
-            options,
-            arguments.output,
-            force=arguments.force,
-            encoding=_encoding(arguments),
-            audio=arguments.audio,
-            on_notes=_tell,
-            on_frame=progress.update,
-        )
-        progress.clear()
-        _summarise(arguments.output, tally, progress.elapsed_s)
-    return 0
+        try:
+            tally = swap_video(
+                swapper,
+                opened,
+                sources,
+                options,
+                output,
+                force=force,
+                encoding=encoding(arguments),
+                audio=arguments.audio,
+                on_notes=_tell,
+                on_frame=progress.update,
+            )
+        finally:
+            progress.clear()
+    _summarise(output, tally, progress.elapsed_s)
 
 
 def _connect(
-    arguments: Namespace, stack: ExitStack, pixel: FrameFormat, frame_size: tuple[int, int]
+    arguments: Namespace,
+    stack: ExitStack,
+    pixels: Sequence[FrameFormat],
+    frame_size: tuple[int, int],
 ) -> FaceSwapper:
     address = arguments.server
     in_flight = arguments.window or (_EMBEDDED_IN_FLIGHT if address is None else DEFAULT_IN_FLIGHT)
@@ -320,7 +356,7 @@ def _connect(
             embedded_server(
                 arguments.repository,
                 target=arguments.server_target,
-                models=[SWAP_MODELS[pixel], ENCODE_MODEL],
+                models=[*(SWAP_MODELS[pixel] for pixel in pixels), ENCODE_MODEL],
                 frame_size=frame_size,
                 requests_in_flight=in_flight,
                 on_start=lambda: _tell(["starting the embedded server"]),
@@ -335,7 +371,8 @@ def _connect(
             reconnect_s=arguments.reconnect_s,
         )
     )
-    swapper.check_model(pixel)
+    for pixel in pixels:
+        swapper.check_model(pixel)
     return swapper
 
 
@@ -360,10 +397,6 @@ def _options(arguments: Namespace) -> SwapOptions:
     )
 
 
-def _encoding(arguments: Namespace) -> Encoding:
-    return Encoding(arguments.codec, arguments.quality, arguments.preset)
-
-
 def _tell(notes: Sequence[str]) -> None:
     for note in notes:
         print(f"frameswap: {note}", file=sys.stderr, flush=True)
@@ -374,7 +407,9 @@ def _summarise(output: Path, tally: Tally, elapsed_s: float) -> None:
     print(
         f"{output}: {_count(tally.frames, 'frame')} in {format_duration(elapsed_s)} "
         f"({rate:.1f} frames/s), {_count(tally.faces, 'face')} found, "
-        f"{_count(tally.frames_without_face, 'frame')} without a face"
+        f"{_count(tally.frames_without_face, 'frame')} without a face",
+        # Standard output may be the video.
+        file=sys.stderr if is_standard(output) else sys.stdout,
     )
     if tally.faces == 0:
         _tell(["no face was found: the output shows what the input shows"])

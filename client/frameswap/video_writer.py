@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
@@ -119,6 +119,20 @@ class VideoWriter:
             duration: how long it is shown, in the same; None up to the next one.
             alpha: (H, W) uint8, where the output can hold it.
         """
+        self.write_encoded(
+            self.encode_frame(frame, pts, self._stream, duration=duration, alpha=alpha)
+        )
+
+    def encode_frame(
+        self,
+        frame: NDArray[np.uint8],
+        pts: int,
+        encoder: Any,
+        *,
+        duration: int | None = None,
+        alpha: NDArray[np.uint8] | None = None,
+    ) -> list[Any]:
+        """Encode one stored frame, as `write_frame`, with an encoder; returns its packets."""
         if self._alpha and alpha is None:
             alpha = np.full((self._reader.height, self._reader.width), 255, np.uint8)
         picture = self._picture(frame, alpha if self._alpha else None)
@@ -126,11 +140,28 @@ class VideoWriter:
         picture.time_base = self._base
         if duration is not None:
             self._durations[picture.pts] = duration
-            self._end = picture.pts + duration
         with self._explained():
             if self._graph is not None:
                 picture = self._graph.convert(picture)
-            self._mux(self._stream.encode(picture))
+            return self._timed(encoder.encode(picture))
+
+    def flush(self, encoder: Any) -> list[Any]:
+        """The packets that an encoder still holds back; it is done then."""
+        with self._explained():
+            return self._timed(encoder.encode(None))
+
+    def write_encoded(self, packets: Iterable[Any]) -> None:
+        """Write packets of encoded frames, in the order of decoding."""
+        with self._explained():
+            for packet in packets:
+                packet.stream = self._stream
+                if self._waiting is not None:
+                    self._container.mux(self._waiting)
+                elif packet.dts is not None and packet.pts is not None:
+                    self._lead = packet.pts - packet.dts
+                if packet.pts is not None:
+                    self._end = max(self._end, packet.pts + (packet.duration or 0))
+                self._waiting = packet
 
     def write_packet(self, packet: Any) -> None:
         """Copy, or transcode, a packet of another stream; one that is left out is dropped."""
@@ -142,7 +173,7 @@ class VideoWriter:
         try:
             with self._explained():
                 self._others.finish()
-                self._mux(self._stream.encode(None))
+                self.write_encoded(self.flush(self._stream))
                 self._mux_last()
                 self._container.close()
         except BaseException:
@@ -185,17 +216,14 @@ class VideoWriter:
         self._last = place
         return place, 1
 
-    def _mux(self, packets: Any) -> None:
-        for packet in packets:
-            # Encoders know when a frame begins; how long the last one lasts is said here.
+    def _timed(self, packets: Any) -> list[Any]:
+        """Encoders know when a frame begins; how long the last one lasts is said here."""
+        timed = list(packets)
+        for packet in timed:
             duration = self._durations.pop(packet.pts, None)
             if duration is not None:
                 packet.duration = duration
-            if self._waiting is not None:
-                self._container.mux(self._waiting)
-            elif packet.dts is not None and packet.pts is not None:
-                self._lead = packet.pts - packet.dts
-            self._waiting = packet
+        return timed
 
     def _mux_last(self) -> None:
         """Write the last packet, which says how long an MP4 is.

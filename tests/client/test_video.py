@@ -223,11 +223,18 @@ def test_sound_that_comes_before_the_first_frame_is_kept(tmp_path: Path) -> None
     assert read_contents(tmp_path / "out.mkv").sounds == read_contents(path).sounds
 
 
-def test_sound_that_the_container_cannot_hold_says_what_to_do(tmp_path: Path) -> None:
+def test_sound_that_the_container_cannot_hold_is_made_anew_and_said(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "in.asf", Clip(audio="wmav2"))
+    notes = copy_video(path, tmp_path / "out.mp4")
+    assert ".mp4 cannot hold the input's wmav2 audio: it is made AAC" in notes
+    assert len(read_sound(tmp_path / "out.mp4", 0)) > 10
+
+
+def test_sound_that_is_to_be_copied_and_cannot_be_says_what_to_do(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "in.asf", Clip(audio="wmav2"))
     output = tmp_path / "out.mp4"
-    with pytest.raises(UnwritableFile, match=r"\.mp4 cannot hold the input's wmav2 .*transcode"):
-        copy_video(path, output)
+    with pytest.raises(UnwritableFile, match=r"\.mp4 cannot hold the input's wmav2 .*--audio copy"):
+        copy_video(path, output, audio="copy")
     assert list(tmp_path.iterdir()) == [path]
 
 
