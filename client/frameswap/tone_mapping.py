@@ -2,8 +2,8 @@
 
 The table is a cube over the coded R'G'B' of the input. Each of its points is brought to light
 (SMPTE ST 2084; ARIB STD-B67 with BT.2100's OOTF for a display of 1000 cd/m2), compressed by
-Hable's filmic curve on the brightest channel, brought to BT.709's primaries (BT.2087) and coded
-with BT.1886's inverse, gamma 2.4's usual companion BT.709. FFmpeg's `lut3d` looks it up.
+Hable's filmic curve on the brightest channel of BT.709's primaries (BT.2407), and coded for a
+display of gamma 2.4 (BT.1886). FFmpeg's `lut3d` looks it up.
 """
 
 from __future__ import annotations
@@ -47,10 +47,8 @@ def tone_map(coded: NDArray[np.float64], transfer: int) -> NDArray[np.float64]:
     light = np.maximum(light @ _TO_BT709.T, 0.0)
     brightest = np.maximum(light.max(axis=-1, keepdims=True), 1e-6)
     light = light * (_hable(brightest) / _hable(np.array(PEAK / _WHITE)) / brightest)
-    light = np.clip(light, 0.0, 1.0)
-    # BT.709, 1.2.
-    curved = 1.099 * np.power(light, 0.45) - 0.099
-    return np.asarray(np.where(light < 0.018, 4.5 * light, curved), np.float64)
+    # What a display does to BT.709's values, backwards (ITU-R BT.1886, with black at 0).
+    return np.asarray(np.power(np.clip(light, 0.0, 1.0), 1 / 2.4), np.float64)
 
 
 def _pq_light(coded: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -28,11 +28,13 @@ from frameswap.video_input import choose_stream, open_video
 
 __all__ = ["VideoFrame", "VideoReader"]
 
+_BARE_FORMATS: Final = ("h264", "hevc", "mpegvideo", "m4v", "obu")
 _TRUNCATION_S: Final = 1.0
 """A file that ends this much before its header says is cut off. Below a second, containers and
 their streams differ honestly: edit lists, a last frame's unknown duration."""
 
-_FORMATS_WITH_HEADER: Final = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "flv", "asf")
+_MPEG_4: Final = "mov,mp4,m4a,3gp,3g2,mj2"
+_FORMATS_WITH_HEADER: Final = (_MPEG_4, "matroska,webm", "avi", "flv", "asf")
 """Whose duration is written in the file; FFmpeg guesses it for others, from the bit rate even."""
 
 _AS_IT_COMES: Final = ReadOptions()
@@ -114,8 +116,7 @@ class VideoReader:
     @property
     def frame_rate(self) -> Fraction:
         """Frames a second, as well as the container knows it."""
-        rate = self.stream.average_rate or self.stream.guessed_rate or Fraction(25)
-        return Fraction(rate.numerator, rate.denominator)
+        return self._stated_rate() or Fraction(25)
 
     @property
     def frame_count(self) -> int | None:
@@ -215,9 +216,12 @@ class VideoReader:
     def _own_duration(self, frame: Any, time: int) -> int | None:
         """How long a frame is shown if it is the last one, in `time_base`."""
         stream = self.stream
-        if stream.duration and self.container.format.name != "image2":
+        if frame.pts is None:
+            return self._clock.step
+        if stream.duration and self.container.format.name == _MPEG_4:
             # What the packets say is in the order of decoding, which ends with another frame.
-            end = (stream.start_time or 0) + stream.duration
+            shift = round(self._container_start_s() / self._stream_base())
+            end = (stream.start_time or 0) + stream.duration - shift
             rest = round(self._clock.exact_s(end) / self.time_base) - time
             if rest > 0:
                 return rest
@@ -231,13 +235,18 @@ class VideoReader:
         return Fraction(base.numerator, base.denominator)
 
     def _stated_rate(self) -> Fraction | None:
-        rate = self.stream.average_rate
-        return Fraction(rate.numerator, rate.denominator) if rate else None
+        stream = self.stream
+        rates = [stream.average_rate, stream.guessed_rate]
+        # A bare stream has no times, and FFmpeg counts 25 a second; what it says itself is right.
+        bare = self.container.format.name in _BARE_FORMATS
+        known = [rate for rate in (reversed(rates) if bare else rates) if rate]
+        return Fraction(known[0].numerator, known[0].denominator) if known else None
 
     def _choose_decoder(self) -> Any:
         """The stream's own; for VP8 and VP9 with alpha libvpx's, as FFmpeg's leaves alpha out."""
         codec = self.stream.codec_context
-        if self.stream.metadata.get("alpha_mode") != "1" or codec.name not in ("vp8", "vp9"):
+        tags = {key.lower(): text for key, text in self.stream.metadata.items()}
+        if tags.get("alpha_mode") != "1" or codec.name not in ("vp8", "vp9"):
             return codec
         decoder = av.CodecContext.create(f"libvpx{'-vp9' if codec.name == 'vp9' else ''}", "r")
         decoder.thread_type = "AUTO"
@@ -341,9 +350,12 @@ class VideoReader:
                 f"{self.path} is damaged or cut off beside its pictures ({error.strerror})"
             ) from error
 
+    def _container_start_s(self) -> Fraction:
+        return Fraction(max(0, self.container.start_time or 0), 1_000_000)
+
     def _start_at_zero(self, packet: Any) -> None:
         """Take the container's start off all its times: broadcast streams begin at any time."""
-        start_s = Fraction(max(0, self.container.start_time or 0), 1_000_000)
+        start_s = self._container_start_s()
         base = packet.time_base
         if not start_s or not base:
             return

@@ -267,7 +267,12 @@ class VideoWriter:
         if reader.display_matrix is not None:
             stream.set_display_matrix(reader.display_matrix)
         stream.metadata.update(
-            {key: text for key, text in reader.stream.metadata.items() if key != "rotate"}
+            {
+                key: text
+                for key, text in reader.stream.metadata.items()
+                # The display matrix says the one, what is encoded the other.
+                if key.lower() not in ("rotate", "alpha_mode")
+            }
         )
         self._note_changes()
         return stream
