@@ -103,7 +103,11 @@ def open_photo(path: Path) -> Photo:
     stored = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
     alpha = None
     if stored is not None and stored.ndim == 3 and stored.shape[2] == 4:
-        alpha = _upright_alpha(stored, image)
+        # OpenCV multiplies a TIFF's colours by its alpha where alpha is not asked for.
+        pixels = _upright(stored, image)
+        image = np.ascontiguousarray(pixels[..., :3])
+        opaque = bool((pixels[..., 3] == 255).all())
+        alpha = None if opaque else np.ascontiguousarray(pixels[..., 3])
     deep = stored is not None and stored.dtype != np.uint8
     if metadata.turned != 1:
         image = _turn(image, metadata.turned)
@@ -140,10 +144,8 @@ def _decode(content: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
     return np.asarray(image, np.uint8)
 
 
-def _upright_alpha(
-    stored: NDArray[np.generic], image: NDArray[np.uint8]
-) -> NDArray[np.uint8] | None:
-    """(H, W) uint8 alpha, upright as `image` (H, W, 3) is; None where all of it is opaque.
+def _upright(stored: NDArray[np.generic], image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H, W, 4) uint8 BGRA of a stored picture with alpha, upright as `image` (H, W, 3) is.
 
     Which decoders turn what they return with its alpha differs, so the colours beside it are
     asked: of the eight ways to turn it, that one is right in which they are the image's.
@@ -154,12 +156,9 @@ def _upright_alpha(
         pixels = (stored.astype(np.uint16) // 257).astype(np.uint8)
     else:
         pixels = np.clip(np.asarray(stored, np.float64) * 255.0, 0.0, 255.0).astype(np.uint8)
-    if bool((pixels[..., 3] == 255).all()):
-        return None
     turned = (_turn(pixels, orientation) for orientation in _TURNS)
     fitting = [way for way in turned if way.shape[:2] == image.shape[:2]]
-    best = min(fitting, key=lambda way: int(np.abs(way[..., :3].astype(int) - image).sum()))
-    return np.ascontiguousarray(best[..., 3])
+    return min(fitting, key=lambda way: int(np.abs(way[..., :3].astype(int) - image).sum()))
 
 
 def _turn(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:

@@ -15,13 +15,12 @@ from types import TracebackType
 from typing import Any, Final
 
 import av
-import numpy as np
 
 from frameswap.contract import ChromaLocation
 from frameswap.errors import UnreadableFile
 from frameswap.frame_colors import FrameColors
 from frameswap.frame_times import FrameClock, with_durations
-from frameswap.orientation import UPRIGHT, Orientation
+from frameswap.orientation import UPRIGHT, Orientation, read_matrix
 from frameswap.read_options import ReadOptions
 from frameswap.video_frame import VideoFrame
 from frameswap.video_input import choose_stream, open_video
@@ -89,7 +88,7 @@ class VideoReader:
             self.notes += self._colors.notes
             self.tags, self.shows_alpha = self._colors.tags, self._colors.shows_alpha
             self.has_alpha = self._colors.has_alpha
-            self.display_matrix = _display_matrix(self._first)
+            self.display_matrix = read_matrix(self._first)
             self.orientation = Orientation.from_matrix(self.display_matrix)
             self.height, self.width = self._first.height, self._first.width
             if self._first.interlaced_frame:
@@ -397,9 +396,3 @@ class VideoReader:
                 f"{self.path} is cut off: the last {missing_s:.1f} of {self._promised_s():.1f} s "
                 f"are missing; repair it first, with `ffmpeg -i IN -c copy OUT` for one"
             )
-
-
-def _display_matrix(frame: Any) -> tuple[int, ...] | None:
-    """FFmpeg's 3x3 display matrix, 9 integers, when the file has one."""
-    side_data = frame.side_data.get("DISPLAYMATRIX")
-    return None if side_data is None else tuple(np.frombuffer(side_data, np.int32).tolist())
