@@ -104,16 +104,20 @@ def choose_stream(container: Any, path: Path) -> Any:
     if not pictures:
         kinds = sorted({stream.type for stream in container.streams}) or ["nothing"]
         raise UnreadableFile(f"{path} has no video stream (it has {', '.join(kinds)})")
-    if pictures[0].codec_context is None:
+    # An animated AVIF begins with a still picture, which stands for the rest.
+    still = pictures[0].frames == 1 and pictures[0].duration is None
+    chosen = next((stream for stream in pictures if stream.frames != 1), pictures[0])
+    chosen = chosen if still else pictures[0]
+    if chosen.codec_context is None:
         raise UnreadableFile(f"{path} has video of a codec that FFmpeg does not know")
-    codec = pictures[0].codec_context
+    codec = chosen.codec_context
     if codec.width * codec.height > MOST_PIXELS:
         raise UnreadableFile(
             f"{path} says that its frames have {codec.width} x {codec.height} pixels, and frames "
             f"of up to {MOST_PIXELS / 1e6:.0f} million are read: scale it down"
         )
     codec.options = {"max_pixels": str(MOST_PIXELS)}
-    return pictures[0]
+    return chosen
 
 
 def _readable(path: Path, stack: ExitStack) -> Path:
