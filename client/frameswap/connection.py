@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import os
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -16,10 +18,12 @@ from frameswap.errors import (
     ContractMismatch,
     FrameswapError,
     ServerNotReady,
+    ServerTimeout,
     ServerUnreachable,
     from_rpc_error,
 )
 from frameswap.interrupts import signals_held_back
+from frameswap.keys import SHARED_MEMORY_KEY, read_key
 from frameswap.wire import INFER_METHOD
 
 __all__ = ["CLOSING_S", "Connection", "ModelDescription", "PendingCall"]
@@ -34,6 +38,9 @@ _CHANNEL_OPTIONS: Final = (
     # A channel of its own is a TCP connection of its own: two swappers do not share one.
     ("grpc.use_local_subchannel_pool", 1),
 )
+_PROXY_VARIABLES: Final = ("grpc_proxy", "https_proxy", "http_proxy")
+"""gRPC takes the first of these that is set, for every address that no_proxy does not name."""
+_SCHEME: Final = re.compile(r"^(dns:///|ipv[46]:)")
 _RECONNECT_OPTIONS: Final = (
     # gRPC waits up to 120 s between attempts; a server on the same network is back sooner.
     ("grpc.initial_reconnect_backoff_ms", 200),
@@ -124,6 +131,10 @@ class Connection:
         self.address = _check_address(address)
         self.timeout_s = timeout_s
         options: list[tuple[str, Any]] = [*_CHANNEL_OPTIONS, *_RECONNECT_OPTIONS]
+        self._is_local = is_loopback(_SCHEME.sub("", address))
+        if self._is_local:
+            # A proxy is for other machines: it would look for this address on its own.
+            options.append(("grpc.enable_http_proxy", 0))
         if "///" in address:
             balancing = '{"loadBalancingConfig": [{"round_robin": {}}]}'
             options.append(("grpc.service_config", balancing))
@@ -142,7 +153,11 @@ class Connection:
 
     def translate(self, error: grpc.RpcError, doing: str) -> FrameswapError:
         """Turn an error of the gRPC library into ours."""
-        return from_rpc_error(error, address=self.address, doing=doing, timeout_s=self.timeout_s)
+        ours = from_rpc_error(error, address=self.address, doing=doing, timeout_s=self.timeout_s)
+        proxy = None if self._is_local else _proxy()
+        if proxy is not None and isinstance(ours, ServerUnreachable | ServerTimeout):
+            return type(ours)(f"{ours}; gRPC goes through {proxy}")
+        return ours
 
     def submit(self, message: bytes, *, doing: str) -> PendingCall:
         """Send a serialised ModelInferRequest; its answer is a serialised ModelInferResponse."""
@@ -155,7 +170,18 @@ class Connection:
             FrameswapError: how the call failed.
         """
         start = getattr(self._stub, method).future
-        return PendingCall(lambda: start(request, timeout=self.timeout_s), self, doing).result()
+        metadata = self._key() if "SharedMemory" in method else ()
+        return PendingCall(
+            lambda: start(request, timeout=self.timeout_s, metadata=metadata), self, doing
+        ).result()
+
+    def _key(self) -> tuple[tuple[str, str], ...]:
+        """What shared memory takes at an embedded server of this user that listens on TCP."""
+        port = self.address.rpartition(":")[2]
+        if not self._is_local or self.address.startswith("unix:") or not port.isdigit():
+            return ()
+        key = read_key(int(port))
+        return ((f"triton-grpc-protocol-{SHARED_MEMORY_KEY}", key),) if key else ()
 
     def check_ready(self) -> None:
         """Raise unless the server says that it, and all its models, are ready.
@@ -250,6 +276,15 @@ def _check_address(address: str) -> str:
                 f"{address!r} was given"
             )
     return address
+
+
+def _proxy() -> str | None:
+    """The proxy that gRPC goes through, for error texts: without its password."""
+    for name in _PROXY_VARIABLES:
+        value = os.environ.get(name)
+        if value:
+            return f"the proxy {value.rpartition('@')[2].rpartition('//')[2]} that {name} names"
+    return None
 
 
 def is_loopback(address: str) -> bool:

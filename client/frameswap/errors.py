@@ -139,6 +139,10 @@ _MODEL_AWAY_SIGNS: Final = ("has no available versions", "is not healthy", "is n
 """In Triton's details while a model is unloaded, loaded again, or its process has died."""
 
 
+_NO_SHARED_MEMORY_SIGN: Final = "shared memory pool size"
+"""In Triton's details when a batch does not fit into /dev/shm."""
+
+
 def from_status(
     code: grpc.StatusCode, details: str, *, address: str, doing: str, timeout_s: float | None = None
 ) -> FrameswapError:
@@ -153,6 +157,12 @@ def from_status(
     """
     kind = STATUS_ERRORS.get(code, ServerFault)
     text = " ".join(details.split()).rstrip(".") or code.name.lower().replace("_", " ")
+    if _NO_SHARED_MEMORY_SIGN in text:
+        # Its own text names a region of the server, which is nobody's business.
+        return ServerFault(
+            f"the server at {address} has no shared memory left {doing}: make its /dev/shm larger "
+            f"(a container: --shm-size=1g), or keep fewer frames in flight (--window)"
+        )
     if any(sign in text for sign in _MODEL_AWAY_SIGNS):
         return ServerNotReady(
             f"a model of the server at {address} went away {doing} ({text}): the server stops, or "

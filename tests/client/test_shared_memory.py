@@ -5,8 +5,10 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import re
 import secrets
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -19,6 +21,7 @@ import numpy as np
 import pytest
 from fake_server import Behavior, FakeServer, sleep_s
 from frameswap import (
+    ContractMismatch,
     FaceSwapper,
     ServerFault,
     ServerTimeout,
@@ -83,8 +86,10 @@ def test_regions_are_private_and_have_names_nobody_guesses(server: FakeServer) -
         assert len(paths) == 4
         for path in paths:
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
-            # 128 random bits.
-            assert len(path.name.removeprefix(shared_memory.PREFIX)) == 32
+            # 128 random bits, and the one server that may map it.
+            assert re.fullmatch("[0-9a-f]{32}", path.name.rpartition(".")[2])
+            assert shared_memory.server_of(path.name) == server.address
+        assert len({path.name.rpartition(".")[2] for path in paths}) == 4
         assert {f"/{path.name}" for path in paths} == {key for key, _ in server.regions.values()}
 
 
@@ -230,6 +235,69 @@ def test_another_machine_gets_no_shared_memory(
     assert "is not a loopback address" in caplog.text
     with pytest.raises(TransportUnavailable, match="is not a loopback address"):
         FaceSwapper(address, transport="system")
+
+
+@pytest.mark.parametrize("losses", [1, 5])
+@pytest.mark.parametrize("transport", ["system", "auto"])
+def test_regions_that_a_neighbour_unregistered_are_registered_again(
+    server: FakeServer, losses: int, transport: str
+) -> None:
+    """NVIDIA's examples unregister everybody's regions at their start."""
+    left = dict.fromkeys(range(30), losses)
+
+    def lose(value: int, _: object) -> None:
+        if left[value]:
+            left[value] -= 1
+            server.regions.clear()
+
+    with connect(server, transport=transport) as swapper:
+        server.behavior.fail = lose
+        done = [int(s.frame[0, 0]) for s in swapper.stream(frames(30), SOURCE)]
+    assert done == [255 - value for value in range(30)]
+
+
+def test_regions_that_are_lost_time_and_again_end_in_grpc_or_a_sentence(
+    server: FakeServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "frameswap")
+    server.behavior.fail = lambda value, _: server.regions.clear()
+    with connect(server, transport="auto") as swapper:
+        done = [int(s.frame[0, 0]) for s in swapper.stream(frames(8), SOURCE)]
+        assert swapper.transport == "grpc"
+    assert done == [255 - value for value in range(8)]
+    assert "some frames are sent over gRPC, because" in caplog.text
+    with connect(server) as swapper, pytest.raises(ContractMismatch, match="shared memory region"):
+        list(swapper.stream(frames(8), SOURCE))
+
+
+def test_what_a_killed_client_left_is_forgotten_by_the_server_that_it_used(
+    server: FakeServer,
+) -> None:
+    """Whichever server the next client is a client of."""
+    with FakeServer() as other:
+        killed = subprocess.Popen(
+            [sys.executable, "-c", KILLED, server.address, shared_memory.PREFIX],
+            stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert killed.stdout is not None
+        assert killed.stdout.readline() == "ready\n"
+        killed.kill()
+        killed.wait()
+        killed.stdout.close()
+        assert len(server.regions) == len(regions()) == 3
+        with connect(other):
+            assert server.regions == {}
+            assert regions() == []
+
+
+def test_what_was_left_at_a_server_that_is_gone_is_removed(server: FakeServer) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{nobody.getsockname()[1]}"
+        left = FOLDER / shared_memory.name_region(address)
+        left.touch(0o600)
+        with connect(server):
+            assert not left.exists()
 
 
 def fill_up(swapper: FaceSwapper, slots: int, monkeypatch: pytest.MonkeyPatch) -> None:
