@@ -20,8 +20,12 @@ from frameswap.errors import (
     UnreadableFile,
     UnwritableFile,
 )
+from frameswap.job_control import JobStopped
+from frameswap.jobs import JobEvent, VideoJob
 from frameswap.options import SwapOptions
+from frameswap.report import Tally
 from frameswap.security import Security
+from frameswap.segmented_job import Journaling
 from frameswap.sources import Source, average_sources
 from frameswap.swapper import FaceSwapper, SwappedFrame
 
@@ -36,6 +40,9 @@ __all__ = [
     "FaceOrder",
     "FaceSwapper",
     "FrameswapError",
+    "JobEvent",
+    "JobStopped",
+    "Journaling",
     "NoFaceFound",
     "RequestRejected",
     "Security",
@@ -49,8 +56,10 @@ __all__ = [
     "Source",
     "SwapOptions",
     "SwappedFrame",
+    "Tally",
     "TransportUnavailable",
     "UnreadableFile",
     "UnwritableFile",
+    "VideoJob",
     "average_sources",
 ]

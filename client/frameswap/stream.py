@@ -90,7 +90,7 @@ class FrameStream:
         window = self._window
         try:
             while True:
-                while not exhausted and len(window) < self._servers.capacity():
+                while not exhausted and self._has_room():
                     try:
                         entry = _InFlight(next(arriving))
                         self._send(entry)
@@ -116,6 +116,13 @@ class FrameStream:
             deadline_s = time.monotonic() + CLOSING_S
             for waiting in window:
                 waiting.release(patience_s=max(0.0, deadline_s - time.monotonic()))
+
+    def _has_room(self) -> bool:
+        if not self._window:
+            return True
+        if len(self._window) >= self._servers.capacity():
+            return False
+        return self._servers.choose_free() is not None
 
     def _send(self, entry: _InFlight) -> None:
         """Send a frame to the server that has the least to do; it stays unsent where none takes it.
@@ -257,7 +264,7 @@ class _InFlight:
         if self.pending is not None:
             pending, self.pending = self.pending, None
             if self.server is not None:
-                self.server.settle()
+                self.server.settle(pending)
             pending.release(patience_s=patience_s)
 
 
