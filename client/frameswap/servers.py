@@ -108,7 +108,7 @@ class Server:
             self._transport = choose_transport(self._transport_name, self.connection)
         else:
             self._transport.renew()
-        self._is_lost = False
+        self._is_lost, self._resting_until_s = False, 0.0
         return ensemble
 
     def find(self, model: str) -> Ensemble:
@@ -283,7 +283,7 @@ class Servers:
         while True:
             server = self.choose()
             if server is None:
-                if time.monotonic() >= deadline_s:
+                if time.monotonic() >= deadline_s and (error or not self.revive()):
                     raise error or self.last_error()
                 self.pause()
                 continue
@@ -297,6 +297,17 @@ class Servers:
             else:
                 server.succeed()
                 return result
+
+    def revive(self) -> bool:
+        """Ask lost servers now, and wait for what they say; whether one takes frames."""
+        for server in self.all:
+            try:
+                server.greet()
+            except FrameswapError as error:
+                server.fail(error)
+            else:
+                return True
+        return False
 
     def last_error(self) -> FrameswapError:
         """Why no server takes frames."""

@@ -39,6 +39,13 @@ __all__ = ["FrameStream", "SwappedFrame", "found_faces", "take_output"]
 
 _HEALTH_S: Final = 5.0
 """After so long without an answer, a server is asked whether it is there, if there are others."""
+_PATIENCE: Final = 4.0
+"""A request is sent once more when it is so many times older than the slowest that was answered: a
+server that is merely slow is not given twice the work."""
+_LEAST_PATIENCE_S: Final = 5.0
+_FIRST_LATENCY_S: Final = 5.0
+"""What is assumed before anything was answered."""
+_LOOK_S: Final = 0.02
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +88,12 @@ class FrameStream:
         self._stacked: dict[Ensemble, NDArray[np.float32]] = {}
         self._fitting: tuple[Ensemble, tuple[int, ...]] | None = None
         self._window: deque[_InFlight] = deque()
+        self._slowest_s = _FIRST_LATENCY_S
+
+    @property
+    def patience_s(self) -> float:
+        """How old a request may be before it is asked once more."""
+        return max(_LEAST_PATIENCE_S, _PATIENCE * self._slowest_s)
 
     def run(self, frames: Iterable[Frame], *, copy: bool) -> Iterator[SwappedFrame]:
         """Swap all frames; see `FaceSwapper.stream`."""
@@ -134,7 +147,7 @@ class FrameStream:
         while (server := self._servers.choose()) is not None:
             try:
                 request = self._request(server, model, entry.frame)
-                entry.sent(server, model, server.submit(request))
+                entry.request = _Request(server, model, server.submit(request))
                 return
             except PASSING_ERRORS as error:
                 server.fail(error)
@@ -158,35 +171,73 @@ class FrameStream:
 
     def _result(self, head: _InFlight, *, copy: bool) -> SwappedFrame:
         while True:
-            if head.pending is None:
+            if head.request is None:
                 self._send(head)
-            if head.pending is None:
-                if time.monotonic() >= head.start_clock(self._reconnect_s):
+            if head.request is None:
+                is_late = time.monotonic() >= head.start_clock(self._reconnect_s)
+                # A frame that was not sent yet is tried, however little patience there is.
+                if is_late and (head.losses or not self._servers.revive()):
                     raise head.error or self._servers.last_error()
                 self._servers.pause()
                 continue
             try:
-                outputs = self._wait(head)
+                request = self._answered(head, head.request)
+                outputs = request.pending.result()
             except (*PASSING_ERRORS, ContractMismatch) as error:
-                self._lose(head, error)
+                self._lose(head, head.request, error)
                 continue
-            assert head.server is not None  # it was sent
-            swapped = _finish(head.frame, outputs, head.server.address, copy=copy)
-            head.server.succeed()
+            self._note_latency(time.monotonic() - request.sent_s)
+            swapped = _finish(head.frame, outputs, request.server.address, copy=copy)
+            request.server.succeed()
             return swapped
 
-    def _wait(self, head: _InFlight) -> Mapping[str, NDArray[Any]]:
-        assert head.pending is not None  # it was sent
-        assert head.server is not None
-        while len(self._servers.all) > 1 and not head.pending.wait(_HEALTH_S):
-            if not head.server.is_healthy():
-                raise ServerTimeout(
-                    f"the server at {head.server.address} did not answer while swapping a frame, "
-                    f"nor when it was asked whether it is there"
-                )
-        return head.pending.result()
+    def _note_latency(self, latency_s: float) -> None:
+        known = self._slowest_s != _FIRST_LATENCY_S
+        self._slowest_s = max(self._slowest_s, latency_s) if known else latency_s
 
-    def _lose(self, head: _InFlight, error: FrameswapError) -> None:
+    def _answered(self, head: _InFlight, request: _Request) -> _Request:
+        """Wait for the answer to a frame, and ask once more where it is long overdue.
+
+        Triton never answers some of the requests that a model's process had when it died.
+
+        Raises:
+            ServerTimeout: its server is not there, and there are others.
+        """
+        overdue_s = request.sent_s + self.patience_s
+        has_others = len(self._servers.all) > 1
+        while self._reconnect_s or has_others:
+            left_s = max(0.0, overdue_s - time.monotonic()) if self._reconnect_s else _HEALTH_S
+            if request.pending.wait(min(left_s, _HEALTH_S) if has_others else left_s):
+                break
+            if has_others and not request.server.is_healthy():
+                raise ServerTimeout(
+                    f"the server at {request.server.address} did not answer while swapping a "
+                    f"frame, nor when it was asked whether it is there"
+                )
+            if self._reconnect_s and time.monotonic() >= overdue_s:
+                return self._ask_again(head, request)
+        return request
+
+    def _ask_again(self, head: _InFlight, first: _Request) -> _Request:
+        """Send a frame once more; the request that is answered first stays the frame's."""
+        head.request = None
+        try:
+            self._send(head)
+            again = head.request
+            if again is None:
+                head.request = first
+                return first
+            while not (again.pending.wait(_LOOK_S) or first.pending.wait(_LOOK_S)):
+                pass
+        except BaseException:
+            first.abandon()
+            raise
+        winner, late = (again, first) if again.pending.wait(0.0) else (first, again)
+        head.request = winner
+        late.abandon()
+        return winner
+
+    def _lose(self, head: _InFlight, request: _Request, error: FrameswapError) -> None:
         """Have a lost frame sent again, and at once those that were lost with it.
 
         A swap changes nothing on the server, so sending a frame again is safe.
@@ -194,21 +245,36 @@ class FrameStream:
         Raises:
             FrameswapError: the error, where it does not pass or patience is at its end.
         """
-        server = head.server
-        assert server is not None  # it was sent
-        explained = server.explain(error, head.model)
+        server = request.server
+        explained = server.explain(error, request.model)
         if not isinstance(explained, PASSING_ERRORS):
             raise error
         server.fail(explained)
-        head.lost(explained)
+        head.lose(explained)
         is_late = time.monotonic() >= head.start_clock(self._reconnect_s)
         # Another server may have what this one lost, once, however little patience there is.
         if is_late and (head.losses > 1 or self._servers.choose() is None):
             raise explained from error
         self._send(head)
         for other in self._window:
-            if other is not head and other.server is server and other.has_failed():
+            if other is not head and other.has_failed_at(server):
                 self._send(other)
+
+
+class _Request:
+    """A frame on its way to one server: from when it is sent until its buffers are given back."""
+
+    def __init__(self, server: Server, model: str, pending: PendingSwap) -> None:
+        self.server, self.model, self.pending = server, model, pending
+        self.sent_s = time.monotonic()
+
+    def release(self, *, patience_s: float | None = None) -> None:
+        self.server.settle(self.pending)
+        self.pending.release(patience_s=patience_s)
+
+    def abandon(self) -> None:
+        self.pending.cancel()
+        self.release(patience_s=0.0)
 
 
 class _InFlight:
@@ -219,15 +285,10 @@ class _InFlight:
 
     def __init__(self, frame: Frame) -> None:
         self.frame = frame
-        self.pending: PendingSwap | None = None
-        self.server: Server | None = None
-        self.model = ""
         self.error: FrameswapError | None = None
         self.losses = 0
+        self.request: _Request | None = None
         self._deadline_s: float | None = None
-
-    def sent(self, server: Server, model: str, pending: PendingSwap) -> None:
-        self.server, self.model, self.pending = server, model, pending
 
     def start_clock(self, patience_s: float) -> float:
         """When patience ends; it starts with the first trouble."""
@@ -235,37 +296,37 @@ class _InFlight:
             self._deadline_s = time.monotonic() + patience_s
         return self._deadline_s
 
-    def has_failed(self) -> bool:
-        """Whether its answer is an error that passes; it is unsent again then."""
-        if self.pending is None:
+    def has_failed_at(self, server: Server) -> bool:
+        """Whether that server's answer to it is an error that passes; it is unsent then."""
+        if self.request is None:
             return True
-        if not self.pending.wait(0.0):
+        if self.request.server is not server or not self.request.pending.wait(0.0):
             return False
         try:
-            self.pending.result()
+            self.request.pending.result()
         except PASSING_ERRORS as error:
-            self.lost(error)
+            self.lose(error)
             return True
         except FrameswapError:
             pass  # Raised again when it is this frame's turn.
         return False
 
-    def lost(self, error: FrameswapError) -> None:
+    def lose(self, error: FrameswapError) -> None:
+        """Give its request up."""
         self.error = error
         self.losses += 1
-        self.cancel()
-        self.release(patience_s=0.0)
+        if self.request is not None:
+            request, self.request = self.request, None
+            request.abandon()
 
     def cancel(self) -> None:
-        if self.pending is not None:
-            self.pending.cancel()
+        if self.request is not None:
+            self.request.pending.cancel()
 
     def release(self, *, patience_s: float | None = None) -> None:
-        if self.pending is not None:
-            pending, self.pending = self.pending, None
-            if self.server is not None:
-                self.server.settle(pending)
-            pending.release(patience_s=patience_s)
+        if self.request is not None:
+            request, self.request = self.request, None
+            request.release(patience_s=patience_s)
 
 
 def take_output(outputs: Mapping[str, Any], name: str, address: str) -> NDArray[Any]:

