@@ -1,6 +1,7 @@
 """Thin client of the frameswap Triton ensembles: swap faces in photos and video."""
 
 from frameswap.contract import ChromaLocation, ColorMatrix, ColorRange, FaceOrder
+from frameswap.encoders import Encoding
 from frameswap.errors import (
     BadFrame,
     BadOptions,
@@ -23,6 +24,7 @@ from frameswap.errors import (
 from frameswap.job_control import JobStopped
 from frameswap.jobs import JobEvent, VideoJob
 from frameswap.options import SwapOptions
+from frameswap.read_options import ReadOptions
 from frameswap.report import Tally
 from frameswap.security import Security
 from frameswap.segmented_job import Journaling
@@ -37,6 +39,7 @@ __all__ = [
     "ColorMatrix",
     "ColorRange",
     "ContractMismatch",
+    "Encoding",
     "FaceOrder",
     "FaceSwapper",
     "FrameswapError",
@@ -44,6 +47,7 @@ __all__ = [
     "JobStopped",
     "Journaling",
     "NoFaceFound",
+    "ReadOptions",
     "RequestRejected",
     "Security",
     "ServeUnavailable",

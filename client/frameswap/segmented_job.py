@@ -15,7 +15,7 @@ from frameswap.stream import SwappedFrame
 from frameswap.video import VideoFrame, VideoReader
 from frameswap.video_writer import VideoWriter
 
-__all__ = ["Journaling", "SegmentedJob"]
+__all__ = ["Journaling", "PlainJob", "SegmentedJob"]
 
 _MOST_BYTES: Final = 64 << 20
 """A segment ends when it holds as much, however few its frames are: it is kept in memory."""
@@ -43,6 +43,47 @@ class Journaling:
     @property
     def encoder_threads(self) -> int:
         return self.threads or _encoder_threads()
+
+
+class PlainJob:
+    """Has each frame written as it comes; for outputs that have no segments.
+
+    Args:
+        keeps_report: whether the line of each frame is to be kept.
+    """
+
+    def __init__(
+        self,
+        reader: VideoReader,
+        writer: VideoWriter,
+        *,
+        slots: int,
+        on_frame: Callable[[int], None],
+        keeps_report: bool,
+    ) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._slots = slots
+        self._on_frame = on_frame
+        self._keeps_report = keeps_report
+        self._lines: list[str] = []
+        self.tally = Tally()
+
+    def take(self, swapped: SwappedFrame) -> None:
+        """Take in the next frame."""
+        frame = swapped.original
+        assert isinstance(frame, VideoFrame)  # what reader.frames() yields
+        self._writer.write_frame(
+            frame.restore(swapped.frame), frame.pts, duration=frame.duration, alpha=frame.alpha
+        )
+        if self._keeps_report:
+            self._lines.append(_line(self._reader, swapped, self.tally.frames, self._slots))
+        self.tally.add(len(swapped.faces))
+        self._on_frame(self.tally.frames)
+
+    def report(self) -> list[str]:
+        """The line of each frame."""
+        return self._lines
 
 
 class SegmentedJob:
@@ -100,14 +141,14 @@ class SegmentedJob:
         if self._encoder is None:
             self._encoder = self._form.new_encoder(threads=self._threads)
         stored = frame.restore(swapped.frame)
-        self._keep(self._form.encode_frame(stored, frame.pts, self._encoder))
-        time_s = float(frame.pts * self._reader.time_base)
-        self._end_s = time_s + float(1 / self._reader.frame_rate)
-        self._lines.append(
-            frame_line(
-                self.tally.frames, time_s, swapped.faces, slots=self._slots, corrupt=False
+        self._keep(
+            self._form.encode_frame(
+                stored, frame.pts, self._encoder, duration=frame.duration, alpha=frame.alpha
             )
         )
+        ticks = frame.pts + (frame.duration or 0)
+        self._end_s = float(ticks * self._reader.time_base)
+        self._lines.append(_line(self._reader, swapped, self.tally.frames, self._slots))
         self.tally.add(len(swapped.faces))
         if len(self._lines) >= self._segment_frames or self._size >= _MOST_BYTES:
             self.close_segment()
@@ -176,3 +217,10 @@ class SegmentedJob:
                 Packet(packet.pts, packet.duration or 0, bool(packet.is_keyframe), data)
             )
             self._size += len(data)
+
+
+def _line(reader: VideoReader, swapped: SwappedFrame, index: int, slots: int) -> str:
+    frame = swapped.original
+    assert isinstance(frame, VideoFrame)  # what reader.frames() yields
+    time_s = float(frame.pts * reader.time_base)
+    return frame_line(index, time_s, swapped.faces, slots=slots, corrupt=bool(frame.corrupt))

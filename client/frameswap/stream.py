@@ -31,6 +31,7 @@ from frameswap.errors import (
 from frameswap.frames import Frame, frame_format
 from frameswap.models import Ensemble, check_size
 from frameswap.options import SwapOptions
+from frameswap.padding import cut_frame, pad_frame
 from frameswap.servers import PASSING_ERRORS, Server, Servers
 from frameswap.sources import Source, stack_sources
 from frameswap.transport import PendingSwap, SwapRequest
@@ -143,10 +144,11 @@ class FrameStream:
         Raises:
             FrameswapError: that frame cannot be sent to any.
         """
-        model = SWAP_MODELS[frame_format(entry.frame)]
+        frame = pad_frame(entry.frame)
+        model = SWAP_MODELS[frame_format(frame)]
         while (server := self._servers.choose()) is not None:
             try:
-                request = self._request(server, model, entry.frame)
+                request = self._request(server, model, frame)
                 entry.request = _Request(server, model, server.submit(request))
                 return
             except PASSING_ERRORS as error:
@@ -367,12 +369,13 @@ def _finish(
     frame: Frame, outputs: Mapping[str, Any], address: str, *, copy: bool
 ) -> SwappedFrame:
     swapped = take_output(outputs, SWAPPED_FRAME, address)
-    if swapped.dtype != np.uint8 or swapped.size != math.prod(frame.shape):
+    sent = pad_frame(frame).shape
+    if swapped.dtype != np.uint8 or swapped.size != math.prod(sent):
         raise ServerFault(
             f"the server returned a frame of {swapped.dtype} {swapped.shape} for one of "
-            f"uint8 {frame.shape}"
+            f"uint8 {sent}"
         )
-    swapped = swapped.reshape(frame.shape)
+    swapped = cut_frame(swapped.reshape(sent), frame)
     return SwappedFrame(
         frame=swapped.copy() if copy else swapped,
         faces=found_faces(outputs, address),

@@ -88,7 +88,7 @@ def test_a_turned_video_is_sent_upright_and_kept_as_it_was(
     output = tmp_path / "out.mp4"
     code, _, _ = run(*arguments(photo, clip, output, server), "--crf", 0)
     assert code == 0
-    assert server.received[-1]["frame"].shape == (1, 96, 48)
+    assert server.received[-1]["frame"].shape == (1, 96, 64)
     before, after = read_contents(clip), read_contents(output)
     assert after.rotation == 90
     np.testing.assert_array_equal(after.frames, [255 - frame for frame in before.frames])
@@ -213,7 +213,7 @@ def test_a_kind_of_output_that_the_client_does_not_know_is_refused(
 @pytest.mark.parametrize(
     ("image", "text"),
     [
-        (np.full((9, 9, 4), 99, np.uint8), "group.png has transparency: the result has none"),
+        (np.full((9, 9, 4), 99, np.uint8), "group.png has transparency: .jpg cannot hold it"),
         (np.full((9, 9, 3), 999, np.uint16), "group.png has more than 8 bits a channel"),
     ],
 )
@@ -222,7 +222,7 @@ def test_what_a_photo_loses_is_said(
 ) -> None:
     target = tmp_path / "group.png"
     cv2.imwrite(str(target), image)
-    code, _, err = run(*arguments(photo, target, tmp_path / "out.png", server))
+    code, _, err = run(*arguments(photo, target, tmp_path / "out.jpg", server))
     assert code == 0
     assert text in err
 
@@ -297,7 +297,7 @@ def make_bad(kind: str, tmp_path: Path) -> Path:
         ("empty.png", "is empty"),
         ("text.png", "is damaged, cut off, or no picture"),
         ("cut.png", "is damaged, cut off, or no picture"),
-        ("folder.png", "is a folder, not a photo"),
+        ("folder.png", "is a folder: give the photos in it one by one"),
     ],
 )
 def test_a_bad_source_is_one_sentence(
@@ -375,8 +375,8 @@ def test_an_output_that_exists_is_kept_unless_forced(
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("out.webm", "a video is written as .mp4, .m4v, .mov, .mkv, not '.webm'"),
-        ("out", "a video is written as .mp4, .m4v, .mov, .mkv, not 'out'"),
+        ("out.mpg", "to standard output (-), not '.mpg'"),
+        ("out", "a video is written as .mp4, .m4v, .mov, .mkv, .ts, .avi, .webm, .gif,"),
         ("none/out.mp4", "does not exist: create it first"),
     ],
 )
@@ -394,7 +394,7 @@ def test_a_photo_for_a_video_name_is_said(
 ) -> None:
     code, _, err = run(*arguments(photo, photo, tmp_path / "out.mp4", server))
     assert code == 1
-    assert "a photo is written as .png, .jpg, .jpeg, .webp, not '.mp4'" in err
+    assert ".webp, .tif, .tiff, .bmp, .avif, not '.mp4'" in err
 
 
 def test_a_source_without_a_face_names_the_file_and_what_helps(
@@ -451,7 +451,7 @@ def test_an_unreachable_server_is_one_sentence(
     [
         ("--faces", "0", "a whole number from 1 to 16, not '0'"),
         ("--faces", "many", "a whole number from 1 to 16, not 'many'"),
-        ("--crf", "52", "a whole number from 0 to 51, not '52'"),
+        ("--crf", "52", "quality of x264 is 0 (best) to 51, not 52"),
         ("--window", "0", "a whole number from 1 to 1024"),
         ("--score-threshold", "0", "greater than 0 and at most 1, not '0'"),
         ("--score-threshold", "nan", "greater than 0 and at most 1, not 'nan'"),
