@@ -63,6 +63,14 @@ $(VENV)/test.stamp: requirements/test.lock requirements/without-dependencies.loc
 	@$(PIP) --require-hashes --no-deps -r requirements/without-dependencies.lock
 	@touch $@
 
+# The oracle's environment stands apart: mediapipe wants NumPy 1. `make $(VENV)/oracle-mediapipe.stamp`
+$(VENV)/oracle-mediapipe.stamp: requirements/oracle-mediapipe.lock $(VENV)/made.stamp
+	@echo "installing mediapipe, an oracle of the tests, into $(VENV)/oracle-mediapipe"
+	@requirements/make-venv $(VENV)/oracle-mediapipe
+	@$(VENV)/oracle-mediapipe/bin/python -m pip --disable-pip-version-check --no-input install --quiet \
+		--require-hashes -r requirements/oracle-mediapipe.lock
+	@touch $@
+
 $(VENV)/bench.stamp: requirements/bench.lock $(VENV)/runtime.stamp
 	@$(PIP) --require-hashes -r requirements/bench.lock
 	@touch $@

@@ -117,6 +117,7 @@ class Measurement:
         self.seconds = seconds
         module = ARCHITECTURES[architecture]
         self.side = module.SIZE
+        self.span = module.OUTPUT_SPAN
         self.network = with_free_batch(module.build(channels=channels))
         self._models: dict[str, bytes] = {}
         rng = np.random.default_rng(0)
@@ -197,7 +198,7 @@ class Measurement:
             )
             feeds = {"target": self.target[:1], "source": self.source[:1]}
             self._expected = np.asarray(session.run(None, feeds)[0])
-        error = float(((output[:1] - self._expected) ** 2).mean())
+        error = float((((output[:1] - self._expected) / self.span) ** 2).mean())
         return float(-10 * np.log10(max(error, 1e-12))) if np.isfinite(error) else float("-inf")
 
     def kernels(self, variant: Variant, batch: int, *, rows: int = 20) -> str:

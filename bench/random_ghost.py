@@ -23,6 +23,9 @@ SIZE: Final = 256
 CHANNELS: Final = 1024
 """Of the encoder's and the generator's deepest layers."""
 
+OUTPUT_SPAN: Final = 2.0
+"""From the darkest to the brightest value of the output."""
+
 
 def build(seed: int = 0, channels: int = CHANNELS) -> onnx.ModelProto:
     """The network, opset 11, batch 1.

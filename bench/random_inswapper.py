@@ -29,6 +29,8 @@ SIZE: Final = 128
 IDENTITY_LENGTH: Final = 512
 BLOCKS: Final = 6
 EPSILON: Final = 1e-8
+OUTPUT_SPAN: Final = 1.0
+"""From the darkest to the brightest value of the output."""
 
 
 @dataclass(frozen=True)

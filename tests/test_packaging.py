@@ -58,6 +58,16 @@ def test_one_environment_can_hold_all_locks() -> None:
     assert pins("runtime").keys() <= test.keys()
 
 
+def test_an_oracle_that_wants_numpy_1_is_in_a_lock_of_its_own() -> None:
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
+    (requirement,) = map(Requirement, groups["oracle-mediapipe"])
+    oracle = pins("oracle-mediapipe")
+    assert requirement.specifier.contains(oracle[requirement.name])
+    assert oracle["numpy"].startswith("1.")
+    assert requirement.name not in pins("test")
+    assert "requirements/oracle-mediapipe.lock" in (ROOT / "Makefile").read_text()
+
+
 def test_the_server_wheel_is_never_a_dependency() -> None:
     # It pins NumPy 1; it is fetched by hash and only unpacked.
     for lock in LOCKS:

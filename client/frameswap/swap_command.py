@@ -9,14 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from frameswap.arguments import HelpFormatter, WholeNumber, seconds, seconds_or_zero, share
-from frameswap.contract import ENCODE_MODEL, MAX_DETECTIONS, SWAP_MODELS, FaceOrder, FrameFormat
-from frameswap.embedded import embedded_server
+from frameswap.arguments import HelpFormatter, WholeNumber, share
+from frameswap.contract import MAX_DETECTIONS, FaceOrder, FrameFormat
 from frameswap.encoders import check_options
 from frameswap.errors import (
     BadOptions,
     ContractMismatch,
     FrameswapError,
+    NoFaceFound,
     ServerNotReady,
     ServerUnreachable,
     TransportUnavailable,
@@ -31,6 +31,9 @@ from frameswap.file_flags import (
 )
 from frameswap.file_kinds import check_source_kind, check_target_kind, is_sequence, is_standard
 from frameswap.file_tasks import FileTask, FolderPlan, is_folder_job, plan_folder
+from frameswap.job_control import JobControl, JobStopped, describe_early_end, end_early_at_interrupt
+from frameswap.job_flags import add_job_flags, journaling
+from frameswap.journal import is_unfinished
 from frameswap.options import SwapOptions
 from frameswap.output_file import check_output, explain_failure
 from frameswap.photo import (
@@ -41,11 +44,16 @@ from frameswap.photo import (
     open_photo,
     read_photo,
 )
+from frameswap.preview import Preview
 from frameswap.progress import Progress, format_duration
+from frameswap.report import Tally
+from frameswap.server_flags import add_server_flags, connect, tell
+from frameswap.server_settings import add_security
 from frameswap.sources import Source
-from frameswap.swap_job import Tally, encode_sources, swap_photo, swap_video
-from frameswap.swapper import DEFAULT_IN_FLIGHT, DEFAULT_TIMEOUT_S, FaceSwapper
-from frameswap.transport import TRANSPORT_NAMES
+from frameswap.swap_job import encode_sources, swap_photo, swap_video
+from frameswap.swapper import (
+    FaceSwapper,
+)
 from frameswap.video import VideoReader
 from frameswap.video_writer import check_video_output
 
@@ -59,13 +67,12 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
-_EMBEDDED_IN_FLIGHT: Final = 6
-"""One for each of the three steps of the ensemble and one that waits for it; more would only make
-Ctrl-C wait on a machine without a GPU."""
 _SERVER_ERRORS: Final = (
     ServerUnreachable, ServerNotReady, ContractMismatch, TransportUnavailable,
 )  # fmt: skip
 """What ends a job of many files: it is not about one of them."""
+_INTERRUPTED: Final = 130
+"""What a shell says of a program that Ctrl-C ended."""
 ORDERS: Final = {order.name.lower().replace("_", "-"): order for order in FaceOrder}
 
 
@@ -81,7 +88,9 @@ def register(subparsers: Subparsers) -> None:
     _add_faces(parser)
     add_encoding_flags(parser)
     add_reading_flags(parser)
-    _add_server(parser)
+    add_job_flags(parser)
+    add_server_flags(parser)
+    add_security(parser)
     parser.set_defaults(run=run)
 
 
@@ -117,53 +126,6 @@ def _add_faces(parser: ArgumentParser) -> None:
     )
 
 
-def _add_server(parser: ArgumentParser) -> None:
-    group = parser.add_argument_group("server")
-    group.add_argument(
-        "--server",
-        metavar="HOST:PORT",
-        help="gRPC endpoint of a running server; without it an embedded one is started",
-    )
-    group.add_argument(
-        "--timeout-s",
-        type=seconds,
-        default=DEFAULT_TIMEOUT_S,
-        metavar="SECONDS",
-        help="time limit of a request, seconds",
-    )
-    group.add_argument(
-        "--reconnect-s",
-        type=seconds_or_zero,
-        default=0.0,
-        metavar="SECONDS",
-        help="seconds to wait for a lost server to come back before the job fails",
-    )
-    group.add_argument(
-        "--window",
-        type=WholeNumber(1, 1024),
-        metavar="N",
-        help=f"frames in flight, at most (default: {DEFAULT_IN_FLIGHT}, and {_EMBEDDED_IN_FLIGHT} "
-        "with an embedded server)",
-    )
-    group.add_argument(
-        "--transport", choices=TRANSPORT_NAMES, default="auto", help="how frames are sent"
-    )
-    group.add_argument(
-        "--repository",
-        type=Path,
-        metavar="FOLDER",
-        help="model repository of the embedded server (default: the checkout's)",
-    )
-    # `--target` is the file to change.
-    group.add_argument(
-        "--server-target",
-        "--variant",
-        default="cpu",
-        metavar="TARGET",
-        help="the target of build_engines.py whose models the embedded server loads",
-    )
-
-
 def run(arguments: Namespace) -> int:
     """Do the job; returns the exit code.
 
@@ -174,7 +136,7 @@ def run(arguments: Namespace) -> int:
     try:
         _check_usage(arguments)
     except BadOptions as error:
-        _tell([str(error)])
+        tell([str(error)])
         return 2
     for path in arguments.source:
         check_source_kind(path)
@@ -183,15 +145,20 @@ def run(arguments: Namespace) -> int:
         return _run_folder(arguments, plan, [(path, read_photo(path)) for path in arguments.source])
     task = FileTask(arguments.target[0], arguments.output)
     if not (is_standard(task.output) or is_sequence(task.output)):
-        check_output(task.output, force=arguments.force)
+        _check_outputs(arguments, task.output)
     photos = [(path, read_photo(path)) for path in arguments.source]
     check_target_kind(task.target)
     with ExitStack() as stack:
         opened = _open_target(arguments, task, stack)
-        swapper = _connect(arguments, stack, [_pixel(opened)], _size(opened))
+        swapper = connect(arguments, stack, [_pixel(opened)], _size(opened))
         sources = _sources(arguments, swapper, photos)
-        _swap_file(arguments, swapper, sources, opened, task.output)
-    return 0
+        return _swap_file(arguments, swapper, sources, opened, task.output)
+
+
+def _check_outputs(arguments: Namespace, output: Path) -> None:
+    check_output(output, force=arguments.force or is_unfinished(output))
+    if arguments.report is not None:
+        check_output(arguments.report, force=True)
 
 
 def _check_usage(arguments: Namespace) -> None:
@@ -218,15 +185,20 @@ def _run_folder(
     failed: dict[Path, FrameswapError] = {}
     done = 0
     with ExitStack() as stack:
-        swapper = _connect(arguments, stack, pixels, size)
+        swapper = connect(arguments, stack, pixels, size)
         sources = _sources(arguments, swapper, photos)
         for task in plan.tasks:
             try:
                 task.output.parent.mkdir(parents=True, exist_ok=True)
-                check_output(task.output, force=arguments.force)
+                _check_outputs(arguments, task.output)
                 with ExitStack() as files:
                     opened = _open_target(arguments, task, files)
-                    _swap_file(arguments, swapper, sources, opened, task.output)
+                    code = _swap_file(arguments, swapper, sources, opened, task.output)
+                if code == _INTERRUPTED:
+                    raise KeyboardInterrupt
+                if code:
+                    failed[task.target] = NoFaceFound("no frame had a face (--require-face)")
+                    continue
                 done += 1
             except OSError as error:
                 reason = explain_failure(error.errno, error.strerror, task.output)
@@ -236,7 +208,7 @@ def _run_folder(
                 failed[task.target] = error
                 break
             except FrameswapError as error:
-                _tell([str(error)])
+                tell([str(error)])
                 failed[task.target] = error
     _summarise_folder(plan, done, failed)
     return 1 if failed else 0
@@ -277,7 +249,7 @@ def _open_target(arguments: Namespace, task: FileTask, stack: ExitStack) -> Phot
         check_video_output(task.output, encoding(arguments))
     opened = _open(arguments, task.target, stack)
     if isinstance(opened, Photo):
-        _tell(describe_losses(opened, task.output))
+        tell(describe_losses(opened, task.output))
     return opened
 
 
@@ -308,72 +280,51 @@ def _swap_file(
     sources: Sequence[Source],
     opened: Photo | VideoReader,
     output: Path,
-) -> None:
-    """Swap one opened file, with its progress and its summary."""
-    force = arguments.force
-    if isinstance(opened, Photo):
-        progress = Progress(1, sys.stderr)
-        options = _options(arguments)
-        tally = swap_photo(
-            swapper, opened, sources, options, output, force=force, quality=arguments.quality
-        )
-    else:
-        progress = Progress(opened.frame_count, sys.stderr)
-        options = replace(
-            _options(arguments),
-            color_matrix=opened.tags.color_matrix,
-            color_range=opened.tags.color_range,
-            chroma_location=opened.chroma_location,
-        )
-        try:
-            tally = swap_video(
-                swapper,
-                opened,
-                sources,
-                options,
-                output,
-                force=force,
-                encoding=encoding(arguments),
-                audio=arguments.audio,
-                on_notes=_tell,
-                on_frame=progress.update,
-            )
-        finally:
-            progress.clear()
-    _summarise(output, tally, progress.elapsed_s)
+) -> int:
+    """Swap one opened file, with its progress and its summary; returns the exit code."""
+    if not isinstance(opened, Photo):
+        return _swap_video_file(arguments, swapper, sources, opened, output)
+    progress = Progress(1, sys.stderr, form=arguments.progress)
+    tally = swap_photo(
+        swapper, opened, sources, _options(arguments), output, force=arguments.force,
+        quality=arguments.quality,
+    )  # fmt: skip
+    return _summarise(arguments, output, tally, progress.elapsed_s)
 
 
-def _connect(
+def _swap_video_file(
     arguments: Namespace,
-    stack: ExitStack,
-    pixels: Sequence[FrameFormat],
-    frame_size: tuple[int, int],
-) -> FaceSwapper:
-    address = arguments.server
-    in_flight = arguments.window or (_EMBEDDED_IN_FLIGHT if address is None else DEFAULT_IN_FLIGHT)
-    if address is None:
-        address = stack.enter_context(
-            embedded_server(
-                arguments.repository,
-                target=arguments.server_target,
-                models=[*(SWAP_MODELS[pixel] for pixel in pixels), ENCODE_MODEL],
-                frame_size=frame_size,
-                requests_in_flight=in_flight,
-                on_start=lambda: _tell(["starting the embedded server"]),
-            )
-        )
-    swapper = stack.enter_context(
-        FaceSwapper(
-            address,
-            timeout_s=arguments.timeout_s,
-            transport=arguments.transport,
-            in_flight=in_flight,
-            reconnect_s=arguments.reconnect_s,
-        )
+    swapper: FaceSwapper,
+    sources: Sequence[Source],
+    reader: VideoReader,
+    output: Path,
+) -> int:
+    progress = Progress(reader.frame_count, sys.stderr, form=arguments.progress)
+    options = replace(
+        _options(arguments),
+        color_matrix=reader.tags.color_matrix,
+        color_range=reader.tags.color_range,
+        chroma_location=reader.chroma_location,
     )
-    for pixel in pixels:
-        swapper.check_model(pixel)
-    return swapper
+    control = JobControl()
+    preview = None if arguments.preview is None else Preview(arguments.preview)
+    try:
+        with end_early_at_interrupt(control):
+            tally = swap_video(
+                swapper, reader, sources, options, output, force=arguments.force,
+                encoding=encoding(arguments), audio=arguments.audio, on_notes=tell,
+                on_frame=progress.update, journaling=journaling(arguments), control=control,
+                report=arguments.report, preview=preview,
+            )  # fmt: skip
+    except JobStopped:
+        raise KeyboardInterrupt from None
+    finally:
+        progress.clear()
+    code = _summarise(arguments, output, tally, progress.elapsed_s)
+    if control.ends_early:
+        tell([describe_early_end(output)])
+        return _INTERRUPTED
+    return code
 
 
 def _sources(
@@ -397,22 +348,21 @@ def _options(arguments: Namespace) -> SwapOptions:
     )
 
 
-def _tell(notes: Sequence[str]) -> None:
-    for note in notes:
-        print(f"frameswap: {note}", file=sys.stderr, flush=True)
-
-
-def _summarise(output: Path, tally: Tally, elapsed_s: float) -> None:
-    rate = tally.frames / elapsed_s if elapsed_s > 0 else 0.0
+def _summarise(arguments: Namespace, output: Path, tally: Tally, elapsed_s: float) -> int:
+    """Say what was done; returns the exit code."""
+    rate = (tally.frames - tally.resumed_at) / elapsed_s if elapsed_s > 0 else 0.0
+    dropped = f", {_count(tally.drop_outs, 'drop-out')}" if tally.drop_outs else ""
     print(
         f"{output}: {_count(tally.frames, 'frame')} in {format_duration(elapsed_s)} "
         f"({rate:.1f} frames/s), {_count(tally.faces, 'face')} found, "
-        f"{_count(tally.frames_without_face, 'frame')} without a face",
+        f"{_count(tally.frames_without_face, 'frame')} without a face{dropped}",
         # Standard output may be the video.
         file=sys.stderr if is_standard(output) else sys.stdout,
     )
     if tally.faces == 0:
-        _tell(["no face was found: the output shows what the input shows"])
+        tell(["no face was found: the output shows what the input shows"])
+        return 1 if arguments.require_face else 0
+    return 0
 
 
 def _count(number: int, noun: str) -> str:

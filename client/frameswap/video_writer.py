@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -28,6 +29,7 @@ from frameswap.output_file import explain_failure
 from frameswap.picture_graph import PictureGraph, conversion
 from frameswap.planes import even, split_planes
 from frameswap.provenance import Edit, mark_video_metadata
+from frameswap.segments import clone_encoder
 from frameswap.video import VideoReader
 
 __all__ = ["AUDIO_MODES", "VIDEO_SUFFIXES", "AudioMode", "VideoWriter", "check_video_output"]
@@ -86,6 +88,8 @@ class VideoWriter:
         try:
             with self._explained():
                 self._stream = self._add_video(encoding)
+                # An encoder that is open does not tell its options any more.
+                self._options = dict(self._stream.codec_context.options)
                 self._graph = self._choose_graph()
                 self._others = OtherStreams(
                     self._container, reader.container.streams, suffix=self._suffix, mode=audio
@@ -144,6 +148,28 @@ class VideoWriter:
             if self._graph is not None:
                 picture = self._graph.convert(picture)
             return self._timed(encoder.encode(picture))
+
+    def new_encoder(self, *, threads: int) -> Any:
+        """An encoder with the settings of this output's, for `encode_frame`; it depends on none."""
+        return clone_encoder(self._stream.codec_context, self._options, threads=threads)
+
+    def describe_encoder(self) -> dict[str, Any]:
+        """What decides how an encoder's frames look; JSON."""
+        context = self._stream.codec_context
+        return {
+            "codec": context.codec.name,
+            "format": context.pix_fmt,
+            "options": self._options,
+            "size": [context.width, context.height],
+            "time_base": str(self._base),
+            "alpha": self._alpha,
+            "header": hashlib.sha256(bytes(context.extradata or b"")).hexdigest(),
+        }
+
+    @property
+    def time_base(self) -> Fraction:
+        """Seconds a tick of the encoded frames' times."""
+        return self._base
 
     def flush(self, encoder: Any) -> list[Any]:
         """The packets that an encoder still holds back; it is done then."""

