@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
 
+from frameswap.allocation import zero_new_memory
 from frameswap.journal import Journal
 from frameswap.report import Tally, count_faces, frame_line
 from frameswap.segments import SEGMENT_FRAMES, Packet, reorder_depth, timed_packets
@@ -19,6 +20,9 @@ __all__ = ["Journaling", "PlainJob", "SegmentedJob"]
 
 _MOST_BYTES: Final = 64 << 20
 """A segment ends when it holds as much, however few its frames are: it is kept in memory."""
+
+_GROWING_FRAMES: Final = 64
+"""After so many an encoder has the memory that it works with: look-ahead, references, threads."""
 
 
 def _encoder_threads() -> int:
@@ -139,6 +143,7 @@ class SegmentedJob:
         frame = swapped.original
         assert isinstance(frame, VideoFrame)  # what reader.frames() yields
         if self._encoder is None:
+            zero_new_memory(True)
             self._encoder = self._form.new_encoder(threads=self._threads)
         stored = frame.restore(swapped.frame)
         self._keep(
@@ -150,6 +155,8 @@ class SegmentedJob:
         self._end_s = float(ticks * self._reader.time_base)
         self._lines.append(_line(self._reader, swapped, self.tally.frames, self._slots))
         self.tally.add(len(swapped.faces))
+        if len(self._lines) == _GROWING_FRAMES:
+            zero_new_memory(False)
         if len(self._lines) >= self._segment_frames or self._size >= _MOST_BYTES:
             self.close_segment()
         self._on_frame(self.tally.frames)
@@ -209,6 +216,7 @@ class SegmentedJob:
         if self._encoder is not None:
             self._keep(self._form.flush(self._encoder))
             self._encoder = None
+            zero_new_memory(False)
 
     def _keep(self, packets: list[Any]) -> None:
         for packet in packets:

@@ -500,6 +500,7 @@ def test_a_stopped_job_without_a_whole_segment_leaves_nothing_behind(
             if len(numbers) > 1:
                 # So that the first Ctrl-C has frames to wait for when the second one comes.
                 server.behavior.goes_on.clear()
+                time.sleep(0.5)
             for number in numbers:
                 job.send_signal(number)
                 time.sleep(0.5)
@@ -527,6 +528,8 @@ def test_a_job_can_be_stopped_while_its_server_hangs(
                 time.sleep(0.02)
             assert set(FOLDER.glob(PREFIX + "*")) - regions
             server.behavior.goes_on.clear()
+            # Until what was under way is answered, and what came after it hangs.
+            time.sleep(0.5)
             job.send_signal(signal.SIGINT)
             # Five seconds for what is under way, five for the first goodbye: not sixty, and not
             # eight times that.
