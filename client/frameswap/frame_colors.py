@@ -88,6 +88,8 @@ class FrameColors:
         if name != self._format and not same:
             kwargs: dict[str, Any] = {}
             if is_rgb(frame):
+                # Without a word on it, pictures tagged as full range stay so.
+                kwargs = {"src_color_range": "JPEG", "dst_color_range": "MPEG"}
                 kwargs["dst_colorspace"] = "ITU709" if self.tags.matrix == 1 else "ITU601"
             elif self._format == "yuva420p" and self.tags.range == FULL_RANGE:
                 # Without a "j" of its own, the range is said.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import av
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -103,7 +105,8 @@ def open_photo(path: Path) -> Photo:
     stored = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
     alpha = None
     if stored is not None and stored.ndim == 3 and stored.shape[2] == 4:
-        # OpenCV multiplies a TIFF's colours by its alpha where alpha is not asked for.
+        if content[:2].tobytes() in (b"II", b"MM"):
+            stored = _decode_tiff(content, path)
         pixels = _upright(stored, image)
         image = np.ascontiguousarray(pixels[..., :3])
         opaque = bool((pixels[..., 3] == 255).all())
@@ -142,6 +145,17 @@ def _decode(content: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
             f"others)"
         )
     return np.asarray(image, np.uint8)
+
+
+def _decode_tiff(content: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
+    """(H, W, 4) uint8 BGRA of a TIFF as it is stored; OpenCV multiplies colours by their alpha."""
+    try:
+        container: Any = av.open(io.BytesIO(content.tobytes()), format="tiff_pipe")
+        with container:
+            frame = next(container.decode(video=0))
+            return np.asarray(frame.to_ndarray(format="bgra"), np.uint8)
+    except (av.error.FFmpegError, StopIteration, ValueError) as error:
+        raise UnreadableFile(f"{path} cannot be decoded as a photo: {error}") from error
 
 
 def _upright(stored: NDArray[np.generic], image: NDArray[np.uint8]) -> NDArray[np.uint8]:

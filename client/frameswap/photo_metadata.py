@@ -84,6 +84,7 @@ class _Found:
     jpeg: JpegCoding | None = None
     colours: list[tuple[bytes, bytes]] = field(default_factory=list)
     turned: int = 1
+    several: bool = False
 
 
 def read_metadata(content: bytes, *, name: str) -> PhotoMetadata:
@@ -107,6 +108,8 @@ def read_metadata(content: bytes, *, name: str) -> PhotoMetadata:
     except (ValueError, struct.error, zlib.error, IndexError):
         notes.append(f"a part of {name}'s metadata is damaged and was left out")
     icc, exif = found.icc, None
+    if found.several:
+        notes.append(f"{name} holds more than one picture: the first is swapped")
     if icc is not None and icc[16:20] != b"RGB ":
         notes.append(f"the colour profile of {name} is not one of RGB colours: it is left out")
         icc = None
@@ -131,7 +134,11 @@ def read_metadata(content: bytes, *, name: str) -> PhotoMetadata:
 
 
 def is_animated(content: bytes) -> str | None:
-    """The format's name where a photo file holds more than one picture: "WebP" or "PNG"."""
+    """The format's name where a photo file holds pictures that move: "WebP", "PNG" or "AVIF"."""
+    if content[4:8] == b"ftyp":
+        # The brand of a sequence (AV1 Image File Format, 6.3), the major one or among the others.
+        (size,) = struct.unpack(">I", content[:4])
+        return "AVIF" if b"avis" in content[8 : min(size, 256)] else None
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
         # The second bit of VP8X's flags.
         return "WebP" if content[12:16] == b"VP8X" and content[20:21] and content[20] & 2 else None
@@ -262,6 +269,7 @@ def _read_tiff(content: bytes, found: _Found) -> None:
     if 34675 in tags:
         found.icc = tags[34675].content
     found.dpi = _tiff_dpi(tags)
+    found.several = block.following(block.first) != 0
     kept = {tag: entry for tag, entry in tags.items() if tag not in _PICTURE_TAGS}
     if 0x0112 in tags:
         kept[0x0112] = tags[0x0112]

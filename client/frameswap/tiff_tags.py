@@ -94,6 +94,10 @@ class Block:
                 entries[tag] = Entry(kind, self._little(kind, content))
         return entries
 
+    def following(self, offset: int) -> int:
+        """Where the directory behind the one at `offset` lies; 0 where there is none."""
+        return self._read("I", self._entries(offset).stop)
+
     def _entries(self, offset: int) -> range:
         count = self._read("H", offset)
         if count > _MOST_ENTRIES or offset + 2 + count * 12 > len(self.content):

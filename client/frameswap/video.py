@@ -21,13 +21,13 @@ from frameswap.errors import UnreadableFile
 from frameswap.frame_colors import FrameColors
 from frameswap.frame_times import FrameClock, with_durations
 from frameswap.orientation import UPRIGHT, Orientation, read_matrix
+from frameswap.packet_times import PacketTimes
 from frameswap.read_options import ReadOptions
 from frameswap.video_frame import VideoFrame
-from frameswap.video_input import choose_stream, open_video
+from frameswap.video_input import choose_decoder, choose_stream, open_video, stated_rate
 
 __all__ = ["VideoFrame", "VideoReader"]
 
-_BARE_FORMATS: Final = ("h264", "hevc", "mpegvideo", "m4v", "obu")
 _TRUNCATION_S: Final = 1.0
 """A file that ends this much before its header says is cut off. Below a second, containers and
 their streams differ honestly: edit lists, a last frame's unknown duration."""
@@ -72,8 +72,9 @@ class VideoReader:
             self.container = open_video(path, options, self._stack)
             self.stream = choose_stream(self.container, path)
             self.stream.thread_type = "AUTO"
-            self._decoder = self._choose_decoder()
-            self._clock = FrameClock(self._stream_base(), self._stated_rate())
+            self._times = PacketTimes(self.container, options)
+            self._decoder = choose_decoder(self.stream)
+            self._clock = FrameClock(self._stream_base(), stated_rate(self.container, self.stream))
             self.time_base = self._clock.base
             self._seek()
             self._decoded = self._decode()
@@ -115,7 +116,7 @@ class VideoReader:
     @property
     def frame_rate(self) -> Fraction:
         """Frames a second, as well as the container knows it."""
-        return self._stated_rate() or Fraction(25)
+        return stated_rate(self.container, self.stream) or Fraction(25)
 
     @property
     def frame_count(self) -> int | None:
@@ -182,7 +183,7 @@ class VideoReader:
             for packet in self.container.demux():
                 if not packet.size or packet.stream.index == self.stream.index:
                     continue
-                self._start_at_zero(packet)
+                self._times.start_at_zero(packet)
                 time = packet.dts if packet.dts is not None else packet.pts
                 start_s = float(self.options.start_s or 0)
                 yield float((time or 0) * (packet.time_base or 0)) - start_s
@@ -247,7 +248,7 @@ class VideoReader:
             return self._clock.step
         if stream.duration and self.container.format.name == _MPEG_4:
             # What the packets say is in the order of decoding, which ends with another frame.
-            shift = round(self._container_start_s() / self._stream_base())
+            shift = round(self._times.start_s / self._stream_base())
             end = (stream.start_time or 0) + stream.duration - shift
             rest = round(self._clock.exact_s(end) / self.time_base) - time
             if rest > 0:
@@ -260,24 +261,6 @@ class VideoReader:
     def _stream_base(self) -> Fraction:
         base = self.stream.time_base
         return Fraction(base.numerator, base.denominator)
-
-    def _stated_rate(self) -> Fraction | None:
-        stream = self.stream
-        rates = [stream.average_rate, stream.guessed_rate]
-        # A bare stream has no times, and FFmpeg counts 25 a second; what it says itself is right.
-        bare = self.container.format.name in _BARE_FORMATS
-        known = [rate for rate in (reversed(rates) if bare else rates) if rate]
-        return Fraction(known[0].numerator, known[0].denominator) if known else None
-
-    def _choose_decoder(self) -> Any:
-        """The stream's own; for VP8 and VP9 with alpha libvpx's, as FFmpeg's leaves alpha out."""
-        codec = self.stream.codec_context
-        tags = {key.lower(): text for key, text in self.stream.metadata.items()}
-        if tags.get("alpha_mode") != "1" or codec.name not in ("vp8", "vp9"):
-            return codec
-        decoder = av.CodecContext.create(f"libvpx{'-vp9' if codec.name == 'vp9' else ''}", "r")
-        decoder.thread_type = "AUTO"
-        return decoder
 
     def _seek(self) -> None:
         """Go to the last place before the part's beginning from which it can be decoded."""
@@ -297,7 +280,7 @@ class VideoReader:
             for packet in self.container.demux():
                 self._note_end(packet)
                 if packet.size:
-                    self._start_at_zero(packet)
+                    self._times.start_at_zero(packet)
                 if packet.stream.index == self.stream.index:
                     yield from self._decode_packet(packet)
                 else:
@@ -335,27 +318,12 @@ class VideoReader:
             )
 
     def _pass_on(self, packet: Any) -> None:
-        if not packet.size or not self._in_part(packet):
+        if not packet.size or not self._times.take_part(packet):
             return
         if self._on_packet is not None:
             self._on_packet(packet)
         elif not self._started:
             self._early.append(packet)
-
-    def _in_part(self, packet: Any) -> bool:
-        """Whether another stream's packet begins within the part; its times then count from it."""
-        start_s, end_s = self.options.start_s, self.options.end_s
-        if (start_s is None and end_s is None) or packet.pts is None or not packet.time_base:
-            return True
-        base = Fraction(packet.time_base.numerator, packet.time_base.denominator)
-        time_s = packet.pts * base
-        if time_s < (start_s or 0) or (end_s is not None and time_s >= end_s):
-            return False
-        shift = round((start_s or 0) / base)
-        packet.pts -= shift
-        if packet.dts is not None:
-            packet.dts -= shift
-        return True
 
     def _finish_part(self) -> None:
         """Read on until sound and subtitles have reached the part's end, too."""
@@ -368,7 +336,7 @@ class VideoReader:
                     return
                 if not packet.size or packet.stream.index == self.stream.index:
                     continue
-                self._start_at_zero(packet)
+                self._times.start_at_zero(packet)
                 if packet.pts is not None and packet.pts * packet.time_base >= end_s:
                     behind.discard(packet.stream.index)
                 self._pass_on(packet)
@@ -376,21 +344,6 @@ class VideoReader:
             raise UnreadableFile(
                 f"{self.path} is damaged or cut off beside its pictures ({error.strerror})"
             ) from error
-
-    def _container_start_s(self) -> Fraction:
-        return Fraction(max(0, self.container.start_time or 0), 1_000_000)
-
-    def _start_at_zero(self, packet: Any) -> None:
-        """Take the container's start off all its times: broadcast streams begin at any time."""
-        start_s = self._container_start_s()
-        base = packet.time_base
-        if not start_s or not base:
-            return
-        shift = round(start_s / Fraction(base.numerator, base.denominator))
-        if packet.pts is not None:
-            packet.pts -= shift
-        if packet.dts is not None:
-            packet.dts -= shift
 
     def _note_end(self, packet: Any) -> None:
         if packet.pts is not None and packet.time_base:

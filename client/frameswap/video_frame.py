@@ -56,6 +56,12 @@ class VideoFrame:
             pack_planes(self._planes, stored)
             orient_planes(stored, out, self._orientation)
 
+    def as_array(self) -> NDArray[np.uint8]:
+        """The upright frame: (H*3/2, W) uint8 I420."""
+        out = np.empty(self.shape, np.uint8)
+        self.copy_to(out)
+        return out
+
     def restore(self, upright: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Turn an upright I420 frame back to how the stream is stored."""
         if self._orientation == UPRIGHT:

@@ -6,6 +6,7 @@ import re
 import sys
 import tempfile
 from contextlib import ExitStack
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +21,7 @@ from frameswap.input_file import check_file
 from frameswap.photo_metadata import is_animated
 from frameswap.read_options import ReadOptions
 
-__all__ = ["choose_stream", "open_video"]
+__all__ = ["choose_decoder", "choose_stream", "open_video", "stated_rate"]
 
 _OPEN_OPTIONS: Final[dict[str, Any]] = (
     # Up to version 18 a title that is not UTF-8 is an exception unless this is said; since 19
@@ -29,6 +30,7 @@ _OPEN_OPTIONS: Final[dict[str, Any]] = (
 )
 
 
+_BARE_FORMATS: Final = ("h264", "hevc", "mpegvideo", "m4v", "obu")
 _FORMATS_OF_OTHER_FILES: Final = frozenset({
     "concat", "dash", "hls", "image2", "imf", "rtp", "rtsp", "sap", "sdp", "vobsub",
     "webm_dash_manifest",
@@ -104,16 +106,41 @@ def choose_stream(container: Any, path: Path) -> Any:
     if not pictures:
         kinds = sorted({stream.type for stream in container.streams}) or ["nothing"]
         raise UnreadableFile(f"{path} has no video stream (it has {', '.join(kinds)})")
-    if pictures[0].codec_context is None:
+    # An animated AVIF begins with a still picture, which stands for the rest.
+    still = pictures[0].frames == 1 and pictures[0].duration is None
+    chosen = next((stream for stream in pictures if stream.frames != 1), pictures[0])
+    chosen = chosen if still else pictures[0]
+    if chosen.codec_context is None:
         raise UnreadableFile(f"{path} has video of a codec that FFmpeg does not know")
-    codec = pictures[0].codec_context
+    codec = chosen.codec_context
     if codec.width * codec.height > MOST_PIXELS:
         raise UnreadableFile(
             f"{path} says that its frames have {codec.width} x {codec.height} pixels, and frames "
             f"of up to {MOST_PIXELS / 1e6:.0f} million are read: scale it down"
         )
     codec.options = {"max_pixels": str(MOST_PIXELS)}
-    return pictures[0]
+    return chosen
+
+
+def stated_rate(container: Any, stream: Any) -> Fraction | None:
+    """Frames a second, as well as a container knows them; None when it does not."""
+    rates = [stream.average_rate, stream.guessed_rate]
+    # A bare stream has no times, and FFmpeg counts 25 a second; what it says itself is right.
+    if container.format.name in _BARE_FORMATS:
+        rates.reverse()
+    known = [rate for rate in rates if rate]
+    return Fraction(known[0].numerator, known[0].denominator) if known else None
+
+
+def choose_decoder(stream: Any) -> Any:
+    """The stream's own; for VP8 and VP9 with alpha libvpx's, as FFmpeg's leaves alpha out."""
+    codec = stream.codec_context
+    tags = {key.lower(): text for key, text in stream.metadata.items()}
+    if tags.get("alpha_mode") != "1" or codec.name not in ("vp8", "vp9"):
+        return codec
+    decoder = av.CodecContext.create(f"libvpx{'-vp9' if codec.name == 'vp9' else ''}", "r")
+    decoder.thread_type = "AUTO"
+    return decoder
 
 
 def _readable(path: Path, stack: ExitStack) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from frameswap import UnreadableFile
 from frameswap.photo import PHOTO_SUFFIXES, describe_losses, is_photo, open_photo, write_photo
 from frameswap.photo_metadata import read_metadata
 from frameswap.provenance import Edit
+from frameswap.video import VideoReader
 from other_readers import call, photo_tags
 from PIL import Image, ImageCms
 
@@ -70,7 +72,6 @@ CASES: dict[str, tuple[Image.Image, dict[str, Any]]] = {
     "lossy.webp": (RGB, {"quality": 80}),
     "alpha.webp": (RGBA, {"lossless": True, "exact": True}),
     "plain.tiff": (RGB, {}),
-    "lzw.tiff": (RGB, {"compression": "tiff_lzw"}),
     "alpha.tiff": (RGBA, {}),
     "rgb.avif": (RGB, {"quality": 90}),
     "alpha.avif": (RGBA, {"quality": 90}),
@@ -172,6 +173,8 @@ PLAIN: dict[str, tuple[Callable[[], bytes], tuple[str, ...]]] = {
     "one_bit.png": (lambda: encode("1", "png"), ()),
     "deep.png": (lambda: deep(".png"), ("more than 8 bits",)),
     "deep.tiff": (lambda: deep(".tiff"), ("more than 8 bits",)),
+    "lzw.tiff": (lambda: encode("RGB", "tiff", compression="tiff_lzw"), ()),
+    "deflate.tiff": (lambda: encode("RGBA", "tiff", compression="tiff_deflate"), ()),
     "plain.bmp": (lambda: encode("RGB", "bmp"), ()),
     "plain.ppm": (lambda: encode("RGB", "ppm"), ()),
     "broken_exif.jpg": (lambda: encode("RGB", "jpeg", exif=b"Exif\0\0II*\0\xff\xff\xff\xff"),
@@ -247,15 +250,27 @@ def test_the_colour_tags_of_a_png_are_kept(tmp_path: Path) -> None:
         assert "kept in .png only" in describe_losses(photo, tmp_path / "out.jpg")[0]
 
 
-@pytest.mark.parametrize(("name", "form"), [("in.webp", "webp"), ("in.png", "png")])
+@pytest.mark.parametrize(("name", "form"), [
+    ("in.webp", "webp"), ("in.png", "png"), ("in.avif", "avif"),
+])  # fmt: skip
 def test_pictures_that_move_are_videos(tmp_path: Path, name: str, form: str) -> None:
     path = tmp_path / name
     others = [Image.fromarray(np.roll(picture(), step, axis=1)) for step in (5, 10)]
     RGB.save(path, form, save_all=True, append_images=others, duration=100, lossless=True)
     assert not is_photo(path)
+    with VideoReader(path) as reader:
+        times = [frame.pts * reader.time_base for frame in reader.frames()]
+    assert times == [0, Fraction(1, 10), Fraction(2, 10)]
     still = tmp_path / f"still_{name}"
     RGB.save(still, form)
     assert is_photo(still)
+
+
+def test_a_tiff_of_several_pages_says_that_the_first_is_swapped(tmp_path: Path) -> None:
+    path = tmp_path / "pages.tiff"
+    RGB.save(path, save_all=True, append_images=[RGB])
+    said = describe_losses(open_photo(path), tmp_path / "out.png")
+    assert said == ["pages.tiff holds more than one picture: the first is swapped"]
 
 
 def flip(content: bytes, seed: int, count: int) -> bytes:

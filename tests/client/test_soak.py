@@ -9,6 +9,7 @@ import pytest
 from clips import Clip, write_clip
 from fake_server import Behavior, FakeServer
 from frameswap import FaceSwapper, SwapOptions
+from frameswap.encoders import Encoding
 from frameswap.swap_job import swap_video
 from frameswap.video import VideoReader
 from test_swapper import PHOTO
@@ -33,7 +34,7 @@ def test_memory_of_a_10000_frame_job_stays_flat(tmp_path: Path, transport: str) 
     ):
         swap_video(
             swapper, reader, [swapper.encode_source(PHOTO)], SwapOptions(), tmp_path / "out.mp4",
-            force=False, crf=40, preset="ultrafast", audio="copy",
+            force=False, encoding=Encoding("x264", 40, "ultrafast"), audio="copy",
             on_notes=lambda notes: None, on_frame=note,
         )  # fmt: skip
     print("MB after every 500 frames:", " ".join(f"{value:.0f}" for value in curve))
