@@ -2,8 +2,8 @@
 
     python -m bench.journal --rounds 5
 
-Both swap the same clip through a server whose models only copy (`bench/copy_repository.py`), decode,
-encode and all. They take turns, and each figure is the median of its rounds.
+Both swap the same clip through a server whose models only copy (`bench/copy_repository.py`), with
+decoding and encoding. They take turns, and each figure is the median of its rounds.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def run_job(name: str, swapper: FaceSwapper, clip: Path, folder: Path) -> tuple[
             swap_job.VideoTask(
                 swapper, reader, [source], SwapOptions(), output, True, Encoding(), "auto",
                 lambda notes: None, lambda done: None, Journaling(), JobControl(), None, None,
-            )  # fmt: skip
+            )
         )
     return time.monotonic() - started_s, output.stat().st_size
 
