@@ -102,8 +102,8 @@ class Control:
                     f"{model} could not be loaded again: {error.message()}"
                 ) from error
 
-    def unload(self, models: Iterable[str], pid: int) -> None:
-        """Ask for every model to be unloaded, and wait until their processes have ended.
+    def unload(self, models: Iterable[str], pid: int) -> bool:
+        """Ask for every model to be unloaded; whether all their processes have ended in time.
 
         A server that is told to stop looks only once a second whether its models are gone; one
         that has none stops at once.
@@ -120,7 +120,9 @@ class Control:
             children = psutil.Process(pid).children()
             # A model process that was killed stays as a zombie: Triton does not collect it.
             alive = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
-            psutil.wait_procs(alive, timeout=EXIT_TIMEOUT_S)
+            _, left = psutil.wait_procs(alive, timeout=EXIT_TIMEOUT_S)
+            return not left
+        return False
 
     @contextlib.contextmanager
     def _client(self) -> Iterator[triton_grpc.InferenceServerClient]:
