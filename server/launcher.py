@@ -306,9 +306,12 @@ class EmbeddedServer:
         """Load one model afresh, in new processes; ensembles that use it come back with it.
 
         Raises:
-            ServerStoppedError: the server does not do it.
+            ServerStoppedError: the server does not do it, or does not run.
+            StartError: it would wait for ever, and must be started again.
         """
-        self._control().reload(model)
+        if self._process is None:
+            raise ServerStoppedError("the embedded server is not running")
+        self._control().reload(model, self._process)
 
     @property
     def local_grpc_url(self) -> str:

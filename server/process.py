@@ -114,13 +114,13 @@ class ServerProcess:
         except OSError:
             return ""
 
-    def has_dead_model(self) -> bool:
-        """Whether a model's process has died, which nobody collects."""
+    def dead_models(self) -> set[int]:
+        """Models' processes that have died, which nobody collects."""
         try:
             children = psutil.Process(self.pid).children()
-            return any(child.status() == psutil.STATUS_ZOMBIE for child in children)
+            return {each.pid for each in children if each.status() == psutil.STATUS_ZOMBIE}
         except psutil.NoSuchProcess:
-            return False
+            return set()
 
     def explain(self) -> str:
         """Return what its log says that is wrong, without a full stop; empty if nothing."""
