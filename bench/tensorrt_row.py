@@ -99,7 +99,7 @@ def measure(url: str, inputs: Inputs, folder: Path, wanted_s: float, in_flight: 
     for batch in BATCHES:
         for longer in (1, 3, 9):
             command = make_command(
-                url, inputs, [in_flight], seconds=longer * wanted_s, credentials=None
+                url, inputs, [in_flight], seconds=longer * wanted_s, security=None
             )
             table = folder / f"{in_flight}.csv"
             with Sampler(find_probe()) as gpu:

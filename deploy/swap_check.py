@@ -10,14 +10,16 @@ to the bit; the same frame again gives the same bytes.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from frameswap import FaceSwapper, FrameswapError
 from frameswap.arguments import HelpFormatter
-from frameswap.credentials import add_credentials, read_credentials
+from frameswap.server_settings import add_security, read_server
 
 from demo.photos import read_photo
 
@@ -64,7 +66,7 @@ def make_parser() -> argparse.ArgumentParser:
         prog="python -m deploy.swap_check", description=__doc__, formatter_class=HelpFormatter
     )
     parser.add_argument("--server", required=True, metavar="HOST:PORT", help="its gRPC endpoint")
-    add_credentials(parser)
+    add_security(parser)
     return parser
 
 
@@ -73,8 +75,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = make_parser().parse_args(arguments)
     frame = read_photo("gauss")
     try:
+        server, security = read_server(given, os.environ, home=Path.home())
+        assert server is not None, "argparse requires it"
         with FaceSwapper(
-            given.server, transport="grpc", reconnect_s=30, credentials=read_credentials(given)
+            server, transport="grpc", reconnect_s=30, security=security
         ) as swapper:
             source = swapper.encode_source(read_photo("newton"))
             results = [swapper.swap(frame, source) for _ in range(2)]

@@ -29,7 +29,7 @@ COMMANDS = {
 }
 GROUPS = {
     "frameswap swap": (
-        "files", "faces", "encoding of a video", "server", "a server with TLS",
+        "files", "faces", "encoding", "reading of a video", "job", "server", "security",
     ),
     "frameswap serve": (
         "models", "where it listens", "how models run", "memory that is set aside", "log",

@@ -12,6 +12,7 @@ and nothing of ours: `sh FOLDER/run.sh`.
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from frameswap import FaceSwapper, FrameswapError
 from frameswap.arguments import HelpFormatter, WholeNumber, frame_size, seconds
-from frameswap.credentials import add_credentials, read_credentials
+from frameswap.server_settings import add_security, read_server
 
 from bench.load.command import make_command, write_run
 from bench.load.inputs import make_scene, write_inputs
@@ -33,17 +34,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = make_parser().parse_args(arguments)
     width, height = given.frame
     try:
-        credentials = read_credentials(given)
+        server, security = read_server(given, os.environ, home=Path.home())
+        assert server is not None, "argparse requires it"
         with FaceSwapper(
-            given.server, transport="grpc", reconnect_s=60, credentials=credentials
+            server, transport="grpc", reconnect_s=60, security=security
         ) as swapper:
             scene = make_scene(swapper, width, height, faces=given.faces)
         with tempfile.TemporaryDirectory(prefix="frameswap-load-") as scratch:
             folder = given.write_only or Path(scratch)
             inputs = write_inputs(scene, folder / "inputs")
             command = make_command(
-                given.server, inputs, given.concurrency, seconds=given.seconds,
-                credentials=credentials,
+                server, inputs, given.concurrency, seconds=given.seconds,
+                security=security, token_file=given.token_file,
             )  # fmt: skip
             write_run(command, folder / "run.sh")
             if given.write_only is not None:
@@ -76,7 +78,7 @@ def make_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add("--seconds", type=seconds, default=10.0, metavar="SECONDS", help="of each measurement")
     add("--write-only", type=Path, metavar="FOLDER", help="write inputs and run.sh, run nothing")
-    add_credentials(parser)
+    add_security(parser)
     return parser
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from frameswap.credentials import ServerCredentials
 from frameswap.errors import BadOptions
+from frameswap.security import Security
 
 from bench.load.inputs import Inputs
 from bench.perf_windows import WINDOWS, window_words
@@ -38,13 +38,16 @@ def make_command(
     concurrency: Sequence[int],
     *,
     seconds: float,
-    credentials: ServerCredentials | None,
+    security: Security | None = None,
+    token_file: Path | None = None,
 ) -> LoadCommand:
     """perf_analyzer over gRPC, in windows of time, so that a slow server ends too.
 
     Args:
         concurrency: requests in flight, a measurement each.
         seconds: of each measurement.
+        security: TLS of the endpoint; its token is taken from `token_file`.
+        token_file: of a bearer token, read when the command runs.
     """
     shapes = [
         word
@@ -54,12 +57,12 @@ def make_command(
     common = (
         "-m", inputs.model, "-i", "grpc", "-u", server.removeprefix("dns:///"), "--async",
         "--input-data", inputs.folder.name, *shapes, *window_words(seconds / WINDOWS),
-        "--percentile", "99", *_tls_words(credentials),
+        "--percentile", "99", *_tls_words(security or Security()),
     )  # fmt: skip
     lines = tuple(
         (*common, "--concurrency-range", str(count), "-f", f"{count}.csv") for count in concurrency
     )
-    return LoadCommand(lines, None if credentials is None else credentials.token)
+    return LoadCommand(lines, token_file)
 
 
 def write_run(command: LoadCommand, path: Path) -> None:
@@ -72,19 +75,19 @@ def write_run(command: LoadCommand, path: Path) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
-def _tls_words(credentials: ServerCredentials | None) -> list[str]:
-    if credentials is None:
+def _tls_words(security: Security) -> list[str]:
+    if not security.encrypts:
         return []
-    if credentials.name is not None:
+    if security.name is not None:
         raise BadOptions(
             "perf_analyzer checks the certificate against the address: leave --tls-name out, and "
             "use an address that the certificate is for"
         )
     words = ["--ssl-grpc-use-ssl"]
     for flag, path in (
-        ("root-certifications", credentials.authority),
-        ("private-key", credentials.key),
-        ("certificate-chain", credentials.certificate),
+        ("root-certifications", security.ca),
+        ("private-key", security.key),
+        ("certificate-chain", security.certificate),
     ):
         if path is not None:
             words += [f"--ssl-grpc-{flag}-file", str(path)]

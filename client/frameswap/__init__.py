@@ -1,7 +1,7 @@
 """Thin client of the frameswap Triton ensembles: swap faces in photos and video."""
 
 from frameswap.contract import ChromaLocation, ColorMatrix, ColorRange, FaceOrder
-from frameswap.credentials import ServerCredentials
+from frameswap.encoders import Encoding
 from frameswap.errors import (
     BadFrame,
     BadOptions,
@@ -12,6 +12,7 @@ from frameswap.errors import (
     RequestRejected,
     ServerFault,
     ServerNotReady,
+    ServerOverloaded,
     ServerTimeout,
     ServerUnreachable,
     ServeUnavailable,
@@ -20,7 +21,13 @@ from frameswap.errors import (
     UnreadableFile,
     UnwritableFile,
 )
+from frameswap.job_control import JobStopped
+from frameswap.jobs import JobEvent, VideoJob
 from frameswap.options import SwapOptions
+from frameswap.read_options import ReadOptions
+from frameswap.report import Tally
+from frameswap.security import Security
+from frameswap.segmented_job import Journaling
 from frameswap.sources import Source, average_sources
 from frameswap.swapper import FaceSwapper, SwappedFrame
 
@@ -32,23 +39,31 @@ __all__ = [
     "ColorMatrix",
     "ColorRange",
     "ContractMismatch",
+    "Encoding",
     "FaceOrder",
     "FaceSwapper",
     "FrameswapError",
+    "JobEvent",
+    "JobStopped",
+    "Journaling",
     "NoFaceFound",
+    "ReadOptions",
     "RequestRejected",
+    "Security",
     "ServeUnavailable",
-    "ServerCredentials",
     "ServerFault",
     "ServerNotReady",
+    "ServerOverloaded",
     "ServerTimeout",
     "ServerUnreachable",
     "SeveralFacesFound",
     "Source",
     "SwapOptions",
     "SwappedFrame",
+    "Tally",
     "TransportUnavailable",
     "UnreadableFile",
     "UnwritableFile",
+    "VideoJob",
     "average_sources",
 ]

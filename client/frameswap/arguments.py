@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import sys
 import textwrap
 import threading
 from dataclasses import dataclass
+from fractions import Fraction
+from typing import Final
 
 __all__ = [
     "HelpFormatter",
     "WholeNumber",
+    "frame_rate",
     "frame_size",
     "mebibytes",
     "model_count",
@@ -20,7 +24,11 @@ __all__ = [
     "seconds",
     "seconds_or_zero",
     "share",
+    "time_of",
 ]
+
+
+_DECIMAL: Final = re.compile(r"[0-9]+(\.[0-9]+)?")
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -105,6 +113,31 @@ def _number(text: str, rule: str, most: float, *, zero: bool = False) -> float:
     if not (0 < value <= most or (zero and value == 0)):
         raise argparse.ArgumentTypeError(f"must be {rule}, not {text!r}")
     return value
+
+
+def time_of(text: str) -> Fraction:
+    """Seconds, exactly, from SECONDS, MM:SS or HH:MM:SS, each of them with decimals."""
+    parts = text.split(":")
+    whole = all(part.isascii() and part.isdecimal() for part in parts[:-1])
+    if len(text) <= 32 and len(parts) <= 3 and whole and _DECIMAL.fullmatch(parts[-1]):
+        time_s = Fraction(0)
+        for part in parts:
+            time_s = time_s * 60 + Fraction(part)
+        return time_s
+    raise argparse.ArgumentTypeError(f"must be seconds, MM:SS or HH:MM:SS, not {text!r}")
+
+
+def frame_rate(text: str) -> Fraction:
+    """Frames a second, from a number or a fraction: 25, 29.97, 30000/1001."""
+    whole, _, part = text.partition("/")
+    sound = _DECIMAL.fullmatch(whole) and (not part or (part.isascii() and part.isdecimal()))
+    if len(text) <= 32 and sound and (not part or int(part)):
+        rate = Fraction(whole) / (int(part) if part else 1)
+        if rate > 0 and "/" not in text.removesuffix(f"/{part}"):
+            return rate
+    raise argparse.ArgumentTypeError(
+        f"must be frames a second above 0, as 25 or 30000/1001, not {text!r}"
+    )
 
 
 def frame_size(text: str) -> tuple[int, int]:

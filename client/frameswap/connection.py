@@ -6,7 +6,6 @@ import ipaddress
 import os
 import re
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,7 +13,6 @@ from typing import Any, Final
 import grpc
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
-from frameswap.credentials import ServerCredentials
 from frameswap.errors import (
     ContractMismatch,
     FrameswapError,
@@ -25,9 +23,10 @@ from frameswap.errors import (
 )
 from frameswap.interrupts import signals_held_back
 from frameswap.keys import SHARED_MEMORY_KEY, read_key
+from frameswap.security import Security
 from frameswap.wire import INFER_METHOD
 
-__all__ = ["CLOSING_S", "Connection", "ModelDescription", "PendingCall"]
+__all__ = ["CLOSING_S", "Connection", "ModelDescription", "PendingCall", "check_address"]
 
 CLOSING_S: Final = 5.0
 """How long a server that does not answer may hold up somebody who is leaving, in seconds."""
@@ -120,36 +119,40 @@ class PendingCall:
 
 
 class Connection:
-    """A channel to one address, or to all addresses behind a `dns:///` name.
+    """A channel to one address.
 
     Args:
-        address: HOST:PORT of the server's gRPC endpoint, or a gRPC target such as
-            `dns:///HOST:PORT`, whose addresses are then used in turn.
+        address: HOST:PORT of the server's gRPC endpoint, or another of gRPC's targets.
         timeout_s: deadline of every single call, in seconds.
-        credentials: how it is secured; None is in clear.
-
-    Raises:
-        ServerUnreachable: that is no address.
-        UnreadableFile: a file of the credentials.
+        security: TLS and token; None is neither.
+        name: of the host, where `address` is a number behind it: what a certificate is held to.
     """
 
     def __init__(
-        self, address: str, *, timeout_s: float, credentials: ServerCredentials | None = None
+        self,
+        address: str,
+        *,
+        timeout_s: float,
+        security: Security | None = None,
+        name: str | None = None,
     ) -> None:
-        self.address = _check_address(address)
+        self.address = check_address(address)
         self.timeout_s = timeout_s
         options: list[tuple[str, Any]] = [*_CHANNEL_OPTIONS, *_RECONNECT_OPTIONS]
         self._is_local = is_loopback(_SCHEME.sub("", address))
         if self._is_local:
             # A proxy is for other machines: it would look for this address on its own.
             options.append(("grpc.enable_http_proxy", 0))
-        if "///" in address:
-            balancing = '{"loadBalancingConfig": [{"round_robin": {}}]}'
-            options.append(("grpc.service_config", balancing))
+        security = security or Security()
+        self._token = security.metadata(address, is_local=self._is_local)
+        credentials = security.credentials()
         if credentials is None:
             self._channel = grpc.insecure_channel(address, options=options)
         else:
-            self._channel = credentials.open_channel(address, options)
+            held_to = security.name or name
+            if held_to is not None:
+                options.append(("grpc.ssl_target_name_override", held_to))
+            self._channel = grpc.secure_channel(address, credentials, options=options)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         # No serialisers: requests and responses are bytes here (see frameswap.wire).
         self._infer = self._channel.unary_unary(INFER_METHOD)
@@ -172,7 +175,11 @@ class Connection:
 
     def submit(self, message: bytes, *, doing: str) -> PendingCall:
         """Send a serialised ModelInferRequest; its answer is a serialised ModelInferResponse."""
-        return PendingCall(lambda: self._infer.future(message, timeout=self.timeout_s), self, doing)
+        return PendingCall(
+            lambda: self._infer.future(message, timeout=self.timeout_s, metadata=self._token),
+            self,
+            doing,
+        )
 
     def call(self, method: str, request: Any, *, doing: str) -> Any:
         """Call one of the service's other methods and wait.
@@ -180,11 +187,20 @@ class Connection:
         Raises:
             FrameswapError: how the call failed.
         """
+        return self.start(method, request, doing=doing, timeout_s=self.timeout_s).result()
+
+    def start(self, method: str, request: Any, *, doing: str, timeout_s: float) -> PendingCall:
+        """Call one of the service's other methods; whoever wants the answer waits for it."""
         start = getattr(self._stub, method).future
-        metadata = self._key() if "SharedMemory" in method else ()
+        metadata = self._token + (self._key() if "SharedMemory" in method else ())
         return PendingCall(
-            lambda: start(request, timeout=self.timeout_s, metadata=metadata), self, doing
-        ).result()
+            lambda: start(request, timeout=timeout_s, metadata=metadata), self, doing
+        )
+
+    def ask_ready(self, *, timeout_s: float) -> PendingCall:
+        """Ask whether the server is ready, without waiting; the answer has `ready`."""
+        request = service_pb2.ServerReadyRequest()
+        return self.start("ServerReady", request, doing="at connecting", timeout_s=timeout_s)
 
     def _key(self) -> tuple[tuple[str, str], ...]:
         """What shared memory takes at an embedded server of this user that listens on TCP."""
@@ -207,21 +223,6 @@ class Connection:
                 f"the server at {self.address} is up but not ready: its models are still loading "
                 f"or one of them failed; try again, or look at the server's log"
             )
-
-    def wait_ready(self, limit_s: float) -> None:
-        """Wait until the server is ready, at most `limit_s` seconds.
-
-        Raises:
-            ServerUnreachable, ServerTimeout, ServerNotReady: the last answer, when time is up.
-        """
-        deadline = time.monotonic() + limit_s
-        while True:
-            try:
-                return self.check_ready()
-            except (ServerUnreachable, ServerNotReady):
-                if time.monotonic() >= deadline:
-                    raise
-            time.sleep(0.1)
 
     def describe(self, model: str) -> ModelDescription | None:
         """Ask the server for a model's configuration; None when it has no such model.
@@ -272,7 +273,7 @@ def _read_config(config: Any) -> ModelDescription:
     )
 
 
-def _check_address(address: str) -> str:
+def check_address(address: str) -> str:
     scheme, separator, _ = address.partition("://")
     if separator and scheme in ("http", "https", "grpc"):
         raise ServerUnreachable(

@@ -77,6 +77,7 @@ class SharedTransport:
         self._free: list[_Slot] = []
         self._slots: list[_Slot] = []
         self._given_up: list[_PendingShared] = []
+        self._doubtful: list[_Slot] = []
 
     def submit(self, request: SwapRequest) -> PendingSwap:
         """Send one frame; one copy is made of it, into the slot."""
@@ -104,7 +105,7 @@ class SharedTransport:
     def close(self) -> None:
         """Unregister and remove every region, whatever the server answers."""
         with self._lock:
-            self._free, self._given_up = [], []
+            self._free, self._given_up, self._doubtful = [], [], []
         answers, deadline_s = True, time.monotonic() + CLOSING_S
         # One by one: whoever was interrupted here can go on by closing again.
         while True:
@@ -113,6 +114,16 @@ class SharedTransport:
                     return
                 slot = self._slots.pop()
             answers = self._remove(slot, ask=answers and time.monotonic() < deadline_s)
+
+    def renew(self) -> None:
+        """Remove the slots whose requests were lost: a server that lives on may still write."""
+        self._collect()
+        with self._lock:
+            doubtful, self._doubtful = self._doubtful, []
+            mine = [slot for slot in doubtful if slot in self._slots]
+            self._slots = [slot for slot in self._slots if slot not in mine]
+        for slot in mine:
+            self._remove(slot)
 
     def send(self, slot: _Slot, message: bytes) -> PendingCall:
         slot.in_doubt = True
@@ -129,8 +140,8 @@ class SharedTransport:
 
     def give_back(self, slot: _Slot) -> None:
         with self._lock:
-            if slot in self._slots and not slot.in_doubt:
-                self._free.append(slot)
+            if slot in self._slots:
+                (self._doubtful if slot.in_doubt else self._free).append(slot)
 
     def give_up(self, pending: _PendingShared) -> None:
         """Let its slot be used again when its answer has come after all."""
@@ -290,7 +301,9 @@ class _PendingShared:
         return answer
 
     def wait(self, patience_s: float) -> bool:
-        return self._call is None or self._call.wait(patience_s)
+        if self._as_bytes is not None:
+            return self._as_bytes.wait(patience_s)
+        return self._call is not None and self._call.wait(patience_s)
 
     def cancel(self) -> None:
         """In shared memory nothing: a server that is told so may still write, and not say when."""

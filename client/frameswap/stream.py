@@ -1,30 +1,45 @@
-"""The frames of one stream on their way: sent, waited for, sent again if their server was lost."""
+"""A window of frames under way: sent as there is room, returned in order, sent again when lost."""
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from frameswap.contract import SWAP_MODELS
+from frameswap.connection import CLOSING_S
+from frameswap.contract import (
+    FACE_COLUMNS,
+    FACES,
+    MAX_DETECTIONS,
+    SCORE_COLUMN,
+    SWAP_MODELS,
+    SWAPPED_FRAME,
+)
 from frameswap.errors import (
+    BadOptions,
     ContractMismatch,
     FrameswapError,
-    ServerNotReady,
+    ServerFault,
     ServerTimeout,
-    ServerUnreachable,
 )
 from frameswap.frames import Frame, frame_format
-from frameswap.models import Ensemble, Ensembles, check_size
+from frameswap.models import Ensemble, check_size
 from frameswap.options import SwapOptions
+from frameswap.padding import cut_frame, pad_frame
+from frameswap.servers import PASSING_ERRORS, Server, Servers
 from frameswap.sources import Source, stack_sources
-from frameswap.transport import PendingSwap, SwapRequest, Transport
+from frameswap.transport import PendingSwap, SwapRequest
 
-__all__ = ["InFlight", "Job"]
+__all__ = ["FrameStream", "SwappedFrame", "found_faces", "take_output"]
 
+_HEALTH_S: Final = 5.0
+"""After so long without an answer, a server is asked whether it is there, if there are others."""
 _PATIENCE: Final = 4.0
 """A request is sent once more when it is so many times older than the slowest that was answered: a
 server that is merely slow is not given twice the work."""
@@ -34,149 +49,335 @@ _FIRST_LATENCY_S: Final = 5.0
 _LOOK_S: Final = 0.02
 
 
-class Job:
-    """What the frames of one stream share: sources and options, as tensors, and the way.
+@dataclass(frozen=True, eq=False)
+class SwappedFrame:
+    """A finished frame.
+
+    frame: uint8, shape and format of the frame that was sent; pixels outside the blend are its.
+    faces: (F, 15) float32, the faces found, in the order asked for: x1 y1 x2 y2, score, five
+        landmarks x y; pixels.
+    original: the frame that was sent.
+    """
+
+    frame: NDArray[np.uint8]
+    faces: NDArray[np.float32]
+    original: Frame
+
+
+class FrameStream:
+    """What the frames of one stream share, and the window of those under way.
 
     Args:
-        reconnect_s: how long a lost server is waited for, seconds.
-        await_server: waits for a lost server until a moment of `time.monotonic`.
+        servers: that take them.
+        reconnect_s: how long a frame may be sent again and again, in seconds from its first loss.
     """
 
     def __init__(
         self,
-        ensembles: Ensembles,
-        transport: Transport,
+        servers: Servers,
         sources: Source | Sequence[Source],
         options: SwapOptions,
         *,
         reconnect_s: float,
-        await_server: Callable[[float], None],
     ) -> None:
-        self._ensembles = ensembles
-        self._transport = transport
-        self.reconnect_s = reconnect_s
-        self.await_server = await_server
+        self._servers = servers
         self._sources = sources
         self._options = options.to_tensor()
+        self._reconnect_s = reconnect_s
         # Made once an ensemble, not once a frame: an image source is most of a megabyte, and the
         # same array tells shared memory that what it holds is still right.
         self._stacked: dict[Ensemble, NDArray[np.float32]] = {}
         self._fitting: tuple[Ensemble, tuple[int, ...]] | None = None
+        self._window: deque[_InFlight] = deque()
         self._slowest_s = _FIRST_LATENCY_S
 
     @property
     def patience_s(self) -> float:
-        """How old a request may be before it is taken for lost."""
+        """How old a request may be before it is asked once more."""
         return max(_LEAST_PATIENCE_S, _PATIENCE * self._slowest_s)
 
-    def note_latency(self, latency_s: float) -> None:
-        """Learn how long this server takes, from an answered request."""
-        known = self._slowest_s != _FIRST_LATENCY_S
-        self._slowest_s = max(self._slowest_s, latency_s) if known else latency_s
+    def run(self, frames: Iterable[Frame], *, copy: bool) -> Iterator[SwappedFrame]:
+        """Swap all frames; see `FaceSwapper.stream`."""
+        arriving = iter(frames)
+        failure: Exception | None = None
+        exhausted = False
+        window = self._window
+        try:
+            while True:
+                while not exhausted and self._has_room():
+                    try:
+                        entry = _InFlight(next(arriving))
+                        self._send(entry)
+                        window.append(entry)
+                    except StopIteration:
+                        exhausted = True
+                    except Exception as error:  # raised below, in its place
+                        failure, exhausted = error, True
+                if not window:
+                    break
+                head = window[0]
+                swapped = self._result(head, copy=copy)
+                try:
+                    yield swapped
+                finally:
+                    window.popleft()
+                    head.release()
+            if failure is not None:
+                raise failure
+        finally:
+            for waiting in window:
+                waiting.cancel()
+            deadline_s = time.monotonic() + CLOSING_S
+            for waiting in window:
+                waiting.release(patience_s=max(0.0, deadline_s - time.monotonic()))
 
-    def means_lost(self, error: FrameswapError) -> bool:
-        """Whether the server went away, or its models did: they may come back, or another's be."""
-        if isinstance(error, ContractMismatch):
-            # One that is leaving has no models any more; one that never had them is the wrong one.
-            return self._fitting is not None
-        return isinstance(error, ServerUnreachable | ServerNotReady | ServerTimeout)
+    def _has_room(self) -> bool:
+        if not self._window:
+            return True
+        if len(self._window) >= self._servers.capacity():
+            return False
+        return self._servers.choose_free() is not None
 
-    def submit(self, frame: Frame) -> PendingSwap:
-        ensemble = self._ensembles.get(SWAP_MODELS[frame_format(frame)])
+    def _send(self, entry: _InFlight) -> None:
+        """Send a frame to the server that has the least to do; it stays unsent where none takes it.
+
+        Raises:
+            FrameswapError: that frame cannot be sent to any.
+        """
+        frame = pad_frame(entry.frame)
+        model = SWAP_MODELS[frame_format(frame)]
+        while (server := self._servers.choose()) is not None:
+            try:
+                request = self._request(server, model, frame)
+                entry.request = _Request(server, model, server.submit(request))
+                return
+            except PASSING_ERRORS as error:
+                server.fail(error)
+                entry.error = error
+
+    def _request(self, server: Server, model: str, frame: Frame) -> SwapRequest:
+        ensemble = server.find(model)
         # A stream's frames are mostly of one size: it is checked when it, or the server, changes.
         if self._fitting is None or self._fitting != (ensemble, frame.shape):
             check_size(frame, ensemble)
             self._fitting = (ensemble, frame.shape)
         if ensemble not in self._stacked:
             self._stacked[ensemble] = stack_sources(self._sources, ensemble)
-        return self._transport.submit(
-            SwapRequest(
-                model=ensemble.name,
-                frame=frame,
-                source=self._stacked[ensemble],
-                options=self._options,
-                batched=ensemble.batched,
-            )
+        return SwapRequest(
+            model=ensemble.name,
+            frame=frame,
+            source=self._stacked[ensemble],
+            options=self._options,
+            batched=ensemble.batched,
         )
 
-
-class InFlight:
-    """One frame of a stream: sent when made, sent again if its server was lost."""
-
-    def __init__(self, job: Job, frame: Frame) -> None:
-        self._job = job
-        self.frame = frame
-        self._sent_s = 0.0
-        self._pending: PendingSwap | None = None
-        try:
-            self._submit()
-        except FrameswapError as error:
-            # Its turn comes: `result` waits for the server.
-            if not (job.reconnect_s and job.means_lost(error)):
-                raise
-
-    def _submit(self) -> None:
-        self._sent_s = time.monotonic()
-        self._pending = self._job.submit(self.frame)
-
-    def result(self) -> Mapping[str, NDArray[Any]]:
-        """Wait for the outputs; views of them are good until `release`.
-
-        Raises:
-            FrameswapError: how it failed, or that its server did not come back in time.
-        """
-        job = self._job
-        deadline_s: float | None = None
+    def _result(self, head: _InFlight, *, copy: bool) -> SwappedFrame:
         while True:
+            if head.request is None:
+                self._send(head)
+            if head.request is None:
+                is_late = time.monotonic() >= head.start_clock(self._reconnect_s)
+                # A frame that was not sent yet is tried, however little patience there is.
+                if is_late and (head.losses or not self._servers.revive()):
+                    raise head.error or self._servers.last_error()
+                self._servers.pause()
+                continue
             try:
-                if self._pending is None:
-                    job.await_server(deadline_s or time.monotonic() + job.reconnect_s)
-                    self._submit()
-                outputs = self._answered().result()
-                job.note_latency(time.monotonic() - self._sent_s)
-                return outputs
-            except FrameswapError as error:
-                if not job.means_lost(error):
-                    raise
-                now_s = time.monotonic()
-                if deadline_s is None:
-                    deadline_s = now_s + job.reconnect_s
-                if now_s >= deadline_s:
-                    raise
-            # A swap changes nothing on the server, so sending the frame again is safe.
-            self.release()
-            self._pending = None
+                request = self._answered(head, head.request)
+                outputs = request.pending.result()
+            except (*PASSING_ERRORS, ContractMismatch) as error:
+                self._lose(head, head.request, error)
+                continue
+            self._note_latency(time.monotonic() - request.sent_s)
+            swapped = _finish(head.frame, outputs, request.server.address, copy=copy)
+            request.server.succeed()
+            return swapped
 
-    def _answered(self) -> PendingSwap:
-        """Wait for the answer; one that is long overdue is asked for once more.
+    def _note_latency(self, latency_s: float) -> None:
+        known = self._slowest_s != _FIRST_LATENCY_S
+        self._slowest_s = max(self._slowest_s, latency_s) if known else latency_s
+
+    def _answered(self, head: _InFlight, request: _Request) -> _Request:
+        """Wait for the answer to a frame, and ask once more where it is long overdue.
 
         Triton never answers some of the requests that a model's process had when it died.
+
+        Raises:
+            ServerTimeout: its server is not there, and there are others.
         """
-        assert self._pending is not None
-        overdue_s = self._sent_s + self._job.patience_s - time.monotonic()
-        if not self._job.reconnect_s or self._pending.wait(max(0.0, overdue_s)):
-            return self._pending
-        first, sent_s = self._pending, self._sent_s
-        self._submit()
-        again = self._pending
+        overdue_s = request.sent_s + self.patience_s
+        has_others = len(self._servers.all) > 1
+        while self._reconnect_s or has_others:
+            left_s = max(0.0, overdue_s - time.monotonic()) if self._reconnect_s else _HEALTH_S
+            if request.pending.wait(min(left_s, _HEALTH_S) if has_others else left_s):
+                break
+            if has_others and not request.server.is_healthy():
+                raise ServerTimeout(
+                    f"the server at {request.server.address} did not answer while swapping a "
+                    f"frame, nor when it was asked whether it is there"
+                )
+            if self._reconnect_s and time.monotonic() >= overdue_s:
+                return self._ask_again(head, request)
+        return request
+
+    def _ask_again(self, head: _InFlight, first: _Request) -> _Request:
+        """Send a frame once more; the request that is answered first stays the frame's."""
+        head.request = None
         try:
-            while not (again.wait(_LOOK_S) or first.wait(_LOOK_S)):
+            self._send(head)
+            again = head.request
+            if again is None:
+                head.request = first
+                return first
+            while not (again.pending.wait(_LOOK_S) or first.pending.wait(_LOOK_S)):
                 pass
         except BaseException:
-            first.cancel()
-            first.release(patience_s=0.0)
+            first.abandon()
             raise
-        late = first
-        if not again.wait(0.0):
-            self._pending, self._sent_s, late = first, sent_s, again
-        late.cancel()
-        late.release(patience_s=0.0)
-        return self._pending
+        winner, late = (again, first) if again.pending.wait(0.0) else (first, again)
+        head.request = winner
+        late.abandon()
+        return winner
 
-    def cancel(self) -> None:
-        if self._pending is not None:
-            self._pending.cancel()
+    def _lose(self, head: _InFlight, request: _Request, error: FrameswapError) -> None:
+        """Have a lost frame sent again, and at once those that were lost with it.
+
+        A swap changes nothing on the server, so sending a frame again is safe.
+
+        Raises:
+            FrameswapError: the error, where it does not pass or patience is at its end.
+        """
+        server = request.server
+        explained = server.explain(error, request.model)
+        if not isinstance(explained, PASSING_ERRORS):
+            raise error
+        server.fail(explained)
+        head.lose(explained)
+        is_late = time.monotonic() >= head.start_clock(self._reconnect_s)
+        # Another server may have what this one lost, once, however little patience there is.
+        if is_late and (head.losses > 1 or self._servers.choose() is None):
+            raise explained from error
+        self._send(head)
+        for other in self._window:
+            if other is not head and other.has_failed_at(server):
+                self._send(other)
+
+
+class _Request:
+    """A frame on its way to one server: from when it is sent until its buffers are given back."""
+
+    def __init__(self, server: Server, model: str, pending: PendingSwap) -> None:
+        self.server, self.model, self.pending = server, model, pending
+        self.sent_s = time.monotonic()
 
     def release(self, *, patience_s: float | None = None) -> None:
-        if self._pending is not None:
-            self._pending.release(patience_s=patience_s)
+        self.server.settle(self.pending)
+        self.pending.release(patience_s=patience_s)
+
+    def abandon(self) -> None:
+        self.pending.cancel()
+        self.release(patience_s=0.0)
+
+
+class _InFlight:
+    """One frame of a stream, and the request that it is in, if it is in one.
+
+    losses: how often it was lost.
+    """
+
+    def __init__(self, frame: Frame) -> None:
+        self.frame = frame
+        self.error: FrameswapError | None = None
+        self.losses = 0
+        self.request: _Request | None = None
+        self._deadline_s: float | None = None
+
+    def start_clock(self, patience_s: float) -> float:
+        """When patience ends; it starts with the first trouble."""
+        if self._deadline_s is None:
+            self._deadline_s = time.monotonic() + patience_s
+        return self._deadline_s
+
+    def has_failed_at(self, server: Server) -> bool:
+        """Whether that server's answer to it is an error that passes; it is unsent then."""
+        if self.request is None:
+            return True
+        if self.request.server is not server or not self.request.pending.wait(0.0):
+            return False
+        try:
+            self.request.pending.result()
+        except PASSING_ERRORS as error:
+            self.lose(error)
+            return True
+        except FrameswapError:
+            pass  # Raised again when it is this frame's turn.
+        return False
+
+    def lose(self, error: FrameswapError) -> None:
+        """Give its request up."""
+        self.error = error
+        self.losses += 1
+        if self.request is not None:
+            request, self.request = self.request, None
+            request.abandon()
+
+    def cancel(self) -> None:
+        if self.request is not None:
+            self.request.pending.cancel()
+
+    def release(self, *, patience_s: float | None = None) -> None:
+        if self.request is not None:
+            request, self.request = self.request, None
+            request.release(patience_s=patience_s)
+
+
+def take_output(outputs: Mapping[str, Any], name: str, address: str) -> NDArray[Any]:
+    """One output of an answer.
+
+    Raises:
+        ServerFault: it is not there.
+    """
+    array = outputs.get(name)
+    if array is None:
+        # Triton drops an output that a step did not produce, without an error.
+        raise ServerFault(
+            f"the server at {address} did not return the output {name}: one of its models is "
+            f"broken; look at its log"
+        )
+    return np.asarray(array)
+
+
+def found_faces(outputs: Mapping[str, Any], address: str) -> NDArray[np.float32]:
+    """(F, 15) float32: the rows of `faces` that hold a face.
+
+    Raises:
+        ServerFault: there are no such rows.
+        BadOptions: the server could not use the options.
+    """
+    faces = take_output(outputs, FACES, address).reshape(-1, FACE_COLUMNS)
+    if len(faces) != MAX_DETECTIONS:
+        raise ServerFault(f"the server returned {len(faces)} rows of faces")
+    if np.isnan(faces).any():
+        raise BadOptions(
+            "the server could not use the options of the request: an option has a value that "
+            "it does not know, or the source is not finite"
+        )
+    return np.array(faces[faces[:, SCORE_COLUMN] > 0.0], np.float32)
+
+
+def _finish(
+    frame: Frame, outputs: Mapping[str, Any], address: str, *, copy: bool
+) -> SwappedFrame:
+    swapped = take_output(outputs, SWAPPED_FRAME, address)
+    sent = pad_frame(frame).shape
+    if swapped.dtype != np.uint8 or swapped.size != math.prod(sent):
+        raise ServerFault(
+            f"the server returned a frame of {swapped.dtype} {swapped.shape} for one of "
+            f"uint8 {sent}"
+        )
+    swapped = cut_frame(swapped.reshape(sent), frame)
+    return SwappedFrame(
+        frame=swapped.copy() if copy else swapped,
+        faces=found_faces(outputs, address),
+        original=frame,
+    )

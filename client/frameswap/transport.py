@@ -66,7 +66,7 @@ class PendingSwap(Protocol):
         """
 
     def wait(self, patience_s: float) -> bool:
-        """Wait at most so many seconds; whether `result` need not wait any more."""
+        """Wait at most so many seconds; whether there is an answer, or an error, now."""
 
     def cancel(self) -> None:
         """Give the answer up. `release` is still to be called."""
@@ -86,6 +86,9 @@ class Transport(Protocol):
     name: TransportName
 
     def submit(self, request: SwapRequest) -> PendingSwap: ...
+
+    def renew(self) -> None:
+        """Give back what a lost server may have worked on: it has been found again."""
 
     def close(self) -> None: ...
 
@@ -110,6 +113,9 @@ class GrpcTransport:
             header = self._headers[key] = _build_header(request)
         message = join_request(header, [as_array(request.frame), request.source, request.options])
         return _PendingBytes(self._connection.submit(message, doing=DOING), self._connection)
+
+    def renew(self) -> None:
+        """Nothing is held beyond the connection."""
 
     def close(self) -> None:
         """Nothing is held beyond the connection."""

@@ -110,7 +110,7 @@ def test_closing_gives_everything_back_when_the_server_is_gone() -> None:
 
 def test_a_frame_is_copied_once_each_way_and_no_more(server: FakeServer) -> None:
     class Counted:
-        shape = (72, 64)
+        shape = (96, 64)
         copies = 0
 
         def copy_to(self, out: np.ndarray) -> None:
@@ -121,7 +121,7 @@ def test_a_frame_is_copied_once_each_way_and_no_more(server: FakeServer) -> None
     with connect(server) as swapper:
         stream = swapper.stream([frame], SOURCE, reuse_buffers=True)
         swapped = next(stream).frame
-        (slot,) = swapper._transport._slots
+        (slot,) = swapper._servers.all[0]._transport._slots
         # Out: one, straight into the region. In: none, this is the region.
         assert frame.copies == 1
         assert np.shares_memory(swapped, slot.region.host)
@@ -311,7 +311,7 @@ def fill_up(swapper: FaceSwapper, slots: int, monkeypatch: pytest.MonkeyPatch) -
             raise TransportUnavailable("shared memory is full")
         return SystemRegion(size)
 
-    monkeypatch.setattr(swapper._transport, "_make_region", make_region)
+    monkeypatch.setattr(swapper._servers.all[0]._transport, "_make_region", make_region)
 
 
 def test_full_shared_memory_sends_the_rest_over_grpc(
@@ -341,11 +341,11 @@ def test_more_than_there_is_is_refused_and_not_a_crash() -> None:
 
 
 def test_a_slot_whose_answer_never_came_is_not_used_again(server: FakeServer) -> None:
-    with connect(server, in_flight=1, timeout_s=0.5) as swapper:
+    with connect(server, in_flight=1, timeout_s=0.5, reconnect_s=0) as swapper:
         server.behavior.fail = lambda value, _: time.sleep(1.5 if value == 1 else 0)
         with pytest.raises(ServerTimeout, match=r"within 0\.5 s"):
             list(swapper.stream(frames(3), SOURCE))
-        (doubtful,) = [slot.region.name for slot in swapper._transport._slots]
+        (doubtful,) = [slot.region.name for slot in swapper._servers.all[0]._transport._slots]
         assert swapper.swap(np.full((72, 64), 7, np.uint8), SOURCE).frame[0, 0] == 248
         assert len(server.regions) == 2
     # Triton before 24.12 would unmap it under the request, so it is left to the server.
@@ -355,21 +355,21 @@ def test_a_slot_whose_answer_never_came_is_not_used_again(server: FakeServer) ->
 def test_slots_that_were_given_up_are_used_again_when_their_answers_have_come(
     server: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("frameswap.swapper.CLOSING_S", 0.1)
+    monkeypatch.setattr("frameswap.stream.CLOSING_S", 0.1)
     with connect(server, in_flight=4) as swapper:
         for _ in range(3):
             server.behavior.fail = lambda value, _: time.sleep(0.5 if value else 0)
             stream = swapper.stream(frames(5), SOURCE)
             assert next(stream).frame[0, 0] == 255
             stream.close()
-            assert len(swapper._transport._given_up) == 3
+            assert len(swapper._servers.all[0]._transport._given_up) == 3
             server.behavior.fail = None
-            for pending in swapper._transport._given_up:
+            for pending in swapper._servers.all[0]._transport._given_up:
                 assert pending._call.wait(10.0)
         assert [int(s.frame[0, 0]) for s in swapper.stream(frames(8), SOURCE)] == [
             255 - value for value in range(8)
         ]
-        assert len(swapper._transport._slots) == 4
+        assert len(swapper._servers.all[0]._transport._slots) == 4
     assert server.regions == {}
 
 
@@ -380,7 +380,7 @@ def test_a_frame_whose_second_sending_was_interrupted_keeps_its_slot(
     with connect(server, in_flight=1) as swapper:
         assert swapper.swap(np.full((72, 64), 1, np.uint8), SOURCE).frame[0, 0] == 254
         server.regions.clear()  # as after a restart
-        send = swapper._connection.submit
+        send = swapper._servers.all[0].connection.submit
 
         def interrupted(message: bytes, *, doing: str) -> object:
             call = send(message, doing=doing)
@@ -391,10 +391,10 @@ def test_a_frame_whose_second_sending_was_interrupted_keeps_its_slot(
 
         registered = server.registrations
         with monkeypatch.context() as patch:
-            patch.setattr(swapper._connection, "submit", interrupted)
+            patch.setattr(swapper._servers.all[0].connection, "submit", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 swapper.swap(np.full((72, 64), 2, np.uint8), SOURCE)
-        assert [slot.in_doubt for slot in swapper._transport._slots] == [True]
+        assert [slot.in_doubt for slot in swapper._servers.all[0]._transport._slots] == [True]
         stream = swapper.stream([np.full((72, 64), 9, np.uint8)], SOURCE, reuse_buffers=True)
         swapped = next(stream)
         deadline = time.monotonic() + 10
@@ -443,8 +443,8 @@ def test_closing_a_stream_early_waits_before_its_slots_are_used_again(server: Fa
 
 
 def test_a_frame_of_another_shape_in_shared_memory_is_a_fault(server: FakeServer) -> None:
-    server.behavior.swapped_shape = (1, 64, 72)
-    with connect(server) as swapper, pytest.raises(ServerFault, match=r"\(1, 64, 72\) for one of"):
+    server.behavior.swapped_shape = (1, 64, 96)
+    with connect(server) as swapper, pytest.raises(ServerFault, match=r"\(1, 64, 96\) for one of"):
         swapper.swap(next(frames(1)), SOURCE)
 
 

@@ -86,7 +86,9 @@ def test_without_reconnecting_nothing_is_sent_twice(server: FakeServer) -> None:
         time.sleep(1.0 if value == 1 else 0)
 
     server.behavior.fail = slow
-    with FaceSwapper(server.address, transport="grpc", in_flight=2) as swapper:
+    with FaceSwapper(
+        server.address, transport="grpc", in_flight=2, reconnect_s=0
+    ) as swapper:
         assert len(list(swapper.stream(frames(4), SOURCE))) == 4
     assert sorted(sent) == list(range(4))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from frameswap import ServerCredentials
+from frameswap import Security
 from frameswap.errors import BadOptions
 
 from bench import tensorrt_row
@@ -120,7 +120,7 @@ def test_load_sends_every_input_of_the_contract(tmp_path: Path) -> None:
     inputs = write_inputs(scene(), tmp_path / "inputs")
     wanted = {tensor.name for tensor in ENSEMBLE_SPECS[inputs.model].inputs}
     assert {path.name for path in inputs.folder.iterdir()} == wanted
-    command = make_command("dns:///a:8001", inputs, [1, 8], seconds=9, credentials=None)
+    command = make_command("dns:///a:8001", inputs, [1, 8], seconds=9)
     first, second = command.with_binary("perf_analyzer")
     assert first[first.index("--concurrency-range") + 1] == "1"
     assert second[second.index("-u") + 1] == "a:8001"
@@ -130,15 +130,17 @@ def test_load_sends_every_input_of_the_contract(tmp_path: Path) -> None:
 def test_loads_script_reads_the_token_when_it_runs(tmp_path: Path) -> None:
     inputs = write_inputs(scene(), tmp_path / "inputs")
     (tmp_path / "token").write_text("secret-token\n")
-    credentials = ServerCredentials(authority=Path("/tls/ca.crt"), token=tmp_path / "token")
-    command = make_command("a:8001", inputs, [4], seconds=3, credentials=credentials)
+    security = Security(ca=Path("/tls/ca.crt"))
+    command = make_command(
+        "a:8001", inputs, [4], seconds=3, security=security, token_file=tmp_path / "token"
+    )
     write_run(command, tmp_path / "run.sh")
     text = (tmp_path / "run.sh").read_text()
     assert "secret-token" not in text
     assert "--ssl-grpc-root-certifications-file /tls/ca.crt" in text
     assert run("sh", "-n", tmp_path / "run.sh").returncode == 0
     with pytest.raises(BadOptions, match="leave --tls-name out"):
-        make_command("a:1", inputs, [4], seconds=3, credentials=ServerCredentials(name="n"))
+        make_command("a:1", inputs, [4], seconds=3, security=Security(tls=True, name="n"))
 
 
 @pytest.mark.e2e

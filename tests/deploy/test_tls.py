@@ -18,7 +18,7 @@ import grpc
 import numpy as np
 import pytest
 import trustme
-from frameswap import ServerCredentials
+from frameswap import Security
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from tests.deploy.certificates import SERVER_NAME, Files, issue
@@ -46,14 +46,14 @@ class Keys:
         self.tokens.mkdir()
         (self.tokens / "tokens").write_text(f"studio {TOKEN}\noffice another-token\n")
 
-    def shown(self, files: Files | None = None, token: Path | None = None) -> ServerCredentials:
+    def shown(self, files: Files | None = None, token: Path | None = None) -> Security:
         """Credentials of a client that trusts the servers' authority."""
-        return ServerCredentials(
-            authority=self.server.authority,
+        return Security(
+            ca=self.server.authority,
             certificate=None if files is None else files.certificate,
             key=None if files is None else files.key,
             name=SERVER_NAME,
-            token=token,
+            token=None if token is None else token.read_text().strip(),
         )
 
 
@@ -77,7 +77,7 @@ def server(
         yield running
 
 
-def invert(address: str, credentials: ServerCredentials | None, *, wait_s: float = 10.0) -> bool:
+def invert(address: str, credentials: Security | None, *, wait_s: float = 10.0) -> bool:
     """Whether a frame is inverted.
 
     Raises:
@@ -93,19 +93,21 @@ def invert(address: str, credentials: ServerCredentials | None, *, wait_s: float
         request.raw_input_contents.append(array.tobytes())
     with open_channel(address, credentials) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-        answer = stub.ModelInfer(request, timeout=wait_s)
+        token = None if credentials is None else credentials.metadata(address, is_local=True)
+        answer = stub.ModelInfer(request, timeout=wait_s, metadata=token)
     return bytes(answer.raw_output_contents[0]) == (255 - frame).tobytes()
 
 
-def open_channel(address: str, credentials: ServerCredentials | None) -> grpc.Channel:
+def open_channel(address: str, credentials: Security | None) -> grpc.Channel:
     # Channels with the same options share a connection: each try here is to be its own.
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
     if credentials is None:
         return grpc.insecure_channel(address, options=options)
-    return credentials.open_channel(address, options)
+    options.append(("grpc.ssl_target_name_override", SERVER_NAME))
+    return grpc.secure_channel(address, credentials.credentials(), options=options)
 
 
-def refused(address: str, credentials: ServerCredentials | None) -> grpc.StatusCode:
+def refused(address: str, credentials: Security | None) -> grpc.StatusCode:
     with pytest.raises(grpc.RpcError) as raised:
         invert(address, credentials)
     code = raised.value.code()
@@ -357,7 +359,7 @@ def test_a_whole_swap_goes_through_the_edge(
         done = subprocess.run(
             [
                 sys.executable, "-m", "deploy.swap_check", "--server", proxy.address,
-                "--tls-authority", keys.server.authority, "--tls-name", SERVER_NAME,
+                "--tls-ca", keys.server.authority, "--tls-name", SERVER_NAME,
                 "--token-file", token_file(tmp_path, TOKEN),
             ],
             cwd=ROOT, capture_output=True, text=True, timeout=240, check=False,
