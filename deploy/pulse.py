@@ -20,6 +20,7 @@ from server.probe import probe
 from server.repository import Repository, top_models
 
 CALL_TIMEOUT_S: Final = 5.0
+GOODBYE_S: Final = 1.0
 _DEAD_SIGNS: Final = ("is not healthy", "Stub process")
 
 
@@ -89,9 +90,10 @@ class Pulse:
         self._thread.start()
 
     def stop(self) -> None:
+        """No more probes; one that is under way is not waited for longer than it mostly takes."""
         self._stop.set()
         if self._thread.is_alive():
-            self._thread.join(timeout=self._settings.probe_timeout_s)
+            self._thread.join(timeout=GOODBYE_S)
 
     @property
     def _names(self) -> Sequence[str]:
