@@ -62,8 +62,8 @@ def test_the_images_downloads_are_all_that_a_build_needs(tmp_path: Path) -> None
     downloads, models = tmp_path / "downloads", tmp_path / "models"
     recipe = (ROOT / "deploy" / "Dockerfile").read_text()
     steps = {
-        (".venv/bin/frameswap", "models", "fetch", "yunet", "sface"):
-            ("-m", "frameswap", "models", "fetch", "yunet", "sface"),
+        (".venv/bin/frameswap", "models", "fetch", "yunet", "sface", "face_mesh_attention"):
+            ("-m", "frameswap", "models", "fetch", "yunet", "sface", "face_mesh_attention"),
         (".venv/bin/python", "-m", "demo.photos", "newton", "gauss"):
             ("-m", "demo.photos", "newton", "gauss"),
     }  # fmt: skip
