@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from frameswap.arguments import HelpFormatter, WholeNumber, frame_size, model_count, port, seconds
 from tritonclient.utils import InferenceServerException
 
+from server.doors import LOOPBACK, Doors
 from server.errors import ServerError
 from server.launcher import EmbeddedServer
 from server.repository import DEFAULT_REPOSITORY
@@ -28,7 +29,8 @@ def register(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         "serve",
         help="keep an embedded Triton server running on this machine",
         description="Start a real tritonserver without Docker, and keep its models alive until "
-        "Ctrl-C. Inference is over gRPC; HTTP answers health and metrics only.",
+        "Ctrl-C. Inference is over gRPC, on a Unix socket that only you can reach unless TCP is "
+        "asked for; HTTP answers health and metrics only.",
         formatter_class=HelpFormatter,
     )
     _add_models(parser.add_argument_group("models"))
@@ -65,16 +67,13 @@ def _add_models(group: argparse._ArgumentGroup) -> None:
 
 def _add_addresses(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--address", default="127.0.0.1", metavar="ADDRESS", help="address to listen on"
-    )
-    for name, serves, default in (
-        ("grpc", "inference", 8001),
-        ("http", "health", 8000),
-        ("metrics", "metrics", 8002),
-    ):
+        "--address", metavar="ADDRESS",
+        help="listen over TCP, on this address (default: on a Unix socket that only you can reach)",
+    )  # fmt: skip
+    for name, serves in (("grpc", "inference"), ("http", "health"), ("metrics", "metrics")):
         group.add_argument(
-            f"--{name}-port", type=port, default=default, metavar="PORT",
-            help=f"port for {serves}; 0 lets the system choose",
+            f"--{name}-port", type=port, metavar="PORT",
+            help=f"TCP port for {serves}; 0 lets the system choose (default: none)",
         )  # fmt: skip
 
 
@@ -111,15 +110,30 @@ def _add_memory(group: argparse._ArgumentGroup) -> None:
     )  # fmt: skip
 
 
+class _Stopped(BaseException):
+    """SIGINT or SIGTERM came, whatever was being done."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
 def serve(arguments: argparse.Namespace) -> int:
     """Serve until Ctrl-C or SIGTERM; return the exit code."""
-    asked_to_stop = threading.Event()
-    previous = {
-        number: signal.signal(number, lambda *_: asked_to_stop.set())
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def stop(number: int, _: object) -> None:
+        # What is stopping already is not to be interrupted at it.
+        for each in numbers:
+            signal.signal(each, signal.SIG_IGN)
+        raise _Stopped(number)
+
+    previous = {number: signal.signal(number, stop) for number in numbers}
     try:
-        return _serve(arguments, asked_to_stop)
+        _serve(arguments)
+    except _Stopped as stopped:
+        print("frameswap: stopped while the server started", file=sys.stderr)
+        return 128 + stopped.number
     except ServerError as error:
         print(f"frameswap: {error}", file=sys.stderr)
         return 1
@@ -130,9 +144,10 @@ def serve(arguments: argparse.Namespace) -> int:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+    return 0
 
 
-def _serve(arguments: argparse.Namespace, asked_to_stop: threading.Event) -> int:
+def _serve(arguments: argparse.Namespace) -> None:
     server = EmbeddedServer(
         arguments.repository,
         target=arguments.target,
@@ -143,7 +158,7 @@ def _serve(arguments: argparse.Namespace, asked_to_stop: threading.Event) -> int
         metrics_port=arguments.metrics_port,
         instance_counts=dict(arguments.instances),
         queue_delay_us=arguments.queue_delay_us,
-        one_process=arguments.one_process or None,
+        one_process=arguments.one_process,
         mps=arguments.mps,
         log_file=arguments.log,
         verbose=arguments.verbose,
@@ -152,23 +167,47 @@ def _serve(arguments: argparse.Namespace, asked_to_stop: threading.Event) -> int
     )
     _say(f"starting {arguments.repository}, built for the target {arguments.target}")
     with server, Watchdog(server, _say, probe_interval_s=arguments.probe_interval_s):
-        _say(f"gRPC     {server.grpc_url}   (inference)")
-        _say(f"health   http://{server.http_url}/v2/health/ready")
-        _say(f"metrics  http://{server.metrics_url}/metrics")
+        for line in describe_doors(server.doors, keys_are_hidden=server.keys_are_hidden):
+            _say(line)
         _say(f"log      {server.log_path}")
         for name, value in server.client_environment.items():
             _say(f"clients with CUDA shared memory need {name}={value}")
         for line in server.memory_plan.describe():
             _say(line)
-        if not _is_loopback(arguments.address):
-            _say(
-                f"warning: everyone who reaches {arguments.address} can use this server, and "
-                "Triton 24.10 lacks later security fixes; production is NVIDIA's container"
-            )
         _say("ready; Ctrl-C stops it")
-        asked_to_stop.wait()
-        _say("stopping")
-    return 0
+        try:
+            threading.Event().wait()
+        except _Stopped:
+            _say("stopping")
+
+
+def describe_doors(doors: Doors, *, keys_are_hidden: bool) -> list[str]:
+    """Lines that say where a server listens, and who can reach what of it."""
+    over_tcp = doors.grpc_port is not None
+    lines = [f"gRPC     {doors.grpc_url}   (inference{'' if over_tcp else '; only you reach it'})"]
+    if doors.http_url is not None:
+        lines.append(f"health   http://{doors.http_url}/v2/health/ready")
+    if doors.metrics_url is not None:
+        lines.append(f"metrics  http://{doors.metrics_url}/metrics")
+    opened = ["swap faces"] if over_tcp else []
+    opened += ["read health"] if doors.http_url is not None else []
+    opened += ["read metrics"] if doors.metrics_url is not None else []
+    if opened:
+        address = doors.address or LOOPBACK
+        who = "every user of this machine"
+        if not _is_loopback(address):
+            who = f"everyone who reaches {address}"
+        lines.append(f"warning: {who} can {' and '.join(opened)} here")
+    if not _is_loopback(doors.address or LOOPBACK):
+        lines.append(
+            "warning: Triton 24.10 lacks later security fixes; production is NVIDIA's container"
+        )
+    if over_tcp and not keys_are_hidden:
+        lines.append(
+            "warning: this system does not let the server's keys be hidden (ptrace is forbidden): "
+            "every user of this machine can load models into it"
+        )
+    return lines
 
 
 def _say(line: str) -> None:

@@ -1,11 +1,12 @@
 """The embedded server: a real tritonserver for one user of one machine, without Docker.
 
-    with EmbeddedServer(Path("model_repository"), target="cpu") as server:
+    with EmbeddedServer(target="cpu") as server:
         client = tritonclient.grpc.InferenceServerClient(server.grpc_url)
 
-It listens on loopback unless told otherwise. Inference goes over gRPC; HTTP answers health alone
-(and the metrics port metrics), because a plain POST can kill Triton 24.10. Loading models and
-changing traces or logs over the network takes a key that only this process knows.
+It listens on a Unix socket that its own user alone reaches, unless TCP is asked for. Inference goes
+over gRPC; HTTP, where it is asked for, answers health alone (and the metrics port metrics), because
+a plain POST can kill Triton 24.10. Loading models and changing traces or logs takes a key that only
+this process and the server know, and so does shared memory over TCP.
 """
 
 from __future__ import annotations
@@ -13,15 +14,17 @@ from __future__ import annotations
 import contextlib
 import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final
 
 import psutil
 import tritonclient.grpc as triton_grpc
+from frameswap.interrupts import signals_held_back
+from frameswap.keys import write_key
 from tritonclient.utils import InferenceServerException
 
 from server import mps, shared_memory
@@ -29,14 +32,16 @@ from server.backend_folder import write_backends
 from server.command_line import (
     EXIT_TIMEOUT_S,
     GRPC_KEY_HEADER,
+    Keys,
     server_command,
     server_environment,
 )
 from server.distribution import Distribution, prepare
+from server.doors import LOOPBACK, Doors
 from server.errors import PortError, ServerStoppedError, StartError
+from server.local_client import open_client
 from server.memory_plan import MemoryPlan, check_shared_memory, plan_memory
 from server.one_process import choose_layout, write_pipelines
-from server.ports import choose_ports
 from server.process import ServerProcess
 from server.repository import (
     DEFAULT_REPOSITORY,
@@ -47,10 +52,13 @@ from server.repository import (
     with_queue_delay,
     write_overlay,
 )
+from server.scratch import make_scratch, plain_distribution, plain_path
 from server.server_log import says_address_in_use
 
 PORT_ATTEMPTS: Final = 5
 POLL_S: Final = 0.05
+DEAD_S: Final = 2.0
+"""How long a model's process may be dead before the server is taken for one that never starts."""
 
 
 class EmbeddedServer:
@@ -60,8 +68,8 @@ class EmbeddedServer:
         repository: the model repository; None takes the one beside this code.
         target: which of its generated configs to serve, for example "cpu".
         models: the ensembles or models to load, with what they need; None loads all.
-        address: address to listen on.
-        grpc_port, http_port, metrics_port: 0 lets the system choose.
+        address, grpc_port: where gRPC listens over TCP; with neither, on a Unix socket alone.
+        http_port, metrics_port: None is not at all; like `grpc_port`, 0 lets the system choose.
         instance_counts: model name to number of instances, where another than the config's.
         queue_delay_us: how long a request may wait for others to share its batch, microseconds;
             None keeps what the configs say.
@@ -84,10 +92,10 @@ class EmbeddedServer:
         *,
         target: str = "cpu",
         models: Sequence[str] | None = None,
-        address: str = "127.0.0.1",
-        grpc_port: int = 0,
-        http_port: int = 0,
-        metrics_port: int = 0,
+        address: str | None = None,
+        grpc_port: int | None = None,
+        http_port: int | None = None,
+        metrics_port: int | None = None,
         instance_counts: Mapping[str, int] | None = None,
         queue_delay_us: int | None = None,
         one_process: bool | None = None,
@@ -101,8 +109,10 @@ class EmbeddedServer:
         self._folder = Path(repository or DEFAULT_REPOSITORY)
         self._target = target
         self._models = models
-        self._address = address
-        self._asked_ports = (grpc_port, http_port, metrics_port)
+        if address is not None and grpc_port is None:
+            grpc_port = 0
+        self._asked_doors = Doors(address, grpc_port, http_port, metrics_port)
+        self._doors = self._asked_doors
         self._instance_counts = dict(instance_counts or {})
         self._queue_delay_us = queue_delay_us
         self._one_process = one_process
@@ -113,25 +123,28 @@ class EmbeddedServer:
         self._frame_size = frame_size
         self._requests_in_flight = requests_in_flight
         self._start_timeout_s = start_timeout_s
-        self._key = secrets.token_hex(16)
+        self._keys = Keys(secrets.token_hex(16), secrets.token_hex(16))
         self._process: ServerProcess | None = None
         self._scratch: Path | None = None
-        self._ports = (0, 0, 0)
+        self._name = ""
         self._is_loaded = False
         self._repository: Repository | None = None
         self._plan: MemoryPlan | None = None
 
     @property
+    def doors(self) -> Doors:
+        """Where it listens, once it has been started."""
+        return self._doors
+
+    @property
     def grpc_url(self) -> str:
-        return self._url(0)
+        """gRPC's address: `unix:PATH`, or HOST:PORT."""
+        return self._doors.grpc_url
 
     @property
-    def http_url(self) -> str:
-        return self._url(1)
-
-    @property
-    def metrics_url(self) -> str:
-        return self._url(2)
+    def keys_are_hidden(self) -> bool:
+        """Whether no other user of this machine can read the server's keys."""
+        return self._process is not None and self._process.keys_are_hidden
 
     @property
     def pid(self) -> int:
@@ -191,32 +204,45 @@ class EmbeddedServer:
         if self.is_running:
             raise StartError("the embedded server is already running")
         shared_memory.remove_leftovers()
+        was_started = self._scratch is not None
+        try:
+            self._start()
+        except BaseException:
+            # What has not loaded has nothing to finish.
+            self._stop(hangs=True)
+            if not was_started:
+                # Else its socket stays where it is, for the next attempt.
+                self._remove_scratch()
+            raise
+
+    def _start(self) -> None:
         repository = read_repository(self._folder, self._target, self._models)
         refuse_foreign_plans(repository)
         distribution = prepare()
-        self._scratch = Path(tempfile.mkdtemp(prefix="frameswap-server-"))
-        try:
-            delay_us = self._queue_delay_us
-            if delay_us is not None:
-                repository = with_queue_delay(repository, delay_us)
-            layout = choose_layout(repository, self._one_process, self._instance_counts)
-            if layout.one_process or layout.instance_counts or delay_us is not None:
-                write = write_pipelines if layout.one_process else write_overlay
-                overlay = self._scratch / "model_repository"
-                repository = write(repository, overlay, layout.instance_counts)
-            self._repository = repository
-            self._plan = plan_memory(
-                list(repository.configs.values()),
-                frame_size=self._frame_size,
-                requests_in_flight=self._requests_in_flight,
-            )
-            check_shared_memory(self._plan, shared_memory.free_bytes())
-            self._launch(distribution)
-            self._check_loaded()
-            self._is_loaded = True
-        except BaseException:
-            self.stop()
-            raise
+        if self._scratch is None:
+            self._scratch = make_scratch()
+        delay_us = self._queue_delay_us
+        if delay_us is not None:
+            repository = with_queue_delay(repository, delay_us)
+        repository = replace(
+            repository, folder=plain_path(repository.folder, self._scratch, "repository")
+        )
+        layout = choose_layout(repository, self._one_process, self._instance_counts)
+        if layout.one_process or layout.instance_counts or delay_us is not None:
+            write = write_pipelines if layout.one_process else write_overlay
+            overlay = self._scratch / "model_repository"
+            shutil.rmtree(overlay, ignore_errors=True)
+            repository = write(repository, overlay, layout.instance_counts)
+        self._repository = repository
+        self._plan = plan_memory(
+            list(repository.configs.values()),
+            frame_size=self._frame_size,
+            requests_in_flight=self._requests_in_flight,
+        )
+        check_shared_memory(self._plan, shared_memory.free_bytes())
+        self._launch(plain_distribution(distribution, self._scratch))
+        self._check_loaded()
+        self._is_loaded = True
 
     def stop(self, *, hangs: bool = False) -> None:
         """Stop the server; no process and no shared memory of it is left. Harmless when stopped.
@@ -224,6 +250,15 @@ class EmbeddedServer:
         Args:
             hangs: do not wait for requests in flight.
         """
+        self._stop(hangs=hangs)
+        self._remove_scratch()
+
+    def _remove_scratch(self) -> None:
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._scratch = None
+
+    def _stop(self, *, hangs: bool) -> None:
         if self._process is not None:
             if not hangs:
                 self._unload_models()
@@ -231,14 +266,11 @@ class EmbeddedServer:
         elif self._mps_environment:
             mps.end_daemon(self._mps_environment)
         self._mps_environment = {}
-        if self._scratch is not None:
-            shutil.rmtree(self._scratch, ignore_errors=True)
-            self._scratch = None
         self._repository = None
         self._is_loaded = False
 
     def restart(self, *, hangs: bool = False) -> None:
-        """Stop and start again, on the same ports.
+        """Stop and start again, with the same doors.
 
         Args:
             hangs: do not wait for requests in flight.
@@ -246,13 +278,12 @@ class EmbeddedServer:
         Raises:
             ServerError: as `start`.
         """
-        ports = self._ports
-        self.stop(hangs=hangs)
-        asked, self._asked_ports = self._asked_ports, ports
+        self._stop(hangs=hangs)
+        asked, self._asked_doors = self._asked_doors, self._doors
         try:
             self.start()
         finally:
-            self._asked_ports = asked
+            self._asked_doors = asked
 
     def reload(self, model: str) -> None:
         """Load one model afresh, in new processes; ensembles that use it come back with it.
@@ -261,7 +292,7 @@ class EmbeddedServer:
             ServerStoppedError: the server does not do it.
         """
         client = self._client()
-        headers = {GRPC_KEY_HEADER: self._key}
+        headers = {GRPC_KEY_HEADER: self._keys.admin}
         try:
             client.unload_model(model, headers=headers)
             client.load_model(model, headers=headers)
@@ -275,20 +306,16 @@ class EmbeddedServer:
     @property
     def local_grpc_url(self) -> str:
         """Where this machine reaches the server, which may listen on all addresses."""
-        address = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self._address)
-        return f"{address}:{self._ports[0]}" if address else self.grpc_url
-
-    def _url(self, index: int) -> str:
-        host = f"[{self._address}]" if ":" in self._address else self._address
-        return f"{host}:{self._ports[index]}"
+        return self._doors.local_grpc_url
 
     def _client(self) -> triton_grpc.InferenceServerClient:
-        return triton_grpc.InferenceServerClient(self.local_grpc_url)
+        return open_client(self.local_grpc_url)
 
     def _launch(self, distribution: Distribution) -> None:
         """Start, with other ports when one that the system chose was taken meanwhile."""
+        assert self._scratch is not None
         for attempt in range(PORT_ATTEMPTS):
-            self._ports = choose_ports(self._address, self._asked_ports)
+            self._doors = self._asked_doors.chosen(self._scratch)
             self._spawn(distribution)
             if self._wait_until_ready():
                 return
@@ -298,11 +325,12 @@ class EmbeddedServer:
             self._end_process()
             if not says_address_in_use(log):
                 raise StartError(f"the embedded server did not start: {reason}")
-            if all(self._asked_ports) or attempt == PORT_ATTEMPTS - 1:
+            if 0 not in self._asked_doors.ports or attempt == PORT_ATTEMPTS - 1:
                 break
+        ports = ", ".join(str(port) for port in self._doors.ports if port is not None)
         raise PortError(
-            f"a port of {', '.join(str(port) for port in self._ports)} on {self._address} was "
-            "taken while the server started; try again, or give other ports"
+            f"a port of {ports} on {self._doors.address or LOOPBACK} was taken while the server "
+            "started; try again, or give other ports"
         )
 
     def _spawn(self, distribution: Distribution) -> None:
@@ -313,18 +341,35 @@ class EmbeddedServer:
         if self._mps:
             folder = self._scratch / "mps"
             self._mps_environment = mps.start_daemon(folder, mps.find_control())
+        self._name = f"frameswap-{secrets.token_hex(8)}"
         command = server_command(
-            distribution, self.repository, self.memory_plan, backends,
-            address=self._address, ports=self._ports, region_prefix=prefix, key=self._key,
-            verbose=self._verbose,
+            distribution, self.repository, self.memory_plan, backends, self._doors,
+            region_prefix=prefix, name=self._name, verbose=self._verbose,
         )  # fmt: skip
         self._process = ServerProcess(
             command,
-            {**server_environment(distribution), **self._mps_environment},
+            {
+                **server_environment(distribution, self._keys, self._doors),
+                **self._mps_environment,
+            },
             region_prefix=prefix,
             scratch=self._scratch,
+            key_file=self._leave_key(),
+            on_gpu=bool(self.memory_plan.cuda_pool),
             log=self.log_path,
         )
+
+    def _leave_key(self) -> Path | None:
+        """Leave the key of shared memory for the clients of this user, where TCP needs one."""
+        port = self._doors.grpc_port
+        if port is None:
+            return None
+        try:
+            return write_key(port, self._keys.shared_memory)
+        except OSError as error:
+            raise StartError(
+                f"the key of the server's shared memory cannot be left for its clients: {error}"
+            ) from error
 
     def _wait_until_ready(self) -> bool:
         """Wait for readiness; False when the process ended before.
@@ -332,15 +377,24 @@ class EmbeddedServer:
         Raises:
             StartError: it takes longer than `start_timeout_s`.
         """
+        assert self._process is not None
         deadline = time.monotonic() + self._start_timeout_s
         client = self._client()
+        dead_since: float | None = None
         try:
             while time.monotonic() < deadline:
                 if not self.is_running:
                     return False
-                with contextlib.suppress(InferenceServerException):
-                    if client.is_server_ready(client_timeout=5.0):
-                        return True
+                if self._answers(client):
+                    return True
+                # Triton 24.10 waits for a model's process that died before it said anything.
+                if not self._process.has_dead_model():
+                    dead_since = None
+                elif dead_since is None:
+                    dead_since = time.monotonic()
+                elif time.monotonic() > dead_since + DEAD_S:
+                    reason = self._process.explain() or "a model's process died while it started"
+                    raise StartError(f"the embedded server did not start: {reason}")
                 time.sleep(POLL_S)
         finally:
             client.close()
@@ -349,10 +403,18 @@ class EmbeddedServer:
             "raise start_timeout_s on a slow machine"
         )
 
+    def _answers(self, client: triton_grpc.InferenceServerClient) -> bool:
+        """Whether this very server is ready: another one may have been faster at its port."""
+        with signals_held_back, contextlib.suppress(InferenceServerException):
+            if client.is_server_ready(client_timeout=1.0):
+                return bool(client.get_server_metadata(client_timeout=1.0).name == self._name)
+        return False
+
     def _check_loaded(self) -> None:
         client = self._client()
         try:
-            check_loaded(client, self.repository)
+            with signals_held_back:
+                check_loaded(client, self.repository)
         except InferenceServerException as error:
             raise StartError(
                 f"the embedded server stopped answering: {error.message()}"
@@ -374,8 +436,9 @@ class EmbeddedServer:
             return
         client = self._client()
         try:
+            headers = {GRPC_KEY_HEADER: self._keys.admin}
             for name in self._repository.configs:
-                client.unload_model(name, headers={GRPC_KEY_HEADER: self._key}, client_timeout=1.0)
+                client.unload_model(name, headers=headers, client_timeout=1.0)
             children = psutil.Process(self.pid).children()
             # A model process that was killed stays as a zombie: Triton does not collect it.
             alive = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]

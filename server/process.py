@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
+
+import psutil
 
 from server import mps
 from server.command_line import EXIT_TIMEOUT_S
@@ -19,6 +22,29 @@ from server.server_log import explain_failure
 KEEPER: Final = Path(__file__).resolve().parent / "keeper.py"
 
 
+FEWEST_FILES: Final = 256
+"""With 64 the server waits for ever for a model that could not be started; 256 have been enough."""
+ENOUGH_FILES: Final = 4096
+
+
+def _enough_open_files() -> tuple[int, int]:
+    """The limit of open files that the server gets: this process's, made high enough.
+
+    Raises:
+        StartError: it may not be made high enough.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = resource.RLIM_INFINITY
+    if hard != unlimited and hard < FEWEST_FILES:
+        raise StartError(
+            f"the embedded server needs at least {FEWEST_FILES} open files, and {hard} open files "
+            "are allowed here; raise the limit (ulimit -n)"
+        )
+    if soft != unlimited and soft < ENOUGH_FILES:
+        soft = ENOUGH_FILES if hard == unlimited else min(hard, ENOUGH_FILES)
+    return soft, hard
+
+
 class ServerProcess:
     """A server's process tree; made when it is spawned, of no use once it is ended.
 
@@ -27,6 +53,8 @@ class ServerProcess:
         environment: the server's; names the MPS daemon that the keeper ends, where there is one.
         region_prefix: what the names of its files in /dev/shm start with.
         scratch: folder that goes with a killed parent.
+        key_file: file that goes with the server, where there is one.
+        on_gpu: whether it uses one.
         log: file that its log is appended to.
 
     Raises:
@@ -40,9 +68,12 @@ class ServerProcess:
         *,
         region_prefix: str,
         scratch: Path,
+        key_file: Path | None,
+        on_gpu: bool,
         log: Path,
     ) -> None:
         self._log = log
+        limit = _enough_open_files()
         try:
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("ab") as stream:
@@ -52,7 +83,8 @@ class ServerProcess:
         self._keeper = subprocess.Popen(
             [
                 sys.executable, "-I", "-S", str(KEEPER),
-                region_prefix, str(scratch), str(EXIT_TIMEOUT_S + 2), str(log), *command,
+                region_prefix, str(scratch), str(key_file or ""), str(EXIT_TIMEOUT_S + 2),
+                str(log), str(int(on_gpu)), *command,
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -60,11 +92,14 @@ class ServerProcess:
             env={mps.CONTROL_VARIABLE: "", **environment},
             bufsize=0,
             start_new_session=True,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, limit),
         )  # fmt: skip
         assert self._keeper.stdout is not None
-        line = self._keeper.stdout.readline()
-        self.pid = int(line) if line else 0
+        pid, _, keys = self._keeper.stdout.readline().decode().strip().partition(" ")
+        self.pid = int(pid or 0)
         """Process id of tritonserver itself; its children are the models' processes."""
+        self.keys_are_hidden = keys == "hidden"
+        """Whether the server's keys stand in its variables alone, not on its command line."""
 
     @property
     def is_running(self) -> bool:
@@ -79,13 +114,25 @@ class ServerProcess:
         except OSError:
             return ""
 
+    def has_dead_model(self) -> bool:
+        """Whether a model's process has died, which nobody collects."""
+        try:
+            children = psutil.Process(self.pid).children()
+            return any(child.status() == psutil.STATUS_ZOMBIE for child in children)
+        except psutil.NoSuchProcess:
+            return False
+
+    def explain(self) -> str:
+        """Return what its log says that is wrong, without a full stop; empty if nothing."""
+        return explain_failure(self.read_log())
+
     def describe_end(self) -> str:
         """Return why it ended by itself, as far as its log tells."""
         status = self._keeper.poll()
         if status is not None and status > 128:
             # A signal says more than whatever the log's last error was.
             return f"it was ended by {signal.Signals(status - 128).name}"
-        return explain_failure(self.read_log()) or f"it ended with status {status}"
+        return self.explain() or f"it ended with status {status}"
 
     def end(self, *, hangs: bool = False) -> bool:
         """End the server and wait until it is gone; False when the keeper had been killed.

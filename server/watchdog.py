@@ -16,11 +16,12 @@ from collections.abc import Callable
 from typing import Final
 
 import psutil
-import tritonclient.grpc as triton_grpc
+from frameswap.interrupts import signals_held_back
 from tritonclient.utils import InferenceServerException
 
 from server.errors import ServerError
 from server.launcher import EmbeddedServer
+from server.local_client import open_client
 from server.probe import probe
 from server.repository import top_models
 
@@ -77,11 +78,12 @@ class Watchdog:
         Raises:
             InferenceServerException: the first one that fails.
         """
-        client = triton_grpc.InferenceServerClient(self._server.local_grpc_url)
+        client = open_client(self._server.local_grpc_url)
         try:
             configs = self._server.repository.configs
             for name in top_models(configs):
-                probe(client, configs[name], timeout_s=self._probe_timeout_s)
+                with signals_held_back:
+                    probe(client, configs[name], timeout_s=self._probe_timeout_s)
         finally:
             client.close()
 
@@ -122,7 +124,7 @@ class Watchdog:
 
     def _answers(self) -> int:
         """Return how many requests all models have answered so far."""
-        client = triton_grpc.InferenceServerClient(self._server.local_grpc_url)
+        client = open_client(self._server.local_grpc_url)
         try:
             statistics = client.get_inference_statistics(client_timeout=5.0)
         except InferenceServerException:

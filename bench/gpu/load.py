@@ -141,7 +141,7 @@ class LoadTest:
         # 64 frames of 3 MB in flight over gRPC alone took longer than 26 s to begin.
         limit_s = 30 + 3 * WINDOWS * window
         before = statistics(self.keeper.server.grpc_url)
-        metrics = metrics_probe(self.keeper.server.metrics_url) if endpoint else None
+        metrics = metrics_probe(str(self.keeper.server.doors.metrics_url)) if endpoint else None
         with Sampler(find_probe()) as gpu, Sampler(metrics, METRICS_PERIOD_S) as told:
             facts: dict[str, Any] = self._once(request.model, words, limit_s)
         after = statistics(self.keeper.server.grpc_url)

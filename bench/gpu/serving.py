@@ -135,6 +135,7 @@ class ServerKeeper:
                 repository,
                 target=setup.target,
                 models=[ENSEMBLE],
+                metrics_port=0,
                 instance_counts={**mode.instance_counts(), **dict(setup.instances)},
                 queue_delay_us=setup.delay_us,
                 requests_in_flight=setup.in_flight,

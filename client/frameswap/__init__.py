@@ -11,6 +11,7 @@ from frameswap.errors import (
     RequestRejected,
     ServerFault,
     ServerNotReady,
+    ServerOverloaded,
     ServerTimeout,
     ServerUnreachable,
     ServeUnavailable,
@@ -20,6 +21,7 @@ from frameswap.errors import (
     UnwritableFile,
 )
 from frameswap.options import SwapOptions
+from frameswap.security import Security
 from frameswap.sources import Source, average_sources
 from frameswap.swapper import FaceSwapper, SwappedFrame
 
@@ -36,9 +38,11 @@ __all__ = [
     "FrameswapError",
     "NoFaceFound",
     "RequestRejected",
+    "Security",
     "ServeUnavailable",
     "ServerFault",
     "ServerNotReady",
+    "ServerOverloaded",
     "ServerTimeout",
     "ServerUnreachable",
     "SeveralFacesFound",

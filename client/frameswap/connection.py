@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import os
+import re
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,13 +17,16 @@ from frameswap.errors import (
     ContractMismatch,
     FrameswapError,
     ServerNotReady,
+    ServerTimeout,
     ServerUnreachable,
     from_rpc_error,
 )
 from frameswap.interrupts import signals_held_back
+from frameswap.keys import SHARED_MEMORY_KEY, read_key
+from frameswap.security import Security
 from frameswap.wire import INFER_METHOD
 
-__all__ = ["CLOSING_S", "Connection", "ModelDescription", "PendingCall"]
+__all__ = ["CLOSING_S", "Connection", "ModelDescription", "PendingCall", "check_address"]
 
 CLOSING_S: Final = 5.0
 """How long a server that does not answer may hold up somebody who is leaving, in seconds."""
@@ -34,6 +38,9 @@ _CHANNEL_OPTIONS: Final = (
     # A channel of its own is a TCP connection of its own: two swappers do not share one.
     ("grpc.use_local_subchannel_pool", 1),
 )
+_PROXY_VARIABLES: Final = ("grpc_proxy", "https_proxy", "http_proxy")
+"""gRPC takes the first of these that is set, for every address that no_proxy does not name."""
+_SCHEME: Final = re.compile(r"^(dns:///|ipv[46]:)")
 _RECONNECT_OPTIONS: Final = (
     # gRPC waits up to 120 s between attempts; a server on the same network is back sooner.
     ("grpc.initial_reconnect_backoff_ms", 200),
@@ -112,22 +119,39 @@ class PendingCall:
 
 
 class Connection:
-    """A channel to one address, or to all addresses behind a `dns:///` name.
+    """A channel to one address.
 
     Args:
-        address: HOST:PORT of the server's gRPC endpoint, or a gRPC target such as
-            `dns:///HOST:PORT`, whose addresses are then used in turn.
+        address: HOST:PORT of the server's gRPC endpoint, or another of gRPC's targets.
         timeout_s: deadline of every single call, in seconds.
+        security: TLS and token; None is neither.
+        name: of the host, where `address` is a number behind it: what a certificate is held to.
     """
 
-    def __init__(self, address: str, *, timeout_s: float) -> None:
-        self.address = _check_address(address)
+    def __init__(
+        self,
+        address: str,
+        *,
+        timeout_s: float,
+        security: Security | None = None,
+        name: str | None = None,
+    ) -> None:
+        self.address = check_address(address)
         self.timeout_s = timeout_s
         options: list[tuple[str, Any]] = [*_CHANNEL_OPTIONS, *_RECONNECT_OPTIONS]
-        if "///" in address:
-            balancing = '{"loadBalancingConfig": [{"round_robin": {}}]}'
-            options.append(("grpc.service_config", balancing))
-        self._channel = grpc.insecure_channel(address, options=options)
+        self._is_local = is_loopback(_SCHEME.sub("", address))
+        if self._is_local:
+            # A proxy is for other machines: it would look for this address on its own.
+            options.append(("grpc.enable_http_proxy", 0))
+        security = security or Security()
+        self._token = security.metadata(address, is_local=self._is_local)
+        credentials = security.credentials()
+        if credentials is None:
+            self._channel = grpc.insecure_channel(address, options=options)
+        else:
+            if name is not None:
+                options.append(("grpc.ssl_target_name_override", name))
+            self._channel = grpc.secure_channel(address, credentials, options=options)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         # No serialisers: requests and responses are bytes here (see frameswap.wire).
         self._infer = self._channel.unary_unary(INFER_METHOD)
@@ -142,11 +166,19 @@ class Connection:
 
     def translate(self, error: grpc.RpcError, doing: str) -> FrameswapError:
         """Turn an error of the gRPC library into ours."""
-        return from_rpc_error(error, address=self.address, doing=doing, timeout_s=self.timeout_s)
+        ours = from_rpc_error(error, address=self.address, doing=doing, timeout_s=self.timeout_s)
+        proxy = None if self._is_local else _proxy()
+        if proxy is not None and isinstance(ours, ServerUnreachable | ServerTimeout):
+            return type(ours)(f"{ours}; gRPC goes through {proxy}")
+        return ours
 
     def submit(self, message: bytes, *, doing: str) -> PendingCall:
         """Send a serialised ModelInferRequest; its answer is a serialised ModelInferResponse."""
-        return PendingCall(lambda: self._infer.future(message, timeout=self.timeout_s), self, doing)
+        return PendingCall(
+            lambda: self._infer.future(message, timeout=self.timeout_s, metadata=self._token),
+            self,
+            doing,
+        )
 
     def call(self, method: str, request: Any, *, doing: str) -> Any:
         """Call one of the service's other methods and wait.
@@ -154,8 +186,28 @@ class Connection:
         Raises:
             FrameswapError: how the call failed.
         """
+        return self.start(method, request, doing=doing, timeout_s=self.timeout_s).result()
+
+    def start(self, method: str, request: Any, *, doing: str, timeout_s: float) -> PendingCall:
+        """Call one of the service's other methods; whoever wants the answer waits for it."""
         start = getattr(self._stub, method).future
-        return PendingCall(lambda: start(request, timeout=self.timeout_s), self, doing).result()
+        metadata = self._token + (self._key() if "SharedMemory" in method else ())
+        return PendingCall(
+            lambda: start(request, timeout=timeout_s, metadata=metadata), self, doing
+        )
+
+    def ask_ready(self, *, timeout_s: float) -> PendingCall:
+        """Ask whether the server is ready, without waiting; the answer has `ready`."""
+        request = service_pb2.ServerReadyRequest()
+        return self.start("ServerReady", request, doing="at connecting", timeout_s=timeout_s)
+
+    def _key(self) -> tuple[tuple[str, str], ...]:
+        """What shared memory takes at an embedded server of this user that listens on TCP."""
+        port = self.address.rpartition(":")[2]
+        if not self._is_local or self.address.startswith("unix:") or not port.isdigit():
+            return ()
+        key = read_key(int(port))
+        return ((f"triton-grpc-protocol-{SHARED_MEMORY_KEY}", key),) if key else ()
 
     def check_ready(self) -> None:
         """Raise unless the server says that it, and all its models, are ready.
@@ -170,21 +222,6 @@ class Connection:
                 f"the server at {self.address} is up but not ready: its models are still loading "
                 f"or one of them failed; try again, or look at the server's log"
             )
-
-    def wait_ready(self, limit_s: float) -> None:
-        """Wait until the server is ready, at most `limit_s` seconds.
-
-        Raises:
-            ServerUnreachable, ServerTimeout, ServerNotReady: the last answer, when time is up.
-        """
-        deadline = time.monotonic() + limit_s
-        while True:
-            try:
-                return self.check_ready()
-            except (ServerUnreachable, ServerNotReady):
-                if time.monotonic() >= deadline:
-                    raise
-            time.sleep(0.1)
 
     def describe(self, model: str) -> ModelDescription | None:
         """Ask the server for a model's configuration; None when it has no such model.
@@ -235,7 +272,7 @@ def _read_config(config: Any) -> ModelDescription:
     )
 
 
-def _check_address(address: str) -> str:
+def check_address(address: str) -> str:
     scheme, separator, _ = address.partition("://")
     if separator and scheme in ("http", "https", "grpc"):
         raise ServerUnreachable(
@@ -250,6 +287,15 @@ def _check_address(address: str) -> str:
                 f"{address!r} was given"
             )
     return address
+
+
+def _proxy() -> str | None:
+    """The proxy that gRPC goes through, for error texts: without its password."""
+    for name in _PROXY_VARIABLES:
+        value = os.environ.get(name)
+        if value:
+            return f"the proxy {value.rpartition('@')[2].rpartition('//')[2]} that {name} names"
+    return None
 
 
 def is_loopback(address: str) -> bool:

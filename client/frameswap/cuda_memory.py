@@ -85,12 +85,15 @@ class CudaRegion:
 
     Args:
         size: bytes.
+        server: the address of the server that is to map it.
 
     Raises:
         TransportUnavailable: no device, or no memory left on it.
     """
 
-    def __init__(self, size: int, driver: CudaDriver | None = None) -> None:
+    def __init__(
+        self, size: int, driver: CudaDriver | None = None, *, server: str = ""
+    ) -> None:
         self._driver = driver or load_driver()
         self._size = size
         self._device_pointer = ctypes.c_uint64()
@@ -98,7 +101,7 @@ class CudaRegion:
         self._stream = ctypes.c_void_p()
         # The kernel frees device memory of a killed process, but the server keeps its name: an
         # empty locked file tells the next start which names are nobody's.
-        self._file = LockedFile(0)
+        self._file = LockedFile(0, server)
         self.name = self._file.name
         self._driver.use()
         try:

@@ -4,6 +4,7 @@
     ├── ServerUnreachable      nothing answers at that address, or the connection was lost
     ├── ServerTimeout          the server did not answer in time
     ├── ServerNotReady         the server answers, but its models are not ready
+    ├── ServerOverloaded       the server has more to do than it takes
     ├── ContractMismatch       the server lacks our models, or is older or newer than the client
     ├── RequestRejected        the server understood the request and refused it
     ├── ServerFault            the server failed, or answered something that breaks the contract
@@ -37,6 +38,7 @@ __all__ = [
     "ServeUnavailable",
     "ServerFault",
     "ServerNotReady",
+    "ServerOverloaded",
     "ServerTimeout",
     "ServerUnreachable",
     "SeveralFacesFound",
@@ -60,6 +62,10 @@ class ServerTimeout(FrameswapError):
 
 class ServerNotReady(FrameswapError):
     """The server answers, but its models are not ready."""
+
+
+class ServerOverloaded(FrameswapError):
+    """The server has more to do than it takes: later, or less at a time, it will."""
 
 
 class ContractMismatch(FrameswapError):
@@ -117,7 +123,7 @@ STATUS_ERRORS: Final[dict[grpc.StatusCode, type[FrameswapError]]] = {
     grpc.StatusCode.CANCELLED: ServerUnreachable,
     grpc.StatusCode.INVALID_ARGUMENT: RequestRejected,
     grpc.StatusCode.OUT_OF_RANGE: RequestRejected,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: RequestRejected,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: ServerOverloaded,
     grpc.StatusCode.PERMISSION_DENIED: RequestRejected,
     grpc.StatusCode.UNAUTHENTICATED: RequestRejected,
     grpc.StatusCode.NOT_FOUND: ContractMismatch,
@@ -131,12 +137,32 @@ STATUS_ERRORS: Final[dict[grpc.StatusCode, type[FrameswapError]]] = {
 }
 """Every gRPC status that a call can end with. A test compares this with grpc.StatusCode."""
 
+_CUT_CODES: Final = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS)
+
 _HTTP_PORT_SIGNS: Final = ("http1", "http 1", "http/1", "settings frame")
 """In gRPC's details when the other side speaks HTTP/1: Triton's port 8000, or a web server."""
 
 
 _MODEL_AWAY_SIGNS: Final = ("has no available versions", "is not healthy", "is not ready")
 """In Triton's details while a model is unloaded, loaded again, or its process has died."""
+
+
+_OVERLOAD_SIGNS: Final = ("maximum queue size", "max_queue_size", "too many requests")
+"""In the details of UNAVAILABLE when there is a server, and its queue or a proxy's is full."""
+
+_TOO_LARGE_SIGN: Final = "larger than max"
+"""In gRPC's own details of RESOURCE_EXHAUSTED: the message, not the load, is too much."""
+
+_CUT_SIGNS: Final = (
+    "rst_stream", "stream removed", "socket closed", "connection reset", "end of stream",
+    "goaway", "eos", "stream closed", "missing :status", "transport closed", "connection closed",
+    "incomplete",
+)  # fmt: skip
+"""In gRPC's own details when somebody between client and server cut or garbled a stream."""
+
+
+_NO_SHARED_MEMORY_SIGN: Final = "shared memory pool size"
+"""In Triton's details when a batch does not fit into /dev/shm."""
 
 
 def from_status(
@@ -153,10 +179,28 @@ def from_status(
     """
     kind = STATUS_ERRORS.get(code, ServerFault)
     text = " ".join(details.split()).rstrip(".") or code.name.lower().replace("_", " ")
+    if _NO_SHARED_MEMORY_SIGN in text:
+        # Its own text names a region of the server, which is nobody's business.
+        return ServerFault(
+            f"the server at {address} has no shared memory left {doing}: make its /dev/shm larger "
+            f"(a container: --shm-size=1g), or keep fewer frames in flight (--window)"
+        )
     if any(sign in text for sign in _MODEL_AWAY_SIGNS):
         return ServerNotReady(
             f"a model of the server at {address} went away {doing} ({text}): the server stops, or "
             f"one of its processes died; try again, or look at its log"
+        )
+    lowered = text.lower()
+    if kind is ServerOverloaded and _TOO_LARGE_SIGN in lowered:
+        kind = RequestRejected
+    elif kind is ServerUnreachable and any(sign in lowered for sign in _OVERLOAD_SIGNS):
+        kind = ServerOverloaded
+    elif code in _CUT_CODES and any(sign in lowered for sign in _CUT_SIGNS):
+        kind = ServerUnreachable
+    if kind is ServerOverloaded:
+        return ServerOverloaded(
+            f"the server at {address} has more to do than it takes {doing} ({text}): send fewer "
+            f"frames at a time (--window), or add servers"
         )
     if kind is ServerTimeout:
         waited = f" within {timeout_s:g} s" if timeout_s is not None else " in time"
@@ -165,7 +209,7 @@ def from_status(
             f"raise the time limit (--timeout-s) or look at the server's log"
         )
     if kind is ServerUnreachable:
-        if any(sign in text.lower() for sign in _HTTP_PORT_SIGNS):
+        if any(sign in lowered for sign in _HTTP_PORT_SIGNS):
             return ServerUnreachable(
                 f"{address} answers, but not with gRPC: give the server's gRPC port (8001 unless "
                 f"it was set otherwise), not its HTTP port"

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
-from typing import Final, TextIO
+from typing import Final, Literal, TextIO
 
-__all__ = ["Progress", "format_duration"]
+__all__ = ["PROGRESS_FORMS", "Progress", "ProgressForm", "format_duration"]
+
+ProgressForm = Literal["auto", "plain", "json", "none"]
+PROGRESS_FORMS: Final[tuple[ProgressForm, ...]] = ("auto", "plain", "json", "none")
 
 TERMINAL_INTERVAL_S: Final = 0.2
 LOG_INTERVAL_S: Final = 10.0
+JSON_INTERVAL_S: Final = 1.0
 
 
 class Progress:
@@ -18,6 +23,8 @@ class Progress:
     Args:
         total: frames expected, when known.
         stream: where to; mostly standard error.
+        form: "auto" is that; "plain" is lines on a terminal too, "json" a line of JSON a second,
+            "none" is silence.
         clock: seconds, growing.
     """
 
@@ -26,12 +33,14 @@ class Progress:
         total: int | None,
         stream: TextIO,
         *,
+        form: ProgressForm = "auto",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._total = total
         self._stream = stream
         self._clock = clock
-        self._terminal = stream.isatty()
+        self._form = form
+        self._terminal = form == "auto" and stream.isatty()
         self._started_s = self._shown_s = clock()
         self._wrote = False
 
@@ -43,10 +52,14 @@ class Progress:
         """Say that `done` frames are finished, when it is time to."""
         now = self._clock()
         interval = TERMINAL_INTERVAL_S if self._terminal else LOG_INTERVAL_S
+        if self._form == "json":
+            interval = JSON_INTERVAL_S
+        elif self._form == "none":
+            return
         if now - self._shown_s < interval:
             return
         self._shown_s = now
-        text = self.describe(done)
+        text = self.describe_json(done) if self._form == "json" else self.describe(done)
         # \x1b[K clears what a longer line left behind.
         self._stream.write(f"\r{text}\x1b[K" if self._terminal else f"{text}\n")
         self._stream.flush()
@@ -57,6 +70,20 @@ class Progress:
         if self._terminal and self._wrote:
             self._stream.write("\r\x1b[K")
             self._stream.flush()
+
+    def describe_json(self, done: int) -> str:
+        """The same as `describe`, for programs; `total` and `left_s` are null when not known."""
+        rate = done / self.elapsed_s if self.elapsed_s > 0 else 0.0
+        left_s = max(0, self._total - done) / rate if self._total and rate > 0 else None
+        return json.dumps(
+            {
+                "frames": done,
+                "total": self._total,
+                "elapsed_s": round(self.elapsed_s, 3),
+                "frames_per_s": round(rate, 2),
+                "left_s": None if left_s is None else round(left_s, 1),
+            }
+        )
 
     def describe(self, done: int) -> str:
         """Frames, rate and time left, as one line."""

@@ -3,11 +3,13 @@
 A region is a file in /dev/shm with an unguessable name and mode 0600. Its maker keeps it open and
 locked (flock), and the kernel drops the lock when the maker ends, however it ends. So a file that
 can be locked belongs to nobody any more: the next start removes it, and only such files. Process
-ids would not do: containers that share /dev/shm do not share them.
+ids would not do: containers that share /dev/shm do not share them. The name tells which server was
+to map the region: that one has to forget it first, and no other can.
 """
 
 from __future__ import annotations
 
+import base64
 import errno
 import fcntl
 import mmap
@@ -60,16 +62,34 @@ class Region(Protocol):
         """Give the memory back to the system."""
 
 
+def name_region(server: str) -> str:
+    """A new name for a region that a server is to map; `server_of` reads the address in it."""
+    encoded = base64.urlsafe_b64encode(server.encode()).decode().rstrip("=")
+    return f"{PREFIX}{encoded}{'.' if encoded else ''}{secrets.token_hex(16)}"
+
+
+def server_of(name: str) -> str:
+    """The address that a region's name tells; empty where it tells none."""
+    encoded, dot, _ = name.removeprefix(PREFIX).rpartition(".")
+    try:
+        return base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).decode() if dot else ""
+    except ValueError:
+        return ""
+
+
 class LockedFile:
     """A file in /dev/shm, ours as long as this process lives.
+
+    Args:
+        server: the address of the server that is to map it.
 
     Raises:
         TransportUnavailable: there is no /dev/shm, or it has not `size` bytes left.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, server: str = "") -> None:
         while True:
-            self.name = PREFIX + secrets.token_hex(16)
+            self.name = name_region(server)
             self.path = FOLDER / self.name
             try:
                 self.descriptor = os.open(
@@ -120,13 +140,14 @@ class SystemRegion:
 
     Args:
         size: bytes.
+        server: the address of the server that is to map it.
 
     Raises:
         TransportUnavailable: it cannot be made.
     """
 
-    def __init__(self, size: int) -> None:
-        self._file = LockedFile(size)
+    def __init__(self, size: int, *, server: str = "") -> None:
+        self._file = LockedFile(size, server)
         self.name = self._file.name
         self._mapping = mmap.mmap(self._file.descriptor, size)
         self.host: NDArray[np.uint8] = np.frombuffer(self._mapping, np.uint8)

@@ -44,6 +44,10 @@ logger = logging.getLogger("frameswap")
 
 _ALIGNMENT: Final = 4096
 """Tensors begin on pages of their own, so that no cache line is written by both sides."""
+_UNKNOWN_REGION: Final = "unable to find shared memory region"
+"""What Triton says of a region that it does not map."""
+MOST_REGISTRATIONS: Final = 8
+"""How often one request has its region mapped again."""
 _UNREGISTERS_SAFELY: Final = (2, 53)
 """From Triton 24.12 on, a region in use is unregistered when its last request ends; before, the
 server unmaps it under the request."""
@@ -73,6 +77,7 @@ class SharedTransport:
         self._free: list[_Slot] = []
         self._slots: list[_Slot] = []
         self._given_up: list[_PendingShared] = []
+        self._doubtful: list[_Slot] = []
 
     def submit(self, request: SwapRequest) -> PendingSwap:
         """Send one frame; one copy is made of it, into the slot."""
@@ -80,23 +85,27 @@ class SharedTransport:
         try:
             slot = self._acquire(layout.size)
         except TransportUnavailable as error:
-            if self._fallback is None:
-                raise
-            # Once: the frames in flight so far keep their slots, the others go as bytes.
-            if self.name != "grpc":
-                logger.info("some frames are sent over gRPC, because %s", error)
-                self.name = "grpc"
-            return self._fallback.submit(request)
+            return self.submit_as_bytes(request, error)
         try:
             return _PendingShared(self, slot, request, layout)
         except BaseException:
             self.give_back(slot)
             raise
 
+    def submit_as_bytes(self, request: SwapRequest, reason: FrameswapError) -> PendingSwap:
+        """Send one frame over gRPC, because of a reason; raise that where it may not be."""
+        if self._fallback is None:
+            raise reason
+        # Once: the frames in flight so far keep their slots, the others go as bytes.
+        if self.name != "grpc":
+            logger.info("some frames are sent over gRPC, because %s", reason)
+            self.name = "grpc"
+        return self._fallback.submit(request)
+
     def close(self) -> None:
         """Unregister and remove every region, whatever the server answers."""
         with self._lock:
-            self._free, self._given_up = [], []
+            self._free, self._given_up, self._doubtful = [], [], []
         answers, deadline_s = True, time.monotonic() + CLOSING_S
         # One by one: whoever was interrupted here can go on by closing again.
         while True:
@@ -105,6 +114,16 @@ class SharedTransport:
                     return
                 slot = self._slots.pop()
             answers = self._remove(slot, ask=answers and time.monotonic() < deadline_s)
+
+    def renew(self) -> None:
+        """Remove the slots whose requests were lost: a server that lives on may still write."""
+        self._collect()
+        with self._lock:
+            doubtful, self._doubtful = self._doubtful, []
+            mine = [slot for slot in doubtful if slot in self._slots]
+            self._slots = [slot for slot in self._slots if slot not in mine]
+        for slot in mine:
+            self._remove(slot)
 
     def send(self, slot: _Slot, message: bytes) -> PendingCall:
         slot.in_doubt = True
@@ -121,8 +140,8 @@ class SharedTransport:
 
     def give_back(self, slot: _Slot) -> None:
         with self._lock:
-            if slot in self._slots and not slot.in_doubt:
-                self._free.append(slot)
+            if slot in self._slots:
+                (self._doubtful if slot.in_doubt else self._free).append(slot)
 
     def give_up(self, pending: _PendingShared) -> None:
         """Let its slot be used again when its answer has come after all."""
@@ -219,10 +238,21 @@ class _PendingShared:
         self._layout = layout
         self._request = request
         self._released = False
+        self._as_bytes: PendingSwap | None = None
         _fill(slot, request, layout)
         self._call: PendingCall | None = transport.send(slot, slot.message)
 
     def result(self) -> Mapping[str, NDArray[Any]]:
+        if self._as_bytes is None:
+            try:
+                return self._shared_result()
+            except FrameswapError as error:
+                if _UNKNOWN_REGION not in str(error).lower():
+                    raise
+                self._as_bytes = self._transport.submit_as_bytes(self._request, error)
+        return self._as_bytes.result()
+
+    def _shared_result(self) -> Mapping[str, NDArray[Any]]:
         outputs = dict(self._transport.read(self._answer()))
         shared = outputs.get(SWAPPED_FRAME)
         if isinstance(shared, SharedOutput):
@@ -243,16 +273,20 @@ class _PendingShared:
         }
 
     def _answer(self) -> bytes:
-        try:
-            return self._wait()
-        except FrameswapError as error:
-            # What Triton says after a restart: it knows none of our regions.
-            if "unable to find shared memory region" not in str(error).lower():
-                raise
-        self._transport.register_again(self.slot)
-        # Should sending be interrupted, no earlier answer may be taken for this one's.
-        self._call = None
-        self._call = self._transport.send(self.slot, self.slot.message)
+        """Wait, and have the region mapped again as often as the server does not know it.
+
+        It does not after a restart, and after any of its clients unregistered all regions.
+        """
+        for _ in range(MOST_REGISTRATIONS):
+            try:
+                return self._wait()
+            except FrameswapError as error:
+                if _UNKNOWN_REGION not in str(error).lower():
+                    raise
+            self._transport.register_again(self.slot)
+            # Should sending be interrupted, no earlier answer may be taken for this one's.
+            self._call = None
+            self._call = self._transport.send(self.slot, self.slot.message)
         return self._wait()
 
     def _wait(self) -> bytes:
@@ -266,8 +300,15 @@ class _PendingShared:
         self.slot.in_doubt = False
         return answer
 
+    def wait(self, patience_s: float) -> bool:
+        if self._as_bytes is not None:
+            return self._as_bytes.wait(patience_s)
+        return self._call is not None and self._call.wait(patience_s)
+
     def cancel(self) -> None:
-        """Nothing: a server that is told so may still write, and would not say when it is done."""
+        """In shared memory nothing: a server that is told so may still write, and not say when."""
+        if self._as_bytes is not None:
+            self._as_bytes.cancel()
 
     def release(self, *, patience_s: float | None = None) -> None:
         """Wait until the server is done with the slot, then let another frame use it."""

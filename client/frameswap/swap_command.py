@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from argparse import BooleanOptionalAction
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -13,13 +15,25 @@ from frameswap.arguments import HelpFormatter, WholeNumber, seconds, seconds_or_
 from frameswap.contract import ENCODE_MODEL, MAX_DETECTIONS, SWAP_MODELS, FaceOrder, FrameFormat
 from frameswap.embedded import embedded_server
 from frameswap.errors import UnreadableFile
+from frameswap.job_control import JobControl, JobStopped, describe_early_end, end_early_at_interrupt
+from frameswap.journal import is_unfinished
 from frameswap.options import SwapOptions
 from frameswap.output_file import check_output
 from frameswap.photo import check_photo_output, describe_losses, is_photo, read_photo
-from frameswap.progress import Progress, format_duration
+from frameswap.preview import Preview
+from frameswap.progress import PROGRESS_FORMS, Progress, format_duration
+from frameswap.report import Tally
+from frameswap.segmented_job import Journaling
+from frameswap.segments import SEGMENT_FRAMES
+from frameswap.server_settings import add_security, read_server
 from frameswap.sources import Source
-from frameswap.swap_job import Tally, encode_sources, swap_photo, swap_video
-from frameswap.swapper import DEFAULT_IN_FLIGHT, DEFAULT_TIMEOUT_S, FaceSwapper
+from frameswap.swap_job import encode_sources, swap_photo, swap_video
+from frameswap.swapper import (
+    DEFAULT_IN_FLIGHT,
+    DEFAULT_RECONNECT_S,
+    DEFAULT_TIMEOUT_S,
+    FaceSwapper,
+)
 from frameswap.transport import TRANSPORT_NAMES
 from frameswap.video import VideoReader
 from frameswap.video_writer import AUDIO_MODES, check_video_output
@@ -66,7 +80,9 @@ def register(subparsers: Subparsers) -> None:
     files.add_argument("--force", action="store_true", help="overwrite the output if it exists")
     _add_faces(parser)
     _add_encoding(parser)
+    _add_job(parser)
     _add_server(parser)
+    add_security(parser)
     parser.set_defaults(run=run)
 
 
@@ -120,12 +136,46 @@ def _add_encoding(parser: ArgumentParser) -> None:
     )
 
 
+def _add_job(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("job")
+    group.add_argument(
+        "--resume",
+        action=BooleanOptionalAction,
+        help="insist on going on with an unfinished run of this job, or begin anew "
+        "(default: go on where there is one)",
+    )
+    group.add_argument(
+        "--segment-frames",
+        type=WholeNumber(1, 100_000),
+        default=SEGMENT_FRAMES,
+        metavar="N",
+        help="frames that are kept together: a run that was cut short does so many again, at most",
+    )
+    group.add_argument(
+        "--report", type=Path, metavar="FILE", help="a line of JSON for each frame, and a summary"
+    )
+    group.add_argument(
+        "--require-face", action="store_true", help="end with 1 when no frame had a face"
+    )
+    group.add_argument(
+        "--preview", type=Path, metavar="FILE", help=".jpg or .png of the newest frame, refreshed"
+    )
+    group.add_argument(
+        "--progress",
+        choices=PROGRESS_FORMS,
+        default="auto",
+        help="one line on a terminal and plain lines elsewhere, or always plain lines, lines of "
+        "JSON, or nothing",
+    )
+
+
 def _add_server(parser: ArgumentParser) -> None:
     group = parser.add_argument_group("server")
     group.add_argument(
         "--server",
-        metavar="HOST:PORT",
-        help="gRPC endpoint of a running server; without it an embedded one is started",
+        metavar="HOST:PORT,...",
+        help="gRPC endpoints of running servers, or dns:///HOST:PORT; without one an embedded "
+        "server is started",
     )
     group.add_argument(
         "--timeout-s",
@@ -137,7 +187,7 @@ def _add_server(parser: ArgumentParser) -> None:
     group.add_argument(
         "--reconnect-s",
         type=seconds_or_zero,
-        default=0.0,
+        default=DEFAULT_RECONNECT_S,
         metavar="SECONDS",
         help="seconds to wait for a lost server to come back before the job fails",
     )
@@ -145,8 +195,8 @@ def _add_server(parser: ArgumentParser) -> None:
         "--window",
         type=WholeNumber(1, 1024),
         metavar="N",
-        help=f"frames in flight, at most (default: {DEFAULT_IN_FLIGHT}, and {_EMBEDDED_IN_FLIGHT} "
-        "with an embedded server)",
+        help=f"frames in flight at each server, at most (default: {DEFAULT_IN_FLIGHT}, and "
+        f"{_EMBEDDED_IN_FLIGHT} with an embedded server)",
     )
     group.add_argument(
         "--transport", choices=TRANSPORT_NAMES, default="auto", help="how frames are sent"
@@ -179,7 +229,10 @@ def run(arguments: Namespace) -> int:
         FrameswapError: what went wrong.
     """
     # All that can fail without a server fails before one is started.
-    check_output(arguments.output, force=arguments.force)
+    force = arguments.force or is_unfinished(arguments.output)
+    check_output(arguments.output, force=force)
+    if arguments.report is not None:
+        check_output(arguments.report, force=True)
     photos = [(path, read_photo(path)) for path in arguments.source]
     if not arguments.target.exists():
         raise UnreadableFile(f"there is no file {arguments.target}")
@@ -201,12 +254,11 @@ def _run_photo(
     with ExitStack() as stack:
         swapper = _connect(arguments, stack, "bgr", (image.shape[1], image.shape[0]))
         sources = _sources(arguments, swapper, photos)
-        progress = Progress(1, sys.stderr)
+        progress = _progress(arguments, 1)
         tally = swap_photo(
             swapper, image, sources, _options(arguments), arguments.output, force=arguments.force
         )
-        _summarise(arguments.output, tally, progress.elapsed_s)
-    return 0
+        return _summarise(arguments, tally, progress)
 
 
 def _run_video(
@@ -214,6 +266,7 @@ def _run_video(
     photos: Sequence[tuple[Path, NDArray[np.uint8]]],
     reader: VideoReader,
 ) -> int:
+    preview = None if arguments.preview is None else Preview(arguments.preview)
     with ExitStack() as stack:
         swapper = _connect(arguments, stack, "i420", (reader.width, reader.height))
         sources = _sources(arguments, swapper, photos)
@@ -223,30 +276,43 @@ def _run_video(
             color_range=reader.tags.color_range,
             chroma_location=reader.chroma_location,
         )
-        progress = Progress(reader.frame_count, sys.stderr)
+        progress = _progress(arguments, reader.frame_count)
         stack.callback(progress.clear)
-        tally = swap_video(
-            swapper,
-            reader,
-            sources,
-            options,
-            arguments.output,
-            force=arguments.force,
-            crf=arguments.crf,
-            preset=arguments.preset,
-            audio=arguments.audio,
-            on_notes=_tell,
-            on_frame=progress.update,
-        )
-        progress.clear()
-        _summarise(arguments.output, tally, progress.elapsed_s)
-    return 0
+        control = JobControl()
+        stack.enter_context(end_early_at_interrupt(control))
+        try:
+            tally = swap_video(
+                swapper,
+                reader,
+                sources,
+                options,
+                arguments.output,
+                force=arguments.force,
+                crf=arguments.crf,
+                preset=arguments.preset,
+                audio=arguments.audio,
+                on_notes=_tell,
+                on_frame=progress.update,
+                journaling=Journaling(
+                    segment_frames=arguments.segment_frames, resume=arguments.resume
+                ),
+                control=control,
+                report=arguments.report,
+                preview=preview,
+            )
+        except JobStopped:
+            raise KeyboardInterrupt from None
+        code = _summarise(arguments, tally, progress)
+        if control.ends_early:
+            _tell([describe_early_end(arguments.output)])
+            return 130
+        return code
 
 
 def _connect(
     arguments: Namespace, stack: ExitStack, pixel: FrameFormat, frame_size: tuple[int, int]
 ) -> FaceSwapper:
-    address = arguments.server
+    address, security = read_server(arguments, os.environ, home=Path.home())
     in_flight = arguments.window or (_EMBEDDED_IN_FLIGHT if address is None else DEFAULT_IN_FLIGHT)
     if address is None:
         address = stack.enter_context(
@@ -266,6 +332,7 @@ def _connect(
             transport=arguments.transport,
             in_flight=in_flight,
             reconnect_s=arguments.reconnect_s,
+            security=security,
         )
     )
     swapper.check_model(pixel)
@@ -298,15 +365,25 @@ def _tell(notes: Sequence[str]) -> None:
         print(f"frameswap: {note}", file=sys.stderr, flush=True)
 
 
-def _summarise(output: Path, tally: Tally, elapsed_s: float) -> None:
-    rate = tally.frames / elapsed_s if elapsed_s > 0 else 0.0
+def _progress(arguments: Namespace, total: int | None) -> Progress:
+    return Progress(total, sys.stderr, form=arguments.progress)
+
+
+def _summarise(arguments: Namespace, tally: Tally, progress: Progress) -> int:
+    """Say what was done; returns the exit code."""
+    progress.clear()
+    elapsed_s = progress.elapsed_s
+    rate = (tally.frames - tally.resumed_at) / elapsed_s if elapsed_s > 0 else 0.0
+    dropped = f", {_count(tally.drop_outs, 'drop-out')}" if tally.drop_outs else ""
     print(
-        f"{output}: {_count(tally.frames, 'frame')} in {format_duration(elapsed_s)} "
+        f"{arguments.output}: {_count(tally.frames, 'frame')} in {format_duration(elapsed_s)} "
         f"({rate:.1f} frames/s), {_count(tally.faces, 'face')} found, "
-        f"{_count(tally.frames_without_face, 'frame')} without a face"
+        f"{_count(tally.frames_without_face, 'frame')} without a face{dropped}"
     )
     if tally.faces == 0:
         _tell(["no face was found: the output shows what the input shows"])
+        return 1 if arguments.require_face else 0
+    return 0
 
 
 def _count(number: int, noun: str) -> str:

@@ -8,21 +8,15 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from frameswap.connection import CLOSING_S, Connection
 from frameswap.contract import (
     ENCODE_MODEL,
-    FACE_COLUMNS,
     FACES,
     FRAME,
     LANDMARK_COLUMN,
@@ -31,66 +25,47 @@ from frameswap.contract import (
     SCORE_COLUMN,
     SOURCE,
     SWAP_MODELS,
-    SWAPPED_FRAME,
     FaceOrder,
     FrameFormat,
 )
-from frameswap.errors import (
-    BadFrame,
-    BadOptions,
-    NoFaceFound,
-    ServerFault,
-    ServerNotReady,
-    ServerTimeout,
-    ServerUnreachable,
-    SeveralFacesFound,
-)
+from frameswap.errors import BadFrame, BadOptions, NoFaceFound, ServerFault, SeveralFacesFound
 from frameswap.frames import Frame, frame_format
-from frameswap.models import Ensemble, Ensembles, SourceKind, check_size, fit_photo
+from frameswap.models import Ensemble, SourceKind, fit_photo
 from frameswap.options import SwapOptions
-from frameswap.sources import Source, stack_sources
-from frameswap.transport import PendingSwap, SwapRequest, Transport, TransportName, read_outputs
-from frameswap.transports import choose_transport
+from frameswap.security import Security
+from frameswap.servers import Server, Servers
+from frameswap.sources import Source
+from frameswap.stream import FrameStream, SwappedFrame, found_faces, take_output
+from frameswap.transport import TransportName, read_outputs
 from frameswap.wire import TensorInfo, build_header, join_request
 
 __all__ = ["FaceSwapper", "SwappedFrame"]
 
 DEFAULT_TIMEOUT_S: Final = 60.0
 DEFAULT_IN_FLIGHT: Final = 16
-_RETRY_PAUSE_S: Final = 0.1
-
-
-@dataclass(frozen=True, eq=False)
-class SwappedFrame:
-    """A finished frame.
-
-    frame: uint8, shape and format of the frame that was sent; pixels outside the blend are its.
-    faces: (F, 15) float32, the faces found, in the order asked for: x1 y1 x2 y2, score, five
-        landmarks x y; pixels.
-    original: the frame that was sent.
-    """
-
-    frame: NDArray[np.uint8]
-    faces: NDArray[np.float32]
-    original: Frame
+DEFAULT_RECONNECT_S: Final = 60.0
+"""A server that is started again loads its models in less, mostly."""
 
 
 class FaceSwapper:
-    """A connection to a server that swaps faces.
+    """A connection to a server that swaps faces, or to several with the same swapper.
 
     Args:
-        server: HOST:PORT of its gRPC endpoint, or `dns:///HOST:PORT` for several behind one name.
+        server: HOST:PORT of its gRPC endpoint; several, separated by commas; `dns:///HOST:PORT`
+            for all addresses behind one name. A frame goes to the one with the fewest in flight.
         timeout_s: deadline of every single request, in seconds.
         transport: "auto" takes shared memory when server and client share a host and the server
             allows it, and gRPC otherwise; a name insists on that transport.
-        in_flight: most requests that `stream` keeps under way.
-        reconnect_s: how long to wait for a lost server to come back before giving up, in seconds;
-            its unanswered frames are then sent again, in order. 0 gives up at once. A request that
-            ran into `timeout_s` counts as lost too.
+        in_flight: most requests that `stream` keeps under way at each server.
+        reconnect_s: how long a lost server is waited for before giving up, in seconds; its
+            unanswered frames are then sent again, in order. 0 gives up at once. A request that
+            ran into `timeout_s` counts as lost too. At connecting nothing is waited for.
+        security: TLS, certificates and token; None is none of them.
 
     Raises:
-        ServerUnreachable, ServerTimeout, ServerNotReady: no ready server at that address.
-        ContractMismatch: a server without our models, or with another contract version.
+        ServerUnreachable, ServerTimeout, ServerNotReady: no ready server at any of the addresses.
+        ContractMismatch: a server without our models, with another contract version, or with
+            another swapper than the others.
         TransportUnavailable: the transport that was insisted on cannot be used.
     """
 
@@ -101,23 +76,19 @@ class FaceSwapper:
         timeout_s: float = DEFAULT_TIMEOUT_S,
         transport: TransportName = "auto",
         in_flight: int = DEFAULT_IN_FLIGHT,
-        reconnect_s: float = 0.0,
+        reconnect_s: float = DEFAULT_RECONNECT_S,
+        security: Security | None = None,
     ) -> None:
         if in_flight < 1:
             raise BadOptions(f"in_flight must be at least 1, not {in_flight}")
         self.in_flight = in_flight
         self.reconnect_s = reconnect_s
-        self._connection = Connection(server, timeout_s=timeout_s)
-        self._ensembles = Ensembles(self._connection)
-        try:
-            self._connection.check_ready()
-            ensemble = self._ensembles.any()
-            self.swapper, self.provenance = ensemble.swapper, ensemble.provenance
-            self.source_kind: SourceKind = ensemble.source_kind
-            self._transport: Transport = choose_transport(transport, self._connection)
-        except BaseException:
-            self._connection.close()
-            raise
+        self._servers = Servers(
+            server, timeout_s=timeout_s, transport=transport, most=in_flight, security=security
+        )
+        ensemble = self._servers.first
+        self.swapper, self.provenance = ensemble.swapper, ensemble.provenance
+        self.source_kind: SourceKind = ensemble.source_kind
 
     def __enter__(self) -> FaceSwapper:
         return self
@@ -132,20 +103,18 @@ class FaceSwapper:
 
     def close(self) -> None:
         """Give shared memory back and close the connection; more than once does no harm."""
-        self._connection.hurry()
-        try:
-            self._transport.close()
-        finally:
-            self._connection.close()
+        self._servers.close()
 
     @property
     def transport(self) -> TransportName:
-        """The transport in use."""
-        return self._transport.name
+        """The transport in use; the first server's, where there are several."""
+        return self._servers.all[0].transport
 
     def check_model(self, pixel: FrameFormat) -> None:
         """Raise ContractMismatch or ServerNotReady unless frames of that format can be swapped."""
-        self._ensembles.get(SWAP_MODELS[pixel])
+        self._servers.call(
+            lambda server: server.find(SWAP_MODELS[pixel]), patience_s=self.reconnect_s
+        )
 
     def encode_source(
         self,
@@ -170,13 +139,13 @@ class FaceSwapper:
         """
         if frame_format(image_bgr) != "bgr":
             raise BadFrame(f"a source photo is (H, W, 3) uint8 BGR, not {image_bgr.shape}")
-        ensemble = self._ensembles.get(ENCODE_MODEL)
         options = SwapOptions(
             face_order=FaceOrder.LARGEST_FIRST if face is None else face,
             score_threshold=score_threshold,
         )
-        photo, scale = fit_photo(image_bgr, ensemble)
-        vector, faces = self._encode(ensemble, photo, options)
+        ensemble, vector, faces = self._servers.call(
+            lambda server: _encode(server, image_bgr, options), patience_s=self.reconnect_s
+        )
         if len(faces) == 0:
             raise NoFaceFound(
                 "no face was found in the source photo: use one with a larger, upright face, or "
@@ -189,31 +158,9 @@ class FaceSwapper:
                 f"{count} faces were found in the source photo and it is not said which one "
                 f"is meant: crop it, or say which (--source-face largest-first, for one)"
             )
-        faces[:, :SCORE_COLUMN] *= scale
-        faces[:, LANDMARK_COLUMN:] *= scale
         if not np.isfinite(vector).all():
             raise ServerFault("the server encoded the source photo to numbers that are not finite")
         return Source(vector, self.source_kind, ensemble.swapper, faces)
-
-    def _encode(
-        self, ensemble: Ensemble, photo: NDArray[np.uint8], options: SwapOptions
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        tensor = options.to_tensor()
-        shapes = (photo.shape, tensor.shape)
-        leading = (1,) if ensemble.batched else ()
-        header = build_header(
-            ENCODE_MODEL,
-            [
-                TensorInfo(FRAME, "UINT8", leading + shapes[0]),
-                TensorInfo(OPTIONS, "FP32", leading + shapes[1]),
-            ],
-            [SOURCE, FACES],
-        )
-        message = join_request(header, [np.ascontiguousarray(photo), tensor])
-        answer = self._connection.submit(message, doing="while encoding a source photo").result()
-        outputs = read_outputs(answer, self._connection)
-        vector = self._output(outputs, SOURCE).reshape(-1)
-        return np.array(vector, np.float32), self._found_faces(outputs)
 
     def swap(
         self,
@@ -254,147 +201,33 @@ class FaceSwapper:
         Raises:
             As `swap`, and whatever `frames` raises.
         """
-        job = _Job(self, sources, options or SwapOptions())
-        window: deque[_InFlight] = deque()
-        arriving = iter(frames)
-        failure: Exception | None = None
-        exhausted = False
-        try:
-            while True:
-                while not exhausted and len(window) < self.in_flight:
-                    try:
-                        window.append(_InFlight(job, next(arriving)))
-                    except StopIteration:
-                        exhausted = True
-                    except Exception as error:  # raised below, in its place
-                        failure, exhausted = error, True
-                if not window:
-                    break
-                head = window[0]
-                swapped = head.result(copy=not reuse_buffers)
-                try:
-                    yield swapped
-                finally:
-                    window.popleft()
-                    head.release()
-            if failure is not None:
-                raise failure
-        finally:
-            for waiting in window:
-                waiting.cancel()
-            deadline_s = time.monotonic() + CLOSING_S
-            for waiting in window:
-                waiting.release(patience_s=max(0.0, deadline_s - time.monotonic()))
-
-    def _await_server(self, deadline_s: float) -> None:
-        """Wait for a lost server; what it has then is looked up again."""
-        # A server that is ready while one of its models is not would be asked without a pause.
-        time.sleep(_RETRY_PAUSE_S)
-        self._connection.wait_ready(max(0.0, deadline_s - time.monotonic()))
-        self._ensembles.forget()
-
-    def _output(self, outputs: Any, name: str) -> NDArray[Any]:
-        array = outputs.get(name)
-        if array is None:
-            # Triton drops an output that a step did not produce, without an error.
-            raise ServerFault(
-                f"the server at {self._connection.address} did not return the output {name}: one "
-                f"of its models is broken; look at its log"
-            )
-        return np.asarray(array)
-
-    def _found_faces(self, outputs: Any) -> NDArray[np.float32]:
-        """(F, 15): the rows of `faces` that hold a face."""
-        faces = self._output(outputs, FACES).reshape(-1, FACE_COLUMNS)
-        if len(faces) != MAX_DETECTIONS:
-            raise ServerFault(f"the server returned {len(faces)} rows of faces")
-        if np.isnan(faces).any():
-            raise BadOptions(
-                "the server could not use the options of the request: an option has a value that "
-                "it does not know, or the source is not finite"
-            )
-        return np.array(faces[faces[:, SCORE_COLUMN] > 0.0], np.float32)
-
-    def _finish(self, frame: Frame, outputs: Any, *, copy: bool) -> SwappedFrame:
-        swapped = self._output(outputs, SWAPPED_FRAME)
-        if swapped.dtype != np.uint8 or swapped.size != math.prod(frame.shape):
-            raise ServerFault(
-                f"the server returned a frame of {swapped.dtype} {swapped.shape} for one of "
-                f"uint8 {frame.shape}"
-            )
-        swapped = swapped.reshape(frame.shape)
-        return SwappedFrame(
-            frame=swapped.copy() if copy else swapped,
-            faces=self._found_faces(outputs),
-            original=frame,
+        job = FrameStream(
+            self._servers, sources, options or SwapOptions(), reconnect_s=self.reconnect_s
         )
+        return job.run(frames, copy=not reuse_buffers)
 
 
-class _Job:
-    """What the frames of one stream share: sources and options, as tensors."""
-
-    def __init__(
-        self, swapper: FaceSwapper, sources: Source | Sequence[Source], options: SwapOptions
-    ) -> None:
-        self.swapper = swapper
-        self._sources = sources
-        self._options = options.to_tensor()
-        # Made once an ensemble, not once a frame: an image source is most of a megabyte, and the
-        # same array tells shared memory that what it holds is still right.
-        self._stacked: dict[Ensemble, NDArray[np.float32]] = {}
-        self._fitting: tuple[Ensemble, tuple[int, ...]] | None = None
-
-    def submit(self, frame: Frame) -> PendingSwap:
-        swapper = self.swapper
-        ensemble = swapper._ensembles.get(SWAP_MODELS[frame_format(frame)])
-        # A stream's frames are mostly of one size: it is checked when it, or the server, changes.
-        if self._fitting is None or self._fitting != (ensemble, frame.shape):
-            check_size(frame, ensemble)
-            self._fitting = (ensemble, frame.shape)
-        if ensemble not in self._stacked:
-            self._stacked[ensemble] = stack_sources(self._sources, ensemble)
-        return swapper._transport.submit(
-            SwapRequest(
-                model=ensemble.name,
-                frame=frame,
-                source=self._stacked[ensemble],
-                options=self._options,
-                batched=ensemble.batched,
-            )
-        )
-
-
-class _InFlight:
-    """One frame of a stream: sent when made, sent again if its server was lost."""
-
-    def __init__(self, job: _Job, frame: Frame) -> None:
-        self._job = job
-        self._frame = frame
-        self._pending: PendingSwap | None = job.submit(frame)
-
-    def result(self, *, copy: bool) -> SwappedFrame:
-        swapper = self._job.swapper
-        deadline_s: float | None = None
-        while True:
-            try:
-                if self._pending is None:
-                    swapper._await_server(deadline_s or 0.0)
-                    self._pending = self._job.submit(self._frame)
-                return swapper._finish(self._frame, self._pending.result(), copy=copy)
-            except (ServerUnreachable, ServerNotReady, ServerTimeout):
-                now_s = time.monotonic()
-                if deadline_s is None:
-                    deadline_s = now_s + swapper.reconnect_s
-                if now_s >= deadline_s:
-                    raise
-            # A swap changes nothing on the server, so sending the frame again is safe.
-            self.release()
-            self._pending = None
-
-    def cancel(self) -> None:
-        if self._pending is not None:
-            self._pending.cancel()
-
-    def release(self, *, patience_s: float | None = None) -> None:
-        if self._pending is not None:
-            self._pending.release(patience_s=patience_s)
+def _encode(
+    server: Server, image_bgr: NDArray[np.uint8], options: SwapOptions
+) -> tuple[Ensemble, NDArray[np.float32], NDArray[np.float32]]:
+    """The ensemble that did it, the source (D,), and the faces (F, 15) in pixels of the image."""
+    ensemble = server.find(ENCODE_MODEL)
+    photo, scale = fit_photo(image_bgr, ensemble)
+    tensor = options.to_tensor()
+    leading = (1,) if ensemble.batched else ()
+    header = build_header(
+        ENCODE_MODEL,
+        [
+            TensorInfo(FRAME, "UINT8", leading + photo.shape),
+            TensorInfo(OPTIONS, "FP32", leading + tensor.shape),
+        ],
+        [SOURCE, FACES],
+    )
+    message = join_request(header, [np.ascontiguousarray(photo), tensor])
+    answer = server.connection.submit(message, doing="while encoding a source photo").result()
+    outputs = read_outputs(answer, server.connection)
+    vector = take_output(outputs, SOURCE, server.address).reshape(-1)
+    faces = found_faces(outputs, server.address)
+    faces[:, :SCORE_COLUMN] *= scale
+    faces[:, LANDMARK_COLUMN:] *= scale
+    return ensemble, np.array(vector, np.float32), faces

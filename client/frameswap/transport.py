@@ -65,6 +65,9 @@ class PendingSwap(Protocol):
             FrameswapError: how it failed.
         """
 
+    def wait(self, patience_s: float) -> bool:
+        """Wait at most so many seconds; whether there is an answer, or an error, now."""
+
     def cancel(self) -> None:
         """Give the answer up. `release` is still to be called."""
 
@@ -83,6 +86,9 @@ class Transport(Protocol):
     name: TransportName
 
     def submit(self, request: SwapRequest) -> PendingSwap: ...
+
+    def renew(self) -> None:
+        """Give back what a lost server may have worked on: it has been found again."""
 
     def close(self) -> None: ...
 
@@ -108,6 +114,9 @@ class GrpcTransport:
         message = join_request(header, [as_array(request.frame), request.source, request.options])
         return _PendingBytes(self._connection.submit(message, doing=DOING), self._connection)
 
+    def renew(self) -> None:
+        """Nothing is held beyond the connection."""
+
     def close(self) -> None:
         """Nothing is held beyond the connection."""
 
@@ -123,6 +132,9 @@ class _PendingBytes:
             for name, array in read_outputs(self._call.result(), self._connection).items()
             if not isinstance(array, SharedOutput)
         }
+
+    def wait(self, patience_s: float) -> bool:
+        return self._call.wait(patience_s)
 
     def cancel(self) -> None:
         self._call.cancel()

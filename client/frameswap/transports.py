@@ -8,12 +8,18 @@ from typing import Final
 
 from frameswap.connection import Connection, is_loopback
 from frameswap.cuda_memory import CudaRegion, unregister_cuda
-from frameswap.errors import FrameswapError, TransportUnavailable
+from frameswap.errors import (
+    FrameswapError,
+    ServerTimeout,
+    ServerUnreachable,
+    TransportUnavailable,
+)
 from frameswap.shared_memory import (
     Region,
     SystemRegion,
     reclaim_leftovers,
     says_in_use,
+    server_of,
     unregister_system,
 )
 from frameswap.shared_transport import SharedTransport
@@ -23,13 +29,18 @@ __all__ = ["choose_transport"]
 
 logger = logging.getLogger("frameswap")
 
-_REGIONS: Final[dict[TransportName, Callable[[int], Region]]] = {
-    "system": SystemRegion,
-    "cuda": CudaRegion,
-}
+
+def _region_maker(name: TransportName, server: str) -> Callable[[int], Region]:
+    if name == "cuda":
+        return lambda size: CudaRegion(size, server=server)
+    return lambda size: SystemRegion(size, server=server)
+
+
 _AUTOMATIC: Final[TransportName] = "system"
 """What "auto" tries before gRPC."""
 _PROBE_SIZE: Final = 4096
+_OTHER_SERVER_S: Final = 2.0
+"""How long a server that a killed client had used may take to forget its memory."""
 
 
 def choose_transport(name: TransportName, connection: Connection) -> Transport:
@@ -49,9 +60,8 @@ def choose_transport(name: TransportName, connection: Connection) -> Transport:
             raise
         logger.info("frames are sent over gRPC, because %s", error)
         return grpc
-    return SharedTransport(
-        chosen, connection, _REGIONS[chosen], fallback=grpc if name == "auto" else None
-    )
+    maker = _region_maker(chosen, connection.address)
+    return SharedTransport(chosen, connection, maker, fallback=grpc if name == "auto" else None)
 
 
 def _check_shared_memory(name: TransportName, connection: Connection) -> None:
@@ -62,7 +72,7 @@ def _check_shared_memory(name: TransportName, connection: Connection) -> None:
             f"server on this machine"
         )
     _reclaim(connection)
-    region = _REGIONS[name](_PROBE_SIZE)
+    region = _region_maker(name, connection.address)(_PROBE_SIZE)
     try:
         region.register(connection)
         region.unregister(connection)
@@ -78,13 +88,32 @@ def _check_shared_memory(name: TransportName, connection: Connection) -> None:
 
 def _reclaim(connection: Connection) -> None:
     def forget(leftover: str) -> bool:
-        for unregister in (unregister_system, unregister_cuda):
-            try:
-                unregister(leftover, connection)
-            except FrameswapError as error:
-                # Any other error: it was another server's, or that one has been restarted since.
-                if says_in_use(error):
-                    return False
-        return True
+        server = server_of(leftover)
+        if server in ("", connection.address):
+            return forget_at(leftover, connection)
+        try:
+            other = Connection(server, timeout_s=_OTHER_SERVER_S)
+        except FrameswapError:
+            return True
+        try:
+            return forget_at(leftover, other)
+        finally:
+            other.close()
 
     reclaim_leftovers(forget=forget)
+
+
+def forget_at(leftover: str, connection: Connection) -> bool:
+    """Make a server forget a region of a client that is no more; False where it works on it."""
+    for unregister in (unregister_system, unregister_cuda):
+        try:
+            unregister(leftover, connection)
+        except ServerUnreachable:
+            return True  # it is gone, and what it had mapped
+        except ServerTimeout:
+            return False
+        except FrameswapError as error:
+            # Any other error: it does not know it, because it has been restarted since.
+            if says_in_use(error):
+                return False
+    return True

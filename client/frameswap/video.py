@@ -170,6 +170,34 @@ class VideoReader:
         for packet in early:
             on_packet(packet)
 
+    def reopen(self) -> VideoReader:
+        """The same file from its beginning, for its other streams."""
+        return VideoReader(self.path)
+
+    def other_packets(self) -> Iterator[float]:
+        """Hand the packets of the other streams over, without decoding pictures.
+
+        Yields:
+            The time of each packet, in seconds, before it is handed over.
+
+        Raises:
+            UnreadableFile: damage, or a file that was cut off.
+        """
+        self._started = True
+        try:
+            for packet in self.container.demux():
+                if not packet.size or packet.stream.index == self.stream.index:
+                    continue
+                self._start_at_zero(packet)
+                time = packet.dts if packet.dts is not None else packet.pts
+                yield float((time or 0) * (packet.time_base or 0))
+                if self._on_packet is not None:
+                    self._on_packet(packet)
+        except av.error.FFmpegError as error:
+            raise UnreadableFile(
+                f"{self.path} is damaged or cut off beside its pictures ({error.strerror})"
+            ) from error
+
     def frames(self) -> Iterator[VideoFrame]:
         """Read all frames in presentation order, once.
 

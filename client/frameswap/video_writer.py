@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
@@ -16,6 +17,7 @@ from frameswap.errors import UnwritableFile
 from frameswap.output_file import explain_failure
 from frameswap.planes import even, split_planes
 from frameswap.provenance import Edit, mark_video_metadata
+from frameswap.segments import clone_encoder
 from frameswap.video import VideoReader
 
 __all__ = ["AUDIO_MODES", "VIDEO_SUFFIXES", "AudioMode", "VideoWriter", "check_video_output"]
@@ -82,6 +84,8 @@ class VideoWriter:
         try:
             with self._explained():
                 self._stream = self._add_video(crf, preset)
+                # An encoder that is open does not tell its options any more.
+                self._options = dict(self._stream.codec_context.options)
                 self._add_audio(audio)
                 self._add_subtitles()
                 self._note_what_is_left_out()
@@ -97,12 +101,32 @@ class VideoWriter:
         reader.send_packets(self.write_packet)
 
     def write_frame(self, frame: NDArray[np.uint8], pts: int) -> None:
-        """Encode one stored frame.
+        """Encode one stored frame and write it.
 
         Args:
             frame: (He*3/2, We) uint8 I420, sizes rounded up to even numbers.
             pts: in units of the reader's time base, growing.
         """
+        self.write_encoded(self.encode_frame(frame, pts, self._stream))
+
+    def new_encoder(self, *, threads: int) -> Any:
+        """An encoder with the settings of this output's, for `encode_frame`; it depends on none."""
+        return clone_encoder(self._stream.codec_context, self._options, threads=threads)
+
+    def describe_encoder(self) -> dict[str, Any]:
+        """What decides how an encoder's frames look; JSON."""
+        context = self._stream.codec_context
+        return {
+            "codec": context.codec.name,
+            "format": context.pix_fmt,
+            "options": self._options,
+            "size": [context.width, context.height],
+            "time_base": str(context.time_base),
+            "header": hashlib.sha256(bytes(context.extradata or b"")).hexdigest(),
+        }
+
+    def encode_frame(self, frame: NDArray[np.uint8], pts: int, encoder: Any) -> list[Any]:
+        """Encode one stored frame, as `write_frame`, with an encoder; returns its packets."""
         picture = av.VideoFrame(frame.shape[1], frame.shape[0] * 2 // 3, "yuv420p")
         for plane, values in zip(picture.planes, split_planes(frame), strict=True):
             lines = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
@@ -110,7 +134,25 @@ class VideoWriter:
         picture.pts = pts
         picture.time_base = self._reader.time_base
         with self._explained():
-            self._container.mux(self._stream.encode(picture))
+            return list(encoder.encode(picture))
+
+    def flush(self, encoder: Any) -> list[Any]:
+        """The packets that an encoder of `new_encoder` still holds back; it is done then."""
+        with self._explained():
+            return list(encoder.encode(None))
+
+    @property
+    def time_base(self) -> Fraction:
+        """Seconds a tick of the encoded frames' times."""
+        base = self._stream.codec_context.time_base
+        return Fraction(base.numerator, base.denominator)
+
+    def write_encoded(self, packets: Iterable[Any]) -> None:
+        """Write packets that an encoder of `new_encoder` made, in the order of decoding."""
+        with self._explained():
+            for packet in packets:
+                packet.stream = self._stream
+                self._container.mux(packet)
 
     def write_packet(self, packet: Any) -> None:
         """Copy, or transcode, a packet of another stream; one that is left out is dropped."""

@@ -319,7 +319,8 @@ def test_a_table_of_a_run_that_was_given_up_says_so(
     (tmp_path / "table").write_text(TABLE)
     script = 'while [ "$1" != -f ]; do shift; done; cp "${0%/*}/table" "$2"; exit 99'
     giving_up = Path(program(tmp_path, "perf_analyzer", script))
-    server = SimpleNamespace(grpc_url="127.0.0.1:1", metrics_url="127.0.0.1:1")
+    doors = SimpleNamespace(metrics_url="127.0.0.1:1")
+    server = SimpleNamespace(grpc_url="127.0.0.1:1", doors=doors)
     keeper = SimpleNamespace(clear_regions=lambda: None, server=server, environment={})
     monkeypatch.setattr("bench.gpu.load.statistics", lambda url: {})
     load = LoadTest(giving_up, dict(os.environ), tmp_path / "load", keeper, 0.1)  # type: ignore[arg-type]

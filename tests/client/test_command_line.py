@@ -481,9 +481,9 @@ def test_the_version_is_told(run) -> None:
     assert out.startswith("frameswap 0.")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_job_leaves_nothing_behind(
-    server: FakeServer, photo: Path, tmp_path: Path, number: signal.Signals
+@pytest.mark.parametrize("numbers", [(signal.SIGINT, signal.SIGINT), (signal.SIGTERM,)])
+def test_a_stopped_job_without_a_whole_segment_leaves_nothing_behind(
+    server: FakeServer, photo: Path, tmp_path: Path, numbers: tuple[signal.Signals, ...]
 ) -> None:
     clip = write_clip(tmp_path / "in.mp4", Clip(frames=200, audio=None))
     server.behavior.fail = lambda value, context: time.sleep(0.05)
@@ -496,12 +496,17 @@ def test_a_stopped_job_leaves_nothing_behind(
             while server.requests < 20 and time.monotonic() < deadline:
                 time.sleep(0.02)
             assert any(".part" in path.name for path in tmp_path.iterdir())
-            job.send_signal(number)
+            if len(numbers) > 1:
+                # So that the first Ctrl-C has frames to wait for when the second one comes.
+                server.behavior.goes_on.clear()
+            for number in numbers:
+                job.send_signal(number)
+                time.sleep(0.5)
             _, err = job.communicate(timeout=30)
         finally:
             job.kill()
-    assert job.returncode == 128 + number
-    assert err == ("frameswap: stopped\n" if number == signal.SIGINT else "")
+    assert job.returncode == 128 + numbers[0]
+    assert err == ("frameswap: stopped\n" if numbers[0] == signal.SIGINT else "")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["face.png", "in.mp4"]
 
 

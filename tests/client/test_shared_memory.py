@@ -5,8 +5,10 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import re
 import secrets
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -19,6 +21,7 @@ import numpy as np
 import pytest
 from fake_server import Behavior, FakeServer, sleep_s
 from frameswap import (
+    ContractMismatch,
     FaceSwapper,
     ServerFault,
     ServerTimeout,
@@ -83,8 +86,10 @@ def test_regions_are_private_and_have_names_nobody_guesses(server: FakeServer) -
         assert len(paths) == 4
         for path in paths:
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
-            # 128 random bits.
-            assert len(path.name.removeprefix(shared_memory.PREFIX)) == 32
+            # 128 random bits, and the one server that may map it.
+            assert re.fullmatch("[0-9a-f]{32}", path.name.rpartition(".")[2])
+            assert shared_memory.server_of(path.name) == server.address
+        assert len({path.name.rpartition(".")[2] for path in paths}) == 4
         assert {f"/{path.name}" for path in paths} == {key for key, _ in server.regions.values()}
 
 
@@ -116,7 +121,7 @@ def test_a_frame_is_copied_once_each_way_and_no_more(server: FakeServer) -> None
     with connect(server) as swapper:
         stream = swapper.stream([frame], SOURCE, reuse_buffers=True)
         swapped = next(stream).frame
-        (slot,) = swapper._transport._slots
+        (slot,) = swapper._servers.all[0]._transport._slots
         # Out: one, straight into the region. In: none, this is the region.
         assert frame.copies == 1
         assert np.shares_memory(swapped, slot.region.host)
@@ -232,6 +237,69 @@ def test_another_machine_gets_no_shared_memory(
         FaceSwapper(address, transport="system")
 
 
+@pytest.mark.parametrize("losses", [1, 5])
+@pytest.mark.parametrize("transport", ["system", "auto"])
+def test_regions_that_a_neighbour_unregistered_are_registered_again(
+    server: FakeServer, losses: int, transport: str
+) -> None:
+    """NVIDIA's examples unregister everybody's regions at their start."""
+    left = dict.fromkeys(range(30), losses)
+
+    def lose(value: int, _: object) -> None:
+        if left[value]:
+            left[value] -= 1
+            server.regions.clear()
+
+    with connect(server, transport=transport) as swapper:
+        server.behavior.fail = lose
+        done = [int(s.frame[0, 0]) for s in swapper.stream(frames(30), SOURCE)]
+    assert done == [255 - value for value in range(30)]
+
+
+def test_regions_that_are_lost_time_and_again_end_in_grpc_or_a_sentence(
+    server: FakeServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "frameswap")
+    server.behavior.fail = lambda value, _: server.regions.clear()
+    with connect(server, transport="auto") as swapper:
+        done = [int(s.frame[0, 0]) for s in swapper.stream(frames(8), SOURCE)]
+        assert swapper.transport == "grpc"
+    assert done == [255 - value for value in range(8)]
+    assert "some frames are sent over gRPC, because" in caplog.text
+    with connect(server) as swapper, pytest.raises(ContractMismatch, match="shared memory region"):
+        list(swapper.stream(frames(8), SOURCE))
+
+
+def test_what_a_killed_client_left_is_forgotten_by_the_server_that_it_used(
+    server: FakeServer,
+) -> None:
+    """Whichever server the next client is a client of."""
+    with FakeServer() as other:
+        killed = subprocess.Popen(
+            [sys.executable, "-c", KILLED, server.address, shared_memory.PREFIX],
+            stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert killed.stdout is not None
+        assert killed.stdout.readline() == "ready\n"
+        killed.kill()
+        killed.wait()
+        killed.stdout.close()
+        assert len(server.regions) == len(regions()) == 3
+        with connect(other):
+            assert server.regions == {}
+            assert regions() == []
+
+
+def test_what_was_left_at_a_server_that_is_gone_is_removed(server: FakeServer) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{nobody.getsockname()[1]}"
+        left = FOLDER / shared_memory.name_region(address)
+        left.touch(0o600)
+        with connect(server):
+            assert not left.exists()
+
+
 def fill_up(swapper: FaceSwapper, slots: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let shared memory be full after so many slots."""
     left = slots
@@ -243,7 +311,7 @@ def fill_up(swapper: FaceSwapper, slots: int, monkeypatch: pytest.MonkeyPatch) -
             raise TransportUnavailable("shared memory is full")
         return SystemRegion(size)
 
-    monkeypatch.setattr(swapper._transport, "_make_region", make_region)
+    monkeypatch.setattr(swapper._servers.all[0]._transport, "_make_region", make_region)
 
 
 def test_full_shared_memory_sends_the_rest_over_grpc(
@@ -277,7 +345,7 @@ def test_a_slot_whose_answer_never_came_is_not_used_again(server: FakeServer) ->
         server.behavior.fail = lambda value, _: time.sleep(1.5 if value == 1 else 0)
         with pytest.raises(ServerTimeout, match=r"within 0\.5 s"):
             list(swapper.stream(frames(3), SOURCE))
-        (doubtful,) = [slot.region.name for slot in swapper._transport._slots]
+        (doubtful,) = [slot.region.name for slot in swapper._servers.all[0]._transport._slots]
         assert swapper.swap(np.full((72, 64), 7, np.uint8), SOURCE).frame[0, 0] == 248
         assert len(server.regions) == 2
     # Triton before 24.12 would unmap it under the request, so it is left to the server.
@@ -294,14 +362,14 @@ def test_slots_that_were_given_up_are_used_again_when_their_answers_have_come(
             stream = swapper.stream(frames(5), SOURCE)
             assert next(stream).frame[0, 0] == 255
             stream.close()
-            assert len(swapper._transport._given_up) == 3
+            assert len(swapper._servers.all[0]._transport._given_up) == 3
             server.behavior.fail = None
-            for pending in swapper._transport._given_up:
+            for pending in swapper._servers.all[0]._transport._given_up:
                 assert pending._call.wait(10.0)
         assert [int(s.frame[0, 0]) for s in swapper.stream(frames(8), SOURCE)] == [
             255 - value for value in range(8)
         ]
-        assert len(swapper._transport._slots) == 4
+        assert len(swapper._servers.all[0]._transport._slots) == 4
     assert server.regions == {}
 
 
@@ -312,7 +380,7 @@ def test_a_frame_whose_second_sending_was_interrupted_keeps_its_slot(
     with connect(server, in_flight=1) as swapper:
         assert swapper.swap(np.full((72, 64), 1, np.uint8), SOURCE).frame[0, 0] == 254
         server.regions.clear()  # as after a restart
-        send = swapper._connection.submit
+        send = swapper._servers.all[0].connection.submit
 
         def interrupted(message: bytes, *, doing: str) -> object:
             call = send(message, doing=doing)
@@ -323,10 +391,10 @@ def test_a_frame_whose_second_sending_was_interrupted_keeps_its_slot(
 
         registered = server.registrations
         with monkeypatch.context() as patch:
-            patch.setattr(swapper._connection, "submit", interrupted)
+            patch.setattr(swapper._servers.all[0].connection, "submit", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 swapper.swap(np.full((72, 64), 2, np.uint8), SOURCE)
-        assert [slot.in_doubt for slot in swapper._transport._slots] == [True]
+        assert [slot.in_doubt for slot in swapper._servers.all[0]._transport._slots] == [True]
         stream = swapper.stream([np.full((72, 64), 9, np.uint8)], SOURCE, reuse_buffers=True)
         swapped = next(stream)
         deadline = time.monotonic() + 10

@@ -110,8 +110,8 @@ def test_serve_reads_sizes_and_counts() -> None:
     )
     assert given.frame_size == (1280, 720)
     assert given.instances == [("a", 2), ("b", 3)]
-    assert (given.grpc_port, given.http_port, given.metrics_port) == (8001, 8000, 8002)
-    assert given.address == "127.0.0.1"
+    assert (given.grpc_port, given.http_port, given.metrics_port) == (None, None, None)
+    assert given.address is None
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ import pytest
 from tritonclient.utils import InferenceServerException
 
 from server import shared_memory
+from server.doors import Doors
 from server.errors import PortError, RepositoryError, ServerStoppedError, StartError
 from server.launcher import EmbeddedServer
 from server.repository import check_loaded, read_repository
@@ -73,7 +75,7 @@ def gone(processes: list[psutil.Process]) -> bool:
 
 
 def test_stopping_leaves_no_process_no_shared_memory_and_no_port(tiny_repository: Path) -> None:
-    server = EmbeddedServer(tiny_repository, models=["invert_frame"])
+    server = EmbeddedServer(tiny_repository, models=["invert_frame"], grpc_port=0)
     own = set(shared_memory_of(os.getpid()))
     folders = temporary_folders()
     server.start()
@@ -277,21 +279,19 @@ def test_a_port_that_is_taken_is_one_sentence(tiny_repository: Path) -> None:
 def test_a_port_lost_between_choosing_and_binding_is_chosen_again(
     tiny_repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from server import launcher
-
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         lost = taken.getsockname()[1]
-        real, calls = launcher.choose_ports, []
+        real, calls = Doors.chosen, []
 
-        def choose_first_the_lost_one(address: str, asked: object) -> tuple[int, int, int]:
-            chosen = real(address, asked)  # type: ignore[arg-type]
+        def choose_first_the_lost_one(asked: Doors, folder: Path) -> Doors:
+            chosen = real(asked, folder)
             calls.append(chosen)
-            return (lost, *chosen[1:]) if len(calls) == 1 else chosen
+            return replace(chosen, grpc_port=lost) if len(calls) == 1 else chosen
 
-        monkeypatch.setattr(launcher, "choose_ports", choose_first_the_lost_one)
-        with EmbeddedServer(tiny_repository, models=["invert_frame"]) as server:
+        monkeypatch.setattr(Doors, "chosen", choose_first_the_lost_one)
+        with EmbeddedServer(tiny_repository, models=["invert_frame"], grpc_port=0) as server:
             assert_serves(server)
         assert len(calls) == 2
 
@@ -301,9 +301,17 @@ def test_an_address_of_another_machine_is_one_sentence(tiny_repository: Path) ->
         EmbeddedServer(tiny_repository, address="192.0.2.1").start()
 
 
-def test_http_answers_health_and_refuses_everything_else(tiny_server: EmbeddedServer) -> None:
+@pytest.fixture(scope="module")
+def web_server(tiny_repository: Path) -> Iterator[EmbeddedServer]:
+    with EmbeddedServer(
+        tiny_repository, models=["invert_frame"], http_port=0, metrics_port=0
+    ) as server:
+        yield server
+
+
+def test_http_answers_health_and_refuses_everything_else(web_server: EmbeddedServer) -> None:
     def ask(method: str, path: str, body: bytes | None = None) -> int:
-        connection = http.client.HTTPConnection(tiny_server.http_url, timeout=30)
+        connection = http.client.HTTPConnection(str(web_server.doors.http_url), timeout=30)
         try:
             chunks = iter([body] * 6) if body is not None else None
             connection.request(method, path, chunks, encode_chunked=body is not None)
@@ -318,12 +326,12 @@ def test_http_answers_health_and_refuses_everything_else(tiny_server: EmbeddedSe
         assert ask("GET", path) == 403
     assert ask("POST", "/v2/repository/index") == 403
     assert ask("GET", "/v2/health/ready") == 200
-    assert_serves(tiny_server)
+    assert_serves(web_server)
 
 
-def test_metrics_are_served_on_their_own_port(tiny_server: EmbeddedServer) -> None:
-    assert_serves(tiny_server)
-    connection = http.client.HTTPConnection(tiny_server.metrics_url, timeout=30)
+def test_metrics_are_served_on_their_own_port(web_server: EmbeddedServer) -> None:
+    assert_serves(web_server)
+    connection = http.client.HTTPConnection(str(web_server.doors.metrics_url), timeout=30)
     connection.request("GET", "/metrics")
     assert 'nv_inference_count{model="invert_frame"' in connection.getresponse().read().decode()
     connection.close()

@@ -1,0 +1,178 @@
+"""A video job in segments: frames in, whole segments into the journal, one file at the end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Final
+
+from frameswap.journal import Journal
+from frameswap.report import Tally, count_faces, frame_line
+from frameswap.segments import SEGMENT_FRAMES, Packet, reorder_depth, timed_packets
+from frameswap.stream import SwappedFrame
+from frameswap.video import VideoFrame, VideoReader
+from frameswap.video_writer import VideoWriter
+
+__all__ = ["Journaling", "SegmentedJob"]
+
+_MOST_BYTES: Final = 64 << 20
+"""A segment ends when it holds as much, however few its frames are: it is kept in memory."""
+
+
+def _encoder_threads() -> int:
+    # x264's own rule. Said, because the frames depend on it, and a job may move to another machine.
+    return max(1, len(os.sched_getaffinity(0)) * 3 // 2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Journaling:
+    """How a job keeps what it has done.
+
+    segment_frames: a run that was cut short does at most so many again.
+    resume: True insists on an earlier run that can be gone on with, False begins anew, None takes
+        what there is.
+    threads: of the encoder; the same in all runs of a job.
+    """
+
+    segment_frames: int = SEGMENT_FRAMES
+    resume: bool | None = None
+    threads: int = 0
+
+    @property
+    def encoder_threads(self) -> int:
+        return self.threads or _encoder_threads()
+
+
+class SegmentedJob:
+    """Encodes what `take` is given, and writes the output in `join`.
+
+    Args:
+        form: an output that lends its encoder's settings.
+        journal: begun; what it holds is done already.
+        slots: how many faces of a frame are swapped, at most.
+        threads: of each encoder.
+        on_frame: gets the number of finished frames after each.
+
+    Attributes:
+        tally: of all frames, those of earlier runs included.
+    """
+
+    def __init__(
+        self,
+        reader: VideoReader,
+        form: VideoWriter,
+        journal: Journal,
+        *,
+        segment_frames: int,
+        slots: int,
+        threads: int,
+        on_frame: Callable[[int], None],
+    ) -> None:
+        self._reader = reader
+        self._form = form
+        self._time_base = form.time_base
+        self._journal = journal
+        self._segment_frames = segment_frames
+        self._slots = slots
+        self._threads = threads
+        self._on_frame = on_frame
+        self.tally = Tally()
+        for line in journal.report():
+            self.tally.add(count_faces(line))
+        self.tally.resumed_at = journal.frames
+        self._encoder: Any = None
+        self._packets: list[Packet] = []
+        self._lines: list[str] = []
+        self._size = 0
+        self._end_s = 0.0
+        self._ends_early = False
+
+    def take(self, swapped: SwappedFrame) -> None:
+        """Take in the next frame.
+
+        Raises:
+            UnwritableFile: a full disk.
+        """
+        frame = swapped.original
+        assert isinstance(frame, VideoFrame)  # what reader.frames() yields
+        if self._encoder is None:
+            self._encoder = self._form.new_encoder(threads=self._threads)
+        stored = frame.restore(swapped.frame)
+        self._keep(self._form.encode_frame(stored, frame.pts, self._encoder))
+        time_s = float(frame.pts * self._reader.time_base)
+        self._end_s = time_s + float(1 / self._reader.frame_rate)
+        self._lines.append(
+            frame_line(
+                self.tally.frames, time_s, swapped.faces, slots=self._slots, corrupt=False
+            )
+        )
+        self.tally.add(len(swapped.faces))
+        if len(self._lines) >= self._segment_frames or self._size >= _MOST_BYTES:
+            self.close_segment()
+        self._on_frame(self.tally.frames)
+
+    def end_early(self) -> None:
+        """Take no more: the segment is not whole, so the journal does not get it."""
+        self._ends_early = True
+        self._flush()
+
+    def close_segment(self) -> None:
+        """End the segment: the journal gets it, and the next frame begins another."""
+        if not self._lines:
+            return
+        self._flush()
+        counts = [count_faces(line) for line in self._lines]
+        self._journal.add(
+            self._packets, self._lines, faces=sum(counts), frames_without_face=counts.count(0)
+        )
+        self._packets, self._lines, self._size = [], [], 0
+
+    def join(self, again: VideoReader, writer: VideoWriter) -> None:
+        """Write the output: all segments, and the other streams of the input beside them.
+
+        Args:
+            again: the input from its beginning.
+            writer: the output, made of `again`.
+
+        Raises:
+            FrameswapError: a full disk, or a segment that was damaged meanwhile.
+        """
+        try:
+            depths = [row.depth for row in self._journal.rows]
+            packets = timed_packets(
+                chain(self._journal.packets(), [self._packets]),
+                depth=max([*depths, reorder_depth(self._packets)]),
+                time_base=self._time_base,
+            )
+            waiting = next(packets, None)
+            for time_s in again.other_packets():
+                while waiting is not None and float(waiting.dts * waiting.time_base) <= time_s:
+                    writer.write_encoded([waiting])
+                    waiting = next(packets, None)
+                if self._ends_early and time_s >= self._end_s:
+                    break
+            if waiting is not None:
+                writer.write_encoded(chain([waiting], packets))
+            writer.finish()
+        except BaseException:
+            writer.abort()
+            raise
+
+    def report(self) -> list[str]:
+        """The line of each frame."""
+        return [*self._journal.report(), *self._lines]
+
+    def _flush(self) -> None:
+        if self._encoder is not None:
+            self._keep(self._form.flush(self._encoder))
+            self._encoder = None
+
+    def _keep(self, packets: list[Any]) -> None:
+        for packet in packets:
+            data = bytes(packet)
+            self._packets.append(
+                Packet(packet.pts, packet.duration or 0, bool(packet.is_keyframe), data)
+            )
+            self._size += len(data)

@@ -1,0 +1,373 @@
+"""The servers of one job: which of them take frames now, and which one takes the next.
+
+A server that is lost is asked again after a pause that doubles, and takes frames again when it
+says that it is ready. One that is overloaded is given half as many frames at a time, and one more
+with each that it finishes.
+"""
+
+from __future__ import annotations
+
+import random
+import socket
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
+
+from frameswap.connection import Connection, PendingCall, check_address
+from frameswap.errors import (
+    BadOptions,
+    ContractMismatch,
+    FrameswapError,
+    ServerNotReady,
+    ServerOverloaded,
+    ServerTimeout,
+    ServerUnreachable,
+)
+from frameswap.interrupts import signals_held_back
+from frameswap.models import Ensemble, Ensembles
+from frameswap.security import Security
+from frameswap.transport import PendingSwap, SwapRequest, Transport, TransportName
+from frameswap.transports import choose_transport
+
+__all__ = ["PASSING_ERRORS", "Server", "Servers"]
+
+PASSING_ERRORS: Final = (ServerUnreachable, ServerNotReady, ServerTimeout, ServerOverloaded)
+"""After which the same request may succeed later, or at another server."""
+
+_FIRST_PAUSE_S: Final = 0.1
+_LONGEST_PAUSE_S: Final = 2.0
+_POLL_S: Final = 0.02
+HEALTH_TIMEOUT_S: Final = 2.0
+"""How long a server may take to say that it is ready."""
+RESOLVE_S: Final = 30.0
+"""How often a `dns:///` name is looked up again."""
+
+Result = TypeVar("Result")
+
+
+class Server:
+    """One server, and how it has been doing.
+
+    Args:
+        connection: the channel to it, which need not be up.
+        transport: how frames are to be sent.
+        most: requests that it is given at a time.
+
+    Attributes:
+        in_flight: requests that it has not answered.
+        error: the last one that passed, for the sentence when it does not.
+    """
+
+    def __init__(self, connection: Connection, *, transport: TransportName, most: int) -> None:
+        self.connection = connection
+        self.ensembles = Ensembles(connection)
+        self.in_flight = 0
+        self.error: FrameswapError | None = None
+        self._transport_name = transport
+        self._transport: Transport | None = None
+        self._most = most
+        self._limit = float(most)
+        self._is_lost = True
+        self._pause_s = _FIRST_PAUSE_S
+        self._resting_until_s = 0.0
+        self._probe: PendingCall | None = None
+        self._served: set[str] = set()
+
+    @property
+    def address(self) -> str:
+        return self.connection.address
+
+    @property
+    def transport(self) -> TransportName:
+        return self._transport_name if self._transport is None else self._transport.name
+
+    @property
+    def limit(self) -> int:
+        """How many requests it is given at a time now."""
+        return max(1, int(self._limit))
+
+    @property
+    def is_usable(self) -> bool:
+        return not self._is_lost and time.monotonic() >= self._resting_until_s
+
+    def greet(self) -> Ensemble:
+        """Look at a server that is new or back; returns one of its ensembles.
+
+        Raises:
+            FrameswapError: it is not there, not ready or not one of ours.
+        """
+        self.connection.check_ready()
+        self.ensembles.forget()
+        ensemble = self.ensembles.any()
+        if self._transport is None:
+            self._transport = choose_transport(self._transport_name, self.connection)
+        else:
+            self._transport.renew()
+        self._is_lost = False
+        return ensemble
+
+    def find(self, model: str) -> Ensemble:
+        """Return one of its ensembles.
+
+        Raises:
+            ServerNotReady: it had that model, and is leaving, or loading it again.
+            FrameswapError: it has no such model, or cannot be asked.
+        """
+        try:
+            ensemble = self.ensembles.get(model)
+        except ContractMismatch as error:
+            raise self._explain(error, model) from error
+        self._served.add(model)
+        return ensemble
+
+    def submit(self, request: SwapRequest) -> PendingSwap:
+        """Send one frame; `settle` is to be called when that is over, however."""
+        assert self._transport is not None, "greet comes first"
+        pending = self._transport.submit(request)
+        self.in_flight += 1
+        return pending
+
+    def settle(self) -> None:
+        self.in_flight -= 1
+
+    def succeed(self) -> None:
+        """It answered: the next pause is short again, and it may get more at a time."""
+        self._pause_s = _FIRST_PAUSE_S
+        self._limit = min(float(self._most), self._limit + 1.0)
+
+    def explain(self, error: FrameswapError, model: str) -> FrameswapError:
+        """What an error of a request means: one of PASSING_ERRORS where it passes."""
+        is_of_region = "shared memory region" in str(error).lower()
+        passes = isinstance(error, ContractMismatch) and not is_of_region
+        return self._explain(error, model) if passes else error
+
+    def fail(self, error: FrameswapError) -> None:
+        """Note a passing error: the server rests, and is asked before it gets frames again."""
+        self.error = error
+        self._is_lost = self._is_lost or not isinstance(error, ServerOverloaded)
+        if time.monotonic() < self._resting_until_s:
+            return  # One of several requests that met the same trouble.
+        self._limit = max(1.0, self._limit / 2.0)
+        self._rest()
+
+    def poll(self) -> bool:
+        """See, without waiting, whether a lost server is back; returns whether it takes frames."""
+        if not self._is_lost:
+            return self.is_usable
+        if self._probe is None:
+            if time.monotonic() < self._resting_until_s:
+                return False
+            self._probe = self.connection.ask_ready(timeout_s=HEALTH_TIMEOUT_S)
+        if not self._probe.wait(0.0):
+            return False
+        probe, self._probe = self._probe, None
+        try:
+            if probe.result().ready:
+                self.greet()
+        except FrameswapError as error:
+            self.error = error
+        if self._is_lost:
+            self._rest()
+        return not self._is_lost
+
+    def is_healthy(self) -> bool:
+        """Ask, and wait a little: for a server that owes an answer."""
+        probe = self.connection.ask_ready(timeout_s=HEALTH_TIMEOUT_S)
+        try:
+            return bool(probe.result().ready)
+        except FrameswapError:
+            return False
+
+    def close(self) -> None:
+        self.connection.hurry()
+        try:
+            if self._probe is not None:
+                self._probe.cancel()
+            if self._transport is not None:
+                self._transport.close()
+        finally:
+            self.connection.close()
+
+    def _rest(self) -> None:
+        # Not all clients of a server that comes back may ask it at the same moment.
+        self._resting_until_s = time.monotonic() + self._pause_s * random.uniform(0.75, 1.25)
+        self._pause_s = min(_LONGEST_PAUSE_S, 2.0 * self._pause_s)
+
+    def _explain(self, error: FrameswapError, model: str) -> FrameswapError:
+        if model not in self._served:
+            return error
+        return ServerNotReady(
+            f"the server at {self.address} had the model {model} and has not now: it stops, or "
+            f"loads its models again ({error})"
+        )
+
+
+class Servers:
+    """All servers that a job may use.
+
+    Args:
+        addresses: HOST:PORT of each, separated by commas; `dns:///HOST:PORT` stands for all
+            addresses behind a name, and is looked up again while the job runs.
+        timeout_s: deadline of every single request, in seconds.
+        transport: how frames are to be sent to each.
+        most: requests that each is given at a time.
+        security: TLS and token, for all of them.
+
+    Raises:
+        FrameswapError: none of them can be used, or one is not of our contract.
+        ContractMismatch: they have different swappers.
+    """
+
+    def __init__(
+        self,
+        addresses: str,
+        *,
+        timeout_s: float,
+        transport: TransportName,
+        most: int,
+        security: Security | None,
+    ) -> None:
+        self._timeout_s = timeout_s
+        self._transport = transport
+        self._most = most
+        self._security = security
+        self._names = [word.strip() for word in addresses.split(",")]
+        self._looked_up_s = time.monotonic()
+        self.all: list[Server] = []
+        try:
+            self._add(_resolve(self._names))
+            self.first = self._greet_all()
+        except BaseException:
+            self.close()
+            raise
+
+    def usable(self) -> list[Server]:
+        """Those that take frames now; lost ones are asked in passing."""
+        if time.monotonic() - self._looked_up_s > RESOLVE_S:
+            self._look_up()
+        return [server for server in self.all if server.poll()]
+
+    def capacity(self) -> int:
+        """How many frames may be under way now; one, where no server takes any."""
+        return max(1, sum(server.limit for server in self.usable()))
+
+    def choose(self) -> Server | None:
+        """The one with the fewest requests in flight; None while none takes frames."""
+        return min(self.usable(), key=lambda server: server.in_flight / server.limit, default=None)
+
+    def call(self, function: Callable[[Server], Result], *, patience_s: float) -> Result:
+        """Do something at one server, or at another, as long as errors pass and patience lasts.
+
+        Raises:
+            FrameswapError: the first error that does not pass, or the last one.
+        """
+        deadline_s = time.monotonic() + patience_s
+        error: FrameswapError | None = None
+        while True:
+            server = self.choose()
+            if server is None:
+                if time.monotonic() >= deadline_s:
+                    raise error or self.last_error()
+                self.pause()
+                continue
+            try:
+                result = function(server)
+            except PASSING_ERRORS as passing:
+                error = passing
+                server.fail(passing)
+                if time.monotonic() >= deadline_s and self.choose() is None:
+                    raise
+            else:
+                server.succeed()
+                return result
+
+    def last_error(self) -> FrameswapError:
+        """Why no server takes frames."""
+        errors = [server.error for server in self.all if server.error is not None]
+        names = ", ".join(self._names)
+        return errors[-1] if errors else ServerUnreachable(f"no server of {names} takes frames now")
+
+    def pause(self) -> None:
+        """Between two looks at servers that are all lost."""
+        time.sleep(_POLL_S)
+
+    def close(self) -> None:
+        """Close all; those behind one that fails to are closed all the same."""
+        while self.all:
+            try:
+                self.all[-1].close()
+            finally:
+                self.all.pop()
+
+    def _add(self, found: Sequence[tuple[str, str | None]]) -> None:
+        for address, name in found:
+            connection = Connection(
+                address, timeout_s=self._timeout_s, security=self._security, name=name
+            )
+            self.all.append(Server(connection, transport=self._transport, most=self._most))
+
+    def _greet_all(self) -> Ensemble:
+        ensembles: list[Ensemble] = []
+        for server in self.all:
+            try:
+                ensemble = server.greet()
+            except PASSING_ERRORS as error:
+                server.fail(error)
+                if len(self.all) == 1:
+                    raise
+                continue
+            ensembles.append(ensemble)
+            if ensemble.swapper != ensembles[0].swapper:
+                raise ContractMismatch(
+                    f"the server at {server.address} has the swapper {ensemble.swapper} and "
+                    f"others have {ensembles[0].swapper}: one job takes servers of one swapper"
+                )
+        if not ensembles:
+            raise self.last_error()
+        return ensembles[0]
+
+    def _look_up(self) -> None:
+        """Take in addresses that are new behind a name; the old ones stay while they answer."""
+        self._looked_up_s = time.monotonic()
+        if not any(_is_name(name) for name in self._names):
+            return
+        try:
+            found = _resolve(self._names)
+        except ServerUnreachable:
+            return  # What was found before is still there.
+        known = {server.address for server in self.all}
+        gone = known - {address for address, _ in found}
+        for server in list(self.all):
+            if server.address in gone and server.in_flight == 0 and not server.is_usable:
+                self.all.remove(server)
+                server.close()
+        self._add([each for each in found if each[0] not in known])
+
+
+def _is_name(name: str) -> bool:
+    return name.startswith("dns:///")
+
+
+def _resolve(names: Sequence[str]) -> list[tuple[str, str | None]]:
+    """Addresses, each with the name that it was found behind, if any."""
+    found: dict[str, str | None] = {}
+    for name in names:
+        if not _is_name(name):
+            if len(names) > 1:
+                check_address(name)
+            found.setdefault(name, None)
+            continue
+        host, _, port = name.removeprefix("dns:///").rpartition(":")
+        check_address(f"{host}:{port}")
+        try:
+            with signals_held_back:
+                records = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise ServerUnreachable(f"the name {host} is not known ({error.strerror})") from error
+        for family, _, _, _, place in records:
+            number = str(place[0])
+            shown = f"[{number}]" if family == socket.AF_INET6 else number
+            found.setdefault(f"{shown}:{port}", host)
+    if not found:
+        raise BadOptions("at least one server is needed, none was given")
+    return list(found.items())
