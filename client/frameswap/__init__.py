@@ -1,7 +1,17 @@
 """Thin client of the frameswap Triton ensembles: swap faces in photos and video."""
 
-from frameswap.contract import ChromaLocation, ColorMatrix, ColorRange, FaceOrder
+from frameswap.contract import (
+    ChromaLocation,
+    ColorMatrix,
+    ColorRange,
+    FaceOrder,
+    KeepFlag,
+    MaskFlag,
+    Refinement,
+    Verdict,
+)
 from frameswap.errors import (
+    BadFaces,
     BadFrame,
     BadOptions,
     BadSource,
@@ -20,12 +30,14 @@ from frameswap.errors import (
     UnreadableFile,
     UnwritableFile,
 )
+from frameswap.found_faces import FoundFaces, FoundFrame, Placement
 from frameswap.options import SwapOptions
 from frameswap.security import Security
 from frameswap.sources import Source, average_sources
 from frameswap.swapper import FaceSwapper, SwappedFrame
 
 __all__ = [
+    "BadFaces",
     "BadFrame",
     "BadOptions",
     "BadSource",
@@ -35,8 +47,14 @@ __all__ = [
     "ContractMismatch",
     "FaceOrder",
     "FaceSwapper",
+    "FoundFaces",
+    "FoundFrame",
     "FrameswapError",
+    "KeepFlag",
+    "MaskFlag",
     "NoFaceFound",
+    "Placement",
+    "Refinement",
     "RequestRejected",
     "Security",
     "ServeUnavailable",
@@ -52,5 +70,6 @@ __all__ = [
     "TransportUnavailable",
     "UnreadableFile",
     "UnwritableFile",
+    "Verdict",
     "average_sources",
 ]

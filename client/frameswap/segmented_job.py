@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
 
+from frameswap.answers import SwappedFrame
 from frameswap.journal import Journal
 from frameswap.report import Tally, count_faces, frame_line
 from frameswap.segments import SEGMENT_FRAMES, Packet, reorder_depth, timed_packets
-from frameswap.stream import SwappedFrame
 from frameswap.video import VideoFrame, VideoReader
 from frameswap.video_writer import VideoWriter
 

@@ -75,7 +75,7 @@ def test_the_server_gets_source_and_options_as_they_were_given(
     swapper.swap(make_frame(1), [source, source], options)
     received = server.received[-1]
     np.testing.assert_array_equal(received["source"], np.stack([source.vector] * 2)[None])
-    np.testing.assert_array_equal(received["options"], np.float32([[6, 0, 0, 0, 0.25, 0, 0, 0]]))
+    np.testing.assert_array_equal(received["options"], np.float32([[6, 0, 0, 0, 0.25, *[0] * 11]]))
 
 
 def test_the_returned_frame_belongs_to_the_caller(swapper: FaceSwapper, source: Source) -> None:
@@ -333,7 +333,7 @@ def test_a_server_without_the_model_that_is_needed_is_said(source: Source) -> No
 
 
 @pytest.mark.parametrize(
-    ("version", "older"), [("0", "server is older than the client"), ("2", "client is older")]
+    ("version", "older"), [("1", "server is older than the client"), ("3", "client is older")]
 )
 def test_another_contract_version_says_which_side_is_older(version: str, older: str) -> None:
     with (
