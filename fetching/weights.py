@@ -136,6 +136,9 @@ def import_file(name: str, source: Path, *, accept_licence: bool = False) -> str
     """
     row, target = _row(name), path(name)
     _require_acceptance(row, accept_licence, f" --file {shlex.quote(str(source))}")
+    if source.exists() and not source.is_file():
+        # A pipe may wait for ever for its other end, and a device may have no end.
+        raise WeightsError(f"cannot read {source}: it is a folder, a pipe or a device, not a file")
     try:
         actual = file_sha256(source)
     except OSError as error:

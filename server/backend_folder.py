@@ -8,8 +8,11 @@ one's code, or the other way round.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Final
+
+from server.scratch import is_plain, plain_path
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
 """What the stub files put first on the module path: `server` lies in it."""
@@ -40,9 +43,14 @@ def write_backends(python_backend: Path, folder: Path) -> None:
         folder: to make.
     """
     folder.mkdir()
-    # The folder, not its files: Triton follows it, and refuses a library that is itself a link.
-    (folder / "python").symlink_to(python_backend, target_is_directory=True)
+    if is_plain(python_backend.resolve()):
+        # The folder, not its files: Triton refuses a library that is itself a link.
+        (folder / "python").symlink_to(python_backend, target_is_directory=True)
+    else:
+        # Triton follows the link, and hands the path that it finds to a shell.
+        shutil.copytree(python_backend, folder / "python")
+    checkout = plain_path(CHECKOUT, folder.parent, "checkout")
     for name in BACKENDS:
         (folder / name).mkdir()
-        text = STUB_FILE.format(name=name, checkout=str(CHECKOUT))
+        text = STUB_FILE.format(name=name, checkout=str(checkout))
         (folder / name / "model.py").write_text(text, encoding="utf-8")

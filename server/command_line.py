@@ -88,7 +88,7 @@ def server_command(
     }
     return [
         str(distribution.binary),
-        f"--model-repository={repository.folder.resolve()}",
+        f"--model-repository={repository.folder.absolute()}",
         f"--backend-directory={backends}",
         f"--model-config-name={repository.target}",
         # The configs are complete; completing them would start each model's process twice.

@@ -60,10 +60,11 @@ def prepare() -> Distribution:
         with disk_errors(cache_dir()):
             root = _unpack_server(cache_dir() / "triton")
             python_backend = assemble_python_backend(root, cache_dir() / "triton")
+            brought = _stub_brings_libpython()
+            shared = [] if brought else [libpython_folder(cache_dir() / "libpython")]
     except WeightsError as error:
         raise DistributionError(f"the Triton server cannot be fetched: {error}") from error
     libraries = root / "nvidia_pytriton.libs"
-    shared = [] if _stub_brings_libpython() else [libpython_folder(cache_dir() / "libpython")]
     return Distribution(
         binary=root / "pytriton" / "tritonserver" / "bin" / "tritonserver",
         python_backend=python_backend,

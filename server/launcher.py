@@ -14,39 +14,28 @@ from __future__ import annotations
 import contextlib
 import secrets
 import shutil
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-import psutil
-import tritonclient.grpc as triton_grpc
-from frameswap.interrupts import signals_held_back
 from frameswap.keys import write_key
 from tritonclient.utils import InferenceServerException
 
 from server import mps, shared_memory
 from server.backend_folder import write_backends
-from server.command_line import (
-    EXIT_TIMEOUT_S,
-    GRPC_KEY_HEADER,
-    Keys,
-    server_command,
-    server_environment,
-)
+from server.command_line import Keys, server_command, server_environment
+from server.control import Control
 from server.distribution import Distribution, prepare
 from server.doors import LOOPBACK, Doors
 from server.errors import PortError, ServerStoppedError, StartError
-from server.local_client import open_client
 from server.memory_plan import MemoryPlan, check_shared_memory, plan_memory
 from server.one_process import choose_layout, write_pipelines
 from server.process import ServerProcess
 from server.repository import (
     DEFAULT_REPOSITORY,
     Repository,
-    check_loaded,
     read_repository,
     refuse_foreign_plans,
     with_queue_delay,
@@ -56,9 +45,6 @@ from server.scratch import make_scratch, plain_distribution, plain_path
 from server.server_log import says_address_in_use
 
 PORT_ATTEMPTS: Final = 5
-POLL_S: Final = 0.05
-DEAD_S: Final = 2.0
-"""How long a model's process may be dead before the server is taken for one that never starts."""
 
 
 class EmbeddedServer:
@@ -127,6 +113,7 @@ class EmbeddedServer:
         self._process: ServerProcess | None = None
         self._scratch: Path | None = None
         self._name = ""
+        self._distribution: Distribution | None = None
         self._is_loaded = False
         self._repository: Repository | None = None
         self._plan: MemoryPlan | None = None
@@ -218,7 +205,7 @@ class EmbeddedServer:
     def _start(self) -> None:
         repository = read_repository(self._folder, self._target, self._models)
         refuse_foreign_plans(repository)
-        distribution = prepare()
+        self._distribution = distribution = prepare()
         if self._scratch is None:
             self._scratch = make_scratch()
         delay_us = self._queue_delay_us
@@ -241,7 +228,7 @@ class EmbeddedServer:
         )
         check_shared_memory(self._plan, shared_memory.free_bytes())
         self._launch(plain_distribution(distribution, self._scratch))
-        self._check_loaded()
+        self._control().check_loaded(repository)
         self._is_loaded = True
 
     def stop(self, *, hangs: bool = False) -> None:
@@ -260,8 +247,8 @@ class EmbeddedServer:
 
     def _stop(self, *, hangs: bool) -> None:
         if self._process is not None:
-            if not hangs:
-                self._unload_models()
+            if not hangs and self._is_loaded and self.is_running:
+                self._control().unload(self.repository.configs, self.pid)
             self._end_process(hangs=hangs)
         elif self._mps_environment:
             mps.end_daemon(self._mps_environment)
@@ -285,42 +272,60 @@ class EmbeddedServer:
         finally:
             self._asked_doors = asked
 
+    @contextlib.contextmanager
+    def kept_alive(self, report: Callable[[str], None]) -> Iterator[None]:
+        """Bring back what dies while the block runs, and report it (`server.watchdog`).
+
+        Raises:
+            StartError: a model does not answer at the beginning.
+        """
+        from server.watchdog import Watchdog  # which watches what is defined here
+
+        watchdog = Watchdog(self, report)
+        try:
+            watchdog.__enter__()
+        except InferenceServerException as error:
+            raise StartError(
+                f"the embedded server's first inference failed: {error.message()}"
+            ) from error
+        try:
+            yield
+        finally:
+            watchdog.__exit__()
+
+    def has_its_files(self) -> bool:
+        """Whether everything is still there that loading a model takes."""
+        prepared = self._distribution
+        if prepared is None:
+            return False
+        files = (prepared.binary, prepared.python_backend, *prepared.libraries)
+        return all(path.exists() for path in files)
+
     def reload(self, model: str) -> None:
         """Load one model afresh, in new processes; ensembles that use it come back with it.
 
         Raises:
             ServerStoppedError: the server does not do it.
         """
-        client = self._client()
-        headers = {GRPC_KEY_HEADER: self._keys.admin}
-        try:
-            client.unload_model(model, headers=headers)
-            client.load_model(model, headers=headers)
-        except InferenceServerException as error:
-            raise ServerStoppedError(
-                f"{model} could not be loaded again: {error.message()}"
-            ) from error
-        finally:
-            client.close()
+        self._control().reload(model)
 
     @property
     def local_grpc_url(self) -> str:
         """Where this machine reaches the server, which may listen on all addresses."""
         return self._doors.local_grpc_url
 
-    def _client(self) -> triton_grpc.InferenceServerClient:
-        return open_client(self.local_grpc_url)
+    def _control(self) -> Control:
+        return Control(self.local_grpc_url, self._name, self._keys.admin)
 
     def _launch(self, distribution: Distribution) -> None:
         """Start, with other ports when one that the system chose was taken meanwhile."""
         assert self._scratch is not None
         for attempt in range(PORT_ATTEMPTS):
             self._doors = self._asked_doors.chosen(self._scratch)
-            self._spawn(distribution)
-            if self._wait_until_ready():
+            self._process = process = self._spawn(distribution)
+            if self._control().wait_until_ready(process, self._start_timeout_s):
                 return
-            assert self._process is not None
-            log = self._process.read_log()
+            log = process.read_log()
             reason = self.describe_end()
             self._end_process()
             if not says_address_in_use(log):
@@ -333,7 +338,7 @@ class EmbeddedServer:
             "started; try again, or give other ports"
         )
 
-    def _spawn(self, distribution: Distribution) -> None:
+    def _spawn(self, distribution: Distribution) -> ServerProcess:
         assert self._scratch is not None
         prefix = shared_memory.new_prefix()
         backends = self._scratch / f"backends-{prefix}"
@@ -346,7 +351,7 @@ class EmbeddedServer:
             distribution, self.repository, self.memory_plan, backends, self._doors,
             region_prefix=prefix, name=self._name, verbose=self._verbose,
         )  # fmt: skip
-        self._process = ServerProcess(
+        return ServerProcess(
             command,
             {
                 **server_environment(distribution, self._keys, self._doors),
@@ -371,83 +376,9 @@ class EmbeddedServer:
                 f"the key of the server's shared memory cannot be left for its clients: {error}"
             ) from error
 
-    def _wait_until_ready(self) -> bool:
-        """Wait for readiness; False when the process ended before.
-
-        Raises:
-            StartError: it takes longer than `start_timeout_s`.
-        """
-        assert self._process is not None
-        deadline = time.monotonic() + self._start_timeout_s
-        client = self._client()
-        dead_since: float | None = None
-        try:
-            while time.monotonic() < deadline:
-                if not self.is_running:
-                    return False
-                if self._answers(client):
-                    return True
-                # Triton 24.10 waits for a model's process that died before it said anything.
-                if not self._process.has_dead_model():
-                    dead_since = None
-                elif dead_since is None:
-                    dead_since = time.monotonic()
-                elif time.monotonic() > dead_since + DEAD_S:
-                    reason = self._process.explain() or "a model's process died while it started"
-                    raise StartError(f"the embedded server did not start: {reason}")
-                time.sleep(POLL_S)
-        finally:
-            client.close()
-        raise StartError(
-            f"the embedded server was not ready after {self._start_timeout_s:g} s; "
-            "raise start_timeout_s on a slow machine"
-        )
-
-    def _answers(self, client: triton_grpc.InferenceServerClient) -> bool:
-        """Whether this very server is ready: another one may have been faster at its port."""
-        with signals_held_back, contextlib.suppress(InferenceServerException):
-            if client.is_server_ready(client_timeout=1.0):
-                return bool(client.get_server_metadata(client_timeout=1.0).name == self._name)
-        return False
-
-    def _check_loaded(self) -> None:
-        client = self._client()
-        try:
-            with signals_held_back:
-                check_loaded(client, self.repository)
-        except InferenceServerException as error:
-            raise StartError(
-                f"the embedded server stopped answering: {error.message()}"
-            ) from error
-        finally:
-            client.close()
-
     def describe_end(self) -> str:
         """Return why the server ended by itself, as far as its log tells."""
         return "it is not running" if self._process is None else self._process.describe_end()
-
-    def _unload_models(self) -> None:
-        """Ask for every model to be unloaded, and wait until their processes have ended.
-
-        A server that is told to stop looks only once a second whether its models are gone; one
-        that has none stops at once.
-        """
-        if not self.is_running or self._repository is None or not self._is_loaded:
-            return
-        client = self._client()
-        try:
-            headers = {GRPC_KEY_HEADER: self._keys.admin}
-            for name in self._repository.configs:
-                client.unload_model(name, headers=headers, client_timeout=1.0)
-            children = psutil.Process(self.pid).children()
-            # A model process that was killed stays as a zombie: Triton does not collect it.
-            alive = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
-            psutil.wait_procs(alive, timeout=EXIT_TIMEOUT_S)
-        except (InferenceServerException, psutil.NoSuchProcess):
-            # It is going, or hangs: the keeper ends it either way.
-            return
-        finally:
-            client.close()
 
     def _end_process(self, *, hangs: bool = False) -> None:
         assert self._process is not None

@@ -131,7 +131,7 @@ def pipeline_config(
         config.parameters[key].string_value = text
     for position, (step, model) in enumerate(zip(scheduling.step, models, strict=True)):
         described = StepText(
-            folder=str((repository.folder / step.model_name).resolve()),
+            folder=str((repository.folder / step.model_name).absolute()),
             backend=model.backend,
             config=json_format.MessageToDict(model, preserving_proto_field_name=True),
             inputs=dict(step.input_map),

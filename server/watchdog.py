@@ -19,7 +19,7 @@ import psutil
 from frameswap.interrupts import signals_held_back
 from tritonclient.utils import InferenceServerException
 
-from server.errors import ServerError
+from server.errors import ServerError, ServerStoppedError
 from server.launcher import EmbeddedServer
 from server.local_client import open_client
 from server.probe import probe
@@ -136,7 +136,13 @@ class Watchdog:
     def _reload(self, model: str, reason: str) -> None:
         started = time.monotonic()
         self._report(f"{model}: {reason}; loading it again.")
-        self._server.reload(model)
+        try:
+            self._server.reload(model)
+        except ServerStoppedError:
+            if self._server.has_its_files():
+                raise
+            # No model can be loaded any more: what is left of the cache is of no use.
+            return self._restart_server("the server's files are gone from the cache")
         self._processes = self._find_processes()
         self._report(f"{model}: back after {time.monotonic() - started:.1f} s.")
 

@@ -31,8 +31,12 @@ from frameswap.errors import (
     UnwritableFile,
 )
 from frameswap.found_faces import FoundFaces, FoundFrame, Placement
+from frameswap.job_control import JobStopped
+from frameswap.jobs import JobEvent, VideoJob
 from frameswap.options import SwapOptions
+from frameswap.report import Tally
 from frameswap.security import Security
+from frameswap.segmented_job import Journaling
 from frameswap.sources import Source, average_sources
 from frameswap.swapper import FaceSwapper, SwappedFrame
 
@@ -50,6 +54,9 @@ __all__ = [
     "FoundFaces",
     "FoundFrame",
     "FrameswapError",
+    "JobEvent",
+    "JobStopped",
+    "Journaling",
     "KeepFlag",
     "MaskFlag",
     "NoFaceFound",
@@ -67,9 +74,11 @@ __all__ = [
     "Source",
     "SwapOptions",
     "SwappedFrame",
+    "Tally",
     "TransportUnavailable",
     "UnreadableFile",
     "UnwritableFile",
     "Verdict",
+    "VideoJob",
     "average_sources",
 ]

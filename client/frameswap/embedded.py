@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +13,8 @@ from frameswap.errors import ServeUnavailable
 __all__ = ["EMBEDDED_GROUP", "embedded_server"]
 
 EMBEDDED_GROUP: Final = "frameswap.embedded_server"
-"""Entry points of this group name a class: context manager, `grpc_url`, arguments as below."""
+"""Entry points of this group name a class with `start`, `stop`, `kept_alive` and `grpc_url`, which
+takes the arguments below."""
 
 
 @contextmanager
@@ -25,6 +26,7 @@ def embedded_server(
     frame_size: tuple[int, int],
     requests_in_flight: int,
     on_start: Callable[[], None],
+    on_trouble: Callable[[str], None],
 ) -> Iterator[str]:
     """Run a server for the time of a job.
 
@@ -32,9 +34,10 @@ def embedded_server(
         repository: the model repository; None takes the deployment side's own.
         frame_size: width and height that the server plans its memory for, pixels.
         on_start: called before the start, which takes seconds.
+        on_trouble: gets a sentence when something of the server died, and when it is back.
 
     Yields:
-        HOST:PORT of its gRPC endpoint.
+        The address of its gRPC endpoint.
 
     Raises:
         ServeUnavailable: it is not installed, or could not start; the text says why.
@@ -55,14 +58,14 @@ def embedded_server(
         frame_size=frame_size,
         requests_in_flight=requests_in_flight,
     )
-    try:
-        server.start()
-    except Exception as error:
-        # The deployment side's own errors are sentences for the user; anything else is a bug.
-        if type(error).__module__.partition(".")[0] != package:
-            raise
-        raise ServeUnavailable(str(error)) from error
-    try:
+    with ExitStack() as stack:
+        try:
+            server.start()
+            stack.callback(server.stop)
+            stack.enter_context(server.kept_alive(on_trouble))
+        except Exception as error:
+            # The deployment side's own errors are sentences for the user; anything else is a bug.
+            if type(error).__module__.partition(".")[0] != package:
+                raise
+            raise ServeUnavailable(str(error)) from error
         yield str(server.grpc_url)
-    finally:
-        server.stop()

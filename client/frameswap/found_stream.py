@@ -92,9 +92,10 @@ class FindStream(RequestStream[Frame, FoundFrame]):
         self._ahead = ahead
         self.held: deque[_Held] = deque()
 
-    def _capacity(self) -> int:
-        most = super()._capacity()
-        return most if self._ahead is None else min(most, self._ahead)
+    def _has_room(self) -> bool:
+        if self._ahead is not None and len(self._window) >= self._ahead:
+            return False
+        return super()._has_room()
 
     def _model(self, item: Frame) -> str:
         return FIND_MODELS[frame_format(item)]
@@ -117,17 +118,17 @@ class FindStream(RequestStream[Frame, FoundFrame]):
         )
 
     def _finish(
-        self, entry: InFlight[Frame], outputs: Mapping[str, Any], address: str, *, copy: bool
+        self, entry: InFlight[Frame], outputs: Mapping[str, Any], server: Server, *, copy: bool
     ) -> FoundFrame:
-        rows = read_rows(outputs, address)
-        landmarks = take_output(outputs, LANDMARKS, address)
-        pose = take_output(outputs, POSE, address)
+        rows = read_rows(outputs, server.address)
+        landmarks = take_output(outputs, LANDMARKS, server.address)
+        pose = take_output(outputs, POSE, server.address)
         # A batch axis in front, where the model has one.
         landmarks = landmarks.reshape(landmarks.shape[-3:])
         pose = pose.reshape(pose.shape[-2:])
         if len(landmarks) != len(pose) or not np.isfinite(landmarks).all():
             raise ServerFault(
-                f"the server at {address} returned landmarks {landmarks.shape} with poses "
+                f"the server at {server.address} returned landmarks {landmarks.shape} with poses "
                 f"{pose.shape}, or ones that are no numbers"
             )
         count = int(is_row(rows).sum())
@@ -135,8 +136,7 @@ class FindStream(RequestStream[Frame, FoundFrame]):
             rows[is_row(rows)], _first_rows(landmarks, count), _first_rows(pose, count)
         )
         if self._persons:
-            assert entry.server is not None  # it was answered
-            self.held.append(_Held(entry.server, entry.hand_over()))
+            self.held.append(_Held(server, entry.hand_over()))
         return FoundFrame(entry.item, found)
 
     def let_go(self) -> None:
@@ -209,14 +209,14 @@ class SwapFoundStream(RequestStream[_Planned, SwappedFrame]):
         return self._stacked[key]
 
     def _finish(
-        self, entry: InFlight[_Planned], outputs: Mapping[str, Any], address: str, *, copy: bool
+        self, entry: InFlight[_Planned], outputs: Mapping[str, Any], server: Server, *, copy: bool
     ) -> SwappedFrame:
         faces = placement_rows(entry.item.placement)
         return SwappedFrame(
-            frame=read_frame(entry.item.frame, outputs, address, copy=copy),
+            frame=read_frame(entry.item.frame, outputs, server.address, copy=copy),
             faces=faces[is_row(faces)],
             original=entry.item.frame,
-            verdicts=read_verdicts(outputs, faces, address),
+            verdicts=read_verdicts(outputs, faces, server.address),
         )
 
 

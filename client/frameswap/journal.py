@@ -244,7 +244,7 @@ class Journal:
         try:
             rows = _read_rows(self.folder / _JOURNAL)
             sources = np.load(self.folder / _SOURCES, allow_pickle=False)
-        except (OSError, ValueError, UnreadableFile):
+        except (OSError, ValueError, EOFError, UnreadableFile):
             return False
         if not rows or rows[0].get("frameswap_journal") != 1 or rows[0].get("job") != job:
             return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Final
 
@@ -10,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frameswap.errors import UnreadableFile, UnwritableFile
+from frameswap.input_file import check_file
 from frameswap.output_file import output_file
+from frameswap.picture_header import picture_size
 from frameswap.provenance import Edit, write_xmp
 
 __all__ = [
@@ -34,6 +37,10 @@ _ENCODER_OPTIONS: Final = {
 }
 
 
+MOST_PIXELS: Final = 1 << 28
+"""Of a photo: phones make 200 million, and a few kB can claim, and decode to, any number."""
+
+
 def is_photo(path: Path) -> bool:
     """Whether a file is a still picture that OpenCV reads, by its first bytes.
 
@@ -49,16 +56,19 @@ def read_photo(path: Path) -> NDArray[np.uint8]:
         (H, W, 3) uint8 BGR; 16 bits become 8, transparency is left out.
 
     Raises:
-        UnreadableFile: missing, empty, damaged, or no picture.
+        UnreadableFile: missing, empty, damaged, no picture, or too large to be decoded.
     """
+    check_file(path, "photo")
     try:
         content = np.fromfile(path, np.uint8)
-    except FileNotFoundError as error:
-        raise UnreadableFile(f"there is no file {path}") from error
     except OSError as error:
         raise UnreadableFile(f"{path} cannot be read: {error.strerror}") from error
-    if content.size == 0:
-        raise UnreadableFile(f"{path} is empty")
+    size = picture_size(content.data)
+    if size is not None and math.prod(size) > MOST_PIXELS:
+        raise UnreadableFile(
+            f"{path} says that it has {size[0]} x {size[1]} pixels, and photos of up to "
+            f"{MOST_PIXELS / 1e6:.0f} million are read: scale it down"
+        )
     try:
         image = cv2.imdecode(content, cv2.IMREAD_COLOR)
     except cv2.error as error:

@@ -54,14 +54,12 @@ class Server:
         most: requests that it is given at a time.
 
     Attributes:
-        in_flight: requests that it has not answered.
         error: the last one that passed, for the sentence when it does not.
     """
 
     def __init__(self, connection: Connection, *, transport: TransportName, most: int) -> None:
         self.connection = connection
         self.ensembles = Ensembles(connection)
-        self.in_flight = 0
         self.error: FrameswapError | None = None
         self._transport_name = transport
         self._transport: Transport | None = None
@@ -72,6 +70,7 @@ class Server:
         self._resting_until_s = 0.0
         self._probe: PendingCall | None = None
         self._served: set[str] = set()
+        self._unanswered: list[PendingSwap] = []
 
     @property
     def address(self) -> str:
@@ -80,6 +79,12 @@ class Server:
     @property
     def transport(self) -> TransportName:
         return self._transport_name if self._transport is None else self._transport.name
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests it has not answered; answers that nobody has read yet are none."""
+        self._unanswered = [each for each in self._unanswered if not each.wait(0.0)]
+        return len(self._unanswered)
 
     @property
     def limit(self) -> int:
@@ -103,7 +108,7 @@ class Server:
             self._transport = choose_transport(self._transport_name, self.connection)
         else:
             self._transport.renew()
-        self._is_lost = False
+        self._is_lost, self._resting_until_s = False, 0.0
         return ensemble
 
     def find(self, model: str) -> Ensemble:
@@ -121,14 +126,15 @@ class Server:
         return ensemble
 
     def submit(self, request: SwapRequest) -> PendingSwap:
-        """Send one frame; `settle` is to be called when that is over, however."""
+        """Send one frame; `settle` is to be called when nobody waits for its answer any more."""
         assert self._transport is not None, "greet comes first"
         pending = self._transport.submit(request)
-        self.in_flight += 1
+        self._unanswered.append(pending)
         return pending
 
-    def settle(self) -> None:
-        self.in_flight -= 1
+    def settle(self, pending: PendingSwap) -> None:
+        if pending in self._unanswered:
+            self._unanswered.remove(pending)
 
     def succeed(self) -> None:
         """It answered: the next pause is short again, and it may get more at a time."""
@@ -248,12 +254,23 @@ class Servers:
         return [server for server in self.all if server.poll()]
 
     def capacity(self) -> int:
-        """How many frames may be under way now; one, where no server takes any."""
-        return max(1, sum(server.limit for server in self.usable()))
+        """How many frames may be under way now; one, where no server takes any.
+
+        With several servers twice as many as they work on: answers of the faster ones wait for
+        their turn, and meanwhile these are to have work.
+        """
+        usable = self.usable()
+        return max(1, sum(server.limit for server in usable) * (2 if len(usable) > 1 else 1))
 
     def choose(self) -> Server | None:
         """The one with the fewest requests in flight; None while none takes frames."""
-        return min(self.usable(), key=lambda server: server.in_flight / server.limit, default=None)
+        return min(self.usable(), key=lambda server: server.in_flight, default=None)
+
+    def choose_free(self) -> Server | None:
+        """The same, of those that do not have all that they take at a time."""
+        free = [(server.in_flight, server) for server in self.usable()]
+        free = [(count, server) for count, server in free if count < server.limit]
+        return min(free, key=lambda each: each[0])[1] if free else None
 
     def call(self, function: Callable[[Server], Result], *, patience_s: float) -> Result:
         """Do something at one server, or at another, as long as errors pass and patience lasts.
@@ -266,7 +283,7 @@ class Servers:
         while True:
             server = self.choose()
             if server is None:
-                if time.monotonic() >= deadline_s:
+                if time.monotonic() >= deadline_s and (error or not self.revive()):
                     raise error or self.last_error()
                 self.pause()
                 continue
@@ -280,6 +297,17 @@ class Servers:
             else:
                 server.succeed()
                 return result
+
+    def revive(self) -> bool:
+        """Ask lost servers now, and wait for what they say; whether one takes frames."""
+        for server in self.all:
+            try:
+                server.greet()
+            except FrameswapError as error:
+                server.fail(error)
+            else:
+                return True
+        return False
 
     def last_error(self) -> FrameswapError:
         """Why no server takes frames."""

@@ -29,6 +29,13 @@ Result = TypeVar("Result")
 
 _HEALTH_S: Final = 5.0
 """After so long without an answer, a server is asked whether it is there, if there are others."""
+_PATIENCE: Final = 4.0
+"""A request is sent once more when it is so many times older than the slowest that was answered: a
+server that is merely slow is not given twice the work."""
+_LEAST_PATIENCE_S: Final = 5.0
+_FIRST_LATENCY_S: Final = 5.0
+"""What is assumed before anything was answered."""
+_LOOK_S: Final = 0.02
 
 
 class RequestStream(ABC, Generic[Item, Result]):
@@ -43,6 +50,12 @@ class RequestStream(ABC, Generic[Item, Result]):
         self._servers = servers
         self._reconnect_s = reconnect_s
         self._window: deque[InFlight[Item]] = deque()
+        self._slowest_s = _FIRST_LATENCY_S
+
+    @property
+    def patience_s(self) -> float:
+        """How old a request may be before it is asked once more."""
+        return max(_LEAST_PATIENCE_S, _PATIENCE * self._slowest_s)
 
     @abstractmethod
     def _model(self, item: Item) -> str:
@@ -58,7 +71,7 @@ class RequestStream(ABC, Generic[Item, Result]):
 
     @abstractmethod
     def _finish(
-        self, entry: InFlight[Item], outputs: Mapping[str, Any], address: str, *, copy: bool
+        self, entry: InFlight[Item], outputs: Mapping[str, Any], server: Server, *, copy: bool
     ) -> Result:
         """Make the result of an answer.
 
@@ -70,10 +83,6 @@ class RequestStream(ABC, Generic[Item, Result]):
         """The server for it; None while none takes requests."""
         return self._servers.choose()
 
-    def _capacity(self) -> int:
-        """How many may be under way now."""
-        return self._servers.capacity()
-
     def run(self, items: Iterable[Item], *, copy: bool) -> Generator[Result, None, None]:
         """Send all; see `FaceSwapper.stream`."""
         arriving = iter(items)
@@ -82,7 +91,7 @@ class RequestStream(ABC, Generic[Item, Result]):
         window = self._window
         try:
             while True:
-                while not exhausted and len(window) < self._capacity():
+                while not exhausted and self._has_room():
                     try:
                         entry = InFlight(next(arriving))
                         self._send(entry)
@@ -109,6 +118,13 @@ class RequestStream(ABC, Generic[Item, Result]):
             for waiting in window:
                 waiting.release(patience_s=max(0.0, deadline_s - time.monotonic()))
 
+    def _has_room(self) -> bool:
+        if not self._window:
+            return True
+        if len(self._window) >= self._servers.capacity():
+            return False
+        return self._servers.choose_free() is not None
+
     def _send(self, entry: InFlight[Item]) -> None:
         """Send it to the server that has the least to do; it stays unsent where none takes it.
 
@@ -119,7 +135,7 @@ class RequestStream(ABC, Generic[Item, Result]):
         while (server := self._choose(entry.item)) is not None:
             try:
                 request = self._request(server, model, entry.item)
-                entry.sent(server, model, server.submit(request))
+                entry.request = _Request(server, model, server.submit(request))
                 return
             except PASSING_ERRORS as error:
                 server.fail(error)
@@ -127,36 +143,73 @@ class RequestStream(ABC, Generic[Item, Result]):
 
     def _result(self, head: InFlight[Item], *, copy: bool) -> Result:
         while True:
-            if head.pending is None:
+            if head.request is None:
                 self._send(head)
-            if head.pending is None:
-                if time.monotonic() >= head.start_clock(self._reconnect_s):
+            if head.request is None:
+                is_late = time.monotonic() >= head.start_clock(self._reconnect_s)
+                # A frame that was not sent yet is tried, however little patience there is.
+                if is_late and (head.losses or not self._servers.revive()):
                     raise head.error or self._servers.last_error()
                 self._servers.pause()
                 continue
             try:
-                outputs = self._wait(head)
+                request = self._answered(head, head.request)
+                outputs = request.pending.result()
             except (*PASSING_ERRORS, ContractMismatch) as error:
-                self._lose(head, error)
+                self._lose(head, head.request, error)
                 continue
-            assert head.server is not None  # it was sent
-            server = head.server
-            result = self._finish(head, outputs, server.address, copy=copy)
-            server.succeed()
+            self._note_latency(time.monotonic() - request.sent_s)
+            result = self._finish(head, outputs, request.server, copy=copy)
+            request.server.succeed()
             return result
 
-    def _wait(self, head: InFlight[Item]) -> Mapping[str, NDArray[Any]]:
-        assert head.pending is not None  # it was sent
-        assert head.server is not None
-        while len(self._servers.all) > 1 and not head.pending.wait(_HEALTH_S):
-            if not head.server.is_healthy():
-                raise ServerTimeout(
-                    f"the server at {head.server.address} did not answer while swapping a frame, "
-                    f"nor when it was asked whether it is there"
-                )
-        return head.pending.result()
+    def _note_latency(self, latency_s: float) -> None:
+        known = self._slowest_s != _FIRST_LATENCY_S
+        self._slowest_s = max(self._slowest_s, latency_s) if known else latency_s
 
-    def _lose(self, head: InFlight[Item], error: FrameswapError) -> None:
+    def _answered(self, head: InFlight[Item], request: _Request) -> _Request:
+        """Wait for the answer to a frame, and ask once more where it is long overdue.
+
+        Triton never answers some of the requests that a model's process had when it died.
+
+        Raises:
+            ServerTimeout: its server is not there, and there are others.
+        """
+        overdue_s = request.sent_s + self.patience_s
+        has_others = len(self._servers.all) > 1
+        while self._reconnect_s or has_others:
+            left_s = max(0.0, overdue_s - time.monotonic()) if self._reconnect_s else _HEALTH_S
+            if request.pending.wait(min(left_s, _HEALTH_S) if has_others else left_s):
+                break
+            if has_others and not request.server.is_healthy():
+                raise ServerTimeout(
+                    f"the server at {request.server.address} did not answer while swapping a "
+                    f"frame, nor when it was asked whether it is there"
+                )
+            if self._reconnect_s and time.monotonic() >= overdue_s:
+                return self._ask_again(head, request)
+        return request
+
+    def _ask_again(self, head: InFlight[Item], first: _Request) -> _Request:
+        """Send a frame once more; the request that is answered first stays the frame's."""
+        head.request = None
+        try:
+            self._send(head)
+            again = head.request
+            if again is None:
+                head.request = first
+                return first
+            while not (again.pending.wait(_LOOK_S) or first.pending.wait(_LOOK_S)):
+                pass
+        except BaseException:
+            first.abandon()
+            raise
+        winner, late = (again, first) if again.pending.wait(0.0) else (first, again)
+        head.request = winner
+        late.abandon()
+        return winner
+
+    def _lose(self, head: InFlight[Item], request: _Request, error: FrameswapError) -> None:
         """Have a lost frame sent again, and at once those that were lost with it.
 
         A swap changes nothing on the server, so sending a frame again is safe.
@@ -164,21 +217,36 @@ class RequestStream(ABC, Generic[Item, Result]):
         Raises:
             FrameswapError: the error, where it does not pass or patience is at its end.
         """
-        server = head.server
-        assert server is not None  # it was sent
-        explained = server.explain(error, head.model)
+        server = request.server
+        explained = server.explain(error, request.model)
         if not isinstance(explained, PASSING_ERRORS):
             raise error
         server.fail(explained)
-        head.lost(explained)
+        head.lose(explained)
         is_late = time.monotonic() >= head.start_clock(self._reconnect_s)
         # Another server may have what this one lost, once, however little patience there is.
         if is_late and (head.losses > 1 or self._servers.choose() is None):
             raise explained from error
         self._send(head)
         for other in self._window:
-            if other is not head and other.server is server and other.has_failed():
+            if other is not head and other.has_failed_at(server):
                 self._send(other)
+
+
+class _Request:
+    """A frame on its way to one server: from when it is sent until its buffers are given back."""
+
+    def __init__(self, server: Server, model: str, pending: PendingSwap) -> None:
+        self.server, self.model, self.pending = server, model, pending
+        self.sent_s = time.monotonic()
+
+    def release(self, *, patience_s: float | None = None) -> None:
+        self.server.settle(self.pending)
+        self.pending.release(patience_s=patience_s)
+
+    def abandon(self) -> None:
+        self.pending.cancel()
+        self.release(patience_s=0.0)
 
 
 class FrameStream(RequestStream[Frame, SwappedFrame]):
@@ -223,14 +291,14 @@ class FrameStream(RequestStream[Frame, SwappedFrame]):
         )
 
     def _finish(
-        self, entry: InFlight[Frame], outputs: Mapping[str, Any], address: str, *, copy: bool
+        self, entry: InFlight[Frame], outputs: Mapping[str, Any], server: Server, *, copy: bool
     ) -> SwappedFrame:
-        rows = read_rows(outputs, address)
+        rows = read_rows(outputs, server.address)
         return SwappedFrame(
-            frame=read_frame(entry.item, outputs, address, copy=copy),
+            frame=read_frame(entry.item, outputs, server.address, copy=copy),
             faces=rows[is_row(rows)],
             original=entry.item,
-            verdicts=read_verdicts(outputs, rows, address),
+            verdicts=read_verdicts(outputs, rows, server.address),
         )
 
 
@@ -242,23 +310,10 @@ class InFlight(Generic[Item]):
 
     def __init__(self, item: Item) -> None:
         self.item = item
-        self.pending: PendingSwap | None = None
-        self.server: Server | None = None
-        self.model = ""
         self.error: FrameswapError | None = None
         self.losses = 0
+        self.request: _Request | None = None
         self._deadline_s: float | None = None
-
-    def sent(self, server: Server, model: str, pending: PendingSwap) -> None:
-        self.server, self.model, self.pending = server, model, pending
-
-    def hand_over(self) -> PendingSwap:
-        """Give its answered request to somebody else, who releases it."""
-        assert self.pending is not None
-        assert self.server is not None
-        pending, self.pending = self.pending, None
-        self.server.settle()
-        return pending
 
     def start_clock(self, patience_s: float) -> float:
         """When patience ends; it starts with the first trouble."""
@@ -266,34 +321,41 @@ class InFlight(Generic[Item]):
             self._deadline_s = time.monotonic() + patience_s
         return self._deadline_s
 
-    def has_failed(self) -> bool:
-        """Whether its answer is an error that passes; it is unsent again then."""
-        if self.pending is None:
+    def has_failed_at(self, server: Server) -> bool:
+        """Whether that server's answer to it is an error that passes; it is unsent then."""
+        if self.request is None:
             return True
-        if not self.pending.wait(0.0):
+        if self.request.server is not server or not self.request.pending.wait(0.0):
             return False
         try:
-            self.pending.result()
+            self.request.pending.result()
         except PASSING_ERRORS as error:
-            self.lost(error)
+            self.lose(error)
             return True
         except FrameswapError:
             pass  # Raised again when it is this frame's turn.
         return False
 
-    def lost(self, error: FrameswapError) -> None:
+    def lose(self, error: FrameswapError) -> None:
+        """Give its request up."""
         self.error = error
         self.losses += 1
-        self.cancel()
-        self.release(patience_s=0.0)
+        if self.request is not None:
+            request, self.request = self.request, None
+            request.abandon()
+
+    def hand_over(self) -> PendingSwap:
+        """Give its answered request to somebody else, who releases it."""
+        assert self.request is not None
+        request, self.request = self.request, None
+        request.server.settle(request.pending)
+        return request.pending
 
     def cancel(self) -> None:
-        if self.pending is not None:
-            self.pending.cancel()
+        if self.request is not None:
+            self.request.pending.cancel()
 
     def release(self, *, patience_s: float | None = None) -> None:
-        if self.pending is not None:
-            pending, self.pending = self.pending, None
-            if self.server is not None:
-                self.server.settle()
-            pending.release(patience_s=patience_s)
+        if self.request is not None:
+            request, self.request = self.request, None
+            request.release(patience_s=patience_s)

@@ -323,6 +323,7 @@ def _connect(
                 frame_size=frame_size,
                 requests_in_flight=in_flight,
                 on_start=lambda: _tell(["starting the embedded server"]),
+                on_trouble=lambda note: _tell([note]),
             )
         )
     swapper = stack.enter_context(

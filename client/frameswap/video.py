@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from frameswap.color_tags import FULL_RANGE, is_rgb, read_tags
 from frameswap.contract import ChromaLocation
 from frameswap.errors import UnreadableFile
+from frameswap.input_file import check_file
 from frameswap.orientation import UPRIGHT, Orientation, orient_planes
 from frameswap.planes import even, pack_planes
 
@@ -32,6 +34,16 @@ their streams differ honestly: edit lists, a last frame's unknown duration."""
 
 _FORMATS_WITH_HEADER: Final = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "flv", "asf")
 """Whose duration is written in the file; FFmpeg guesses it for others, from the bit rate even."""
+
+_FORMATS_OF_OTHER_FILES: Final = frozenset({
+    "concat", "dash", "hls", "image2", "imf", "rtp", "rtsp", "sap", "sdp", "vobsub",
+    "webm_dash_manifest",
+})  # fmt: skip
+"""Scripts and playlists, told by their content: under any name they make FFmpeg open other files
+and addresses."""
+
+MOST_PIXELS: Final = 1 << 26
+"""Of a video's frame: 8192 x 8192, and a few kB can claim any size."""
 
 _OPEN_OPTIONS: Final[dict[str, Any]] = (
     # Up to version 18 a title that is not UTF-8 is an exception unless this is said; since 19
@@ -107,6 +119,7 @@ class VideoReader:
         try:
             self.stream = self._choose_stream()
             self.stream.thread_type = "AUTO"
+            self._check_size()
             self.time_base = Fraction(
                 self.stream.time_base.numerator, self.stream.time_base.denominator
             )
@@ -233,6 +246,16 @@ class VideoReader:
             raise UnreadableFile(f"{self.path} has video of a codec that FFmpeg does not know")
         return pictures[0]
 
+    def _check_size(self) -> None:
+        """Refuse frames that are too large by what the file says, and have the decoder do so."""
+        codec = self.stream.codec_context
+        if codec.width * codec.height > MOST_PIXELS:
+            raise UnreadableFile(
+                f"{self.path} says that its frames have {codec.width} x {codec.height} pixels, "
+                f"and frames of up to {MOST_PIXELS / 1e6:.0f} million are read: scale it down"
+            )
+        codec.options = {"max_pixels": str(MOST_PIXELS)}
+
     def _decode(self) -> Iterator[Any]:
         """Decode the stream; packets of the others go to `on_packet` as they come."""
         try:
@@ -332,17 +355,27 @@ class VideoReader:
             )
 
 
+@cache
+def _read_formats() -> str:
+    """FFmpeg's list of formats that may be read: those that read the file which was named."""
+    readable = (name for name in av.formats_available if name not in _FORMATS_OF_OTHER_FILES)
+    return ",".join(sorted(readable))
+
+
 def _open(path: Path) -> Any:
-    if path.is_dir():
-        raise UnreadableFile(f"{path} is a folder, not a video")
+    check_file(path, "video")
     try:
-        if path.stat().st_size == 0:
-            raise UnreadableFile(f"{path} is empty")
-        return av.open(str(path), **_OPEN_OPTIONS)
-    except FileNotFoundError as error:
-        raise UnreadableFile(f"there is no file {path}") from error
+        # The protocol is named: `concat:x.mp4` is a file's name here, and nothing else.
+        return av.open(
+            f"file:{path}", options={"format_whitelist": _read_formats()}, **_OPEN_OPTIONS
+        )
     except PermissionError as error:
         raise UnreadableFile(f"{path} cannot be read: {error.strerror}") from error
+    except av.error.ArgumentError as error:
+        raise UnreadableFile(
+            f"{path} is damaged, or a playlist or script that names other files, which are not "
+            f"opened: join them to one file first, with ffmpeg"
+        ) from error
     except av.error.FFmpegError as error:
         raise UnreadableFile(
             f"{path} is no video that FFmpeg reads, or is damaged or cut off ({error.strerror})"

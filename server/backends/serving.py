@@ -182,6 +182,9 @@ class RequestLoop:
         tensors: dict[int, dict[str, Any]] = {}
         views: dict[int, dict[str, Any]] = {}
         for position, request in enumerate(requests):
+            if request.is_cancelled():
+                responses[position] = self._drop()
+                continue
             try:
                 named = {tensor.name(): tensor for tensor in request.inputs()}
                 views[position] = {n: self._memory.view(tensor) for n, tensor in named.items()}
@@ -260,6 +263,12 @@ class RequestLoop:
                     self._memory.hand_through(name, request.tensors[source], request.arrays[source])
                 )
         return self._utils.InferenceResponse(tensors)
+
+    def _drop(self) -> Any:
+        """The answer to a request that its client gave up while it waited: nobody reads it."""
+        code = self._utils.TritonError.CANCELLED
+        error = self._utils.TritonError("the client gave the request up", code)
+        return self._utils.InferenceResponse([], error)
 
     def _refuse(self, error: Exception) -> Any:
         code = self._utils.TritonError.INVALID_ARG

@@ -65,8 +65,10 @@ class Behavior:
 
 
 class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
-    def __init__(self, behavior: Behavior | None = None) -> None:
+    def __init__(self, behavior: Behavior | None = None, credentials: Any = None) -> None:
         self.behavior = behavior or Behavior()
+        self.credentials = credentials
+        self.tokens: set[str] = set()
         self.requests = 0
         self.running = 0
         self.most_running = 0
@@ -88,7 +90,11 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         self._pool = ThreadPoolExecutor(32)
         self._server = grpc.server(self._pool, options=options)
         service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self, self._server)
-        self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
+        address = f"127.0.0.1:{port}"
+        if self.credentials is None:
+            self.port = self._server.add_insecure_port(address)
+        else:
+            self.port = self._server.add_secure_port(address, self.credentials)
         self._server.start()
         return self
 
@@ -175,6 +181,8 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         return service_pb2.SystemSharedMemoryUnregisterResponse()
 
     def ModelInfer(self, request: Any, context: grpc.ServicerContext) -> Any:
+        metadata = dict(context.invocation_metadata())
+        self.tokens.add(str(metadata.get("authorization", "")))
         with self._lock:
             self.requests += 1
             self.running += 1

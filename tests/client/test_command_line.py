@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -295,7 +297,7 @@ def make_bad(kind: str, tmp_path: Path) -> Path:
         ("empty.png", "is empty"),
         ("text.png", "is damaged, cut off, or no picture"),
         ("cut.png", "is damaged, cut off, or no picture"),
-        ("folder.png", "cannot be read: Is a directory"),
+        ("folder.png", "is a folder, not a photo"),
     ],
 )
 def test_a_bad_source_is_one_sentence(
@@ -587,6 +589,11 @@ class FakeEmbedded:
     def stop(self) -> None:
         self._server.stop()
         self.running.remove(self._server)
+
+    @contextmanager
+    def kept_alive(self, report: Callable[[str], None]) -> Iterator[None]:
+        report("something died, and is back")
+        yield
 
 
 class OwnError(Exception):

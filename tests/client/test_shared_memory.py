@@ -341,7 +341,7 @@ def test_more_than_there_is_is_refused_and_not_a_crash() -> None:
 
 
 def test_a_slot_whose_answer_never_came_is_not_used_again(server: FakeServer) -> None:
-    with connect(server, in_flight=1, timeout_s=0.5) as swapper:
+    with connect(server, in_flight=1, timeout_s=0.5, reconnect_s=0) as swapper:
         server.behavior.fail = lambda value, _: time.sleep(1.5 if value == 1 else 0)
         with pytest.raises(ServerTimeout, match=r"within 0\.5 s"):
             list(swapper.stream(frames(3), SOURCE))
@@ -355,7 +355,7 @@ def test_a_slot_whose_answer_never_came_is_not_used_again(server: FakeServer) ->
 def test_slots_that_were_given_up_are_used_again_when_their_answers_have_come(
     server: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("frameswap.swapper.CLOSING_S", 0.1)
+    monkeypatch.setattr("frameswap.stream.CLOSING_S", 0.1)
     with connect(server, in_flight=4) as swapper:
         for _ in range(3):
             server.behavior.fail = lambda value, _: time.sleep(0.5 if value else 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -162,6 +163,13 @@ def test_a_wrong_local_file_is_refused_with_both_hashes(cache: Path, network: Pa
 def test_a_local_file_that_is_not_there_is_named(cache: Path, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"cannot read .*gone\.onnx: No such file"):
         weights.import_file("inswapper_128", tmp_path / "gone.onnx", accept_licence=True)
+
+
+def test_a_pipe_or_device_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for source in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
+        with pytest.raises(WeightsError, match="it is a folder, a pipe or a device, not a file"):
+            weights.import_file("inswapper_128", source, accept_licence=True)
 
 
 def test_a_file_without_a_known_hash_is_held_to_the_one_first_given(

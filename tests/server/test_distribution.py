@@ -94,6 +94,18 @@ def test_a_failed_download_is_one_sentence_and_leaves_nothing(
     assert list(tmp_path.rglob("*.whl")) == []
 
 
+def test_a_cache_of_somebody_else_that_lacks_something_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(cache: Path) -> Path:
+        raise PermissionError(13, "Permission denied", str(cache))
+
+    monkeypatch.setattr(distribution, "_stub_brings_libpython", lambda: False)
+    monkeypatch.setattr(distribution, "libpython_folder", refuse)
+    with pytest.raises(DistributionError, match=r"cannot write to .* FRAMESWAP_CACHE to a folder"):
+        distribution.prepare()
+
+
 def test_another_machine_or_an_old_glibc_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(platform, "machine", lambda: "aarch64")

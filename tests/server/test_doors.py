@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shlex
 import shutil
 import stat
 import subprocess
@@ -25,6 +26,7 @@ from server.doors import Doors
 from server.errors import PortError
 from server.keeper import HANGS
 from server.launcher import EmbeddedServer
+from server.perf_analyzer import prepare_perf_analyzer
 from tests.server.test_launcher import assert_serves, model_processes, shared_memory_of
 
 pytestmark = pytest.mark.e2e
@@ -240,3 +242,31 @@ def test_ports_that_are_the_same_are_refused(tmp_path: Path) -> None:
     free = Doors(grpc_port=0).chosen(tmp_path).grpc_port
     with pytest.raises(PortError, match=f"port {free} was asked for twice"):
         Doors(grpc_port=free, http_port=free).chosen(tmp_path)
+
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "server.md").read_text()
+EXAMPLE = "unix:/tmp/frameswap-server-x/s:1"
+
+
+def test_the_pages_line_for_a_plain_client_works(tiny_server: EmbeddedServer) -> None:
+    (line,) = [each for each in PAGE.splitlines() if each.startswith("client = tritonclient.grpc")]
+    names: dict[str, object] = {"tritonclient": __import__("tritonclient.grpc")}
+    exec(line.replace(EXAMPLE, tiny_server.grpc_url), names)
+    client = names["client"]
+    assert isinstance(client, triton_grpc.InferenceServerClient)
+    assert client.is_server_ready()
+    client.close()
+
+
+def test_the_pages_line_for_perf_analyzer_works(tiny_server: EmbeddedServer) -> None:
+    (line,) = [each for each in PAGE.splitlines() if each.startswith("perf_analyzer ")]
+    line = line.replace(EXAMPLE, tiny_server.grpc_url).replace("source_encoder", "invert_twice")
+    analyzer = prepare_perf_analyzer()
+    _, *arguments = shlex.split(line)
+    quick = ["--shape=frame:16,24,3", "--shape=options:4", "--input-data=zero",
+             "--concurrency-range=2", "--request-count=16"]  # fmt: skip
+    done = subprocess.run(
+        [analyzer.binary, *arguments, *quick],
+        env=analyzer.environment, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert "Throughput:" in done.stdout, done.stdout + done.stderr

@@ -256,7 +256,7 @@ class Plus:
 
 
 class TritonError:
-    INVALID_ARG, INTERNAL = "invalid argument", "internal"
+    INVALID_ARG, INTERNAL, CANCELLED = "invalid argument", "internal", "cancelled"
 
     def __init__(self, text: str, code: str) -> None:
         self.text, self.code = text, code
@@ -289,20 +289,33 @@ class Loop:
     def _end(self) -> None:
         self.ended += 1
 
-    def answer(self, *values: float) -> list[Any]:
+    def answer(self, *values: float, cancelled: Sequence[float] = ()) -> list[Any]:
         """One request a value; return its number, or the error's text."""
-        requests = [_request(value) for value in values]
+        requests = [_request(value, cancelled=value in cancelled) for value in values]
         answers = self._loop.execute(requests)
         return [a.text if isinstance(a, TritonError) else float(a[0, 0]) for a in answers]
 
 
-def _request(value: float) -> Any:
+def _request(value: float, *, cancelled: bool = False) -> Any:
     values = np.full((1, 2), value, np.float32)
     tensor = SimpleNamespace(name=lambda: "x", values=values)
-    return SimpleNamespace(inputs=lambda: [tensor], requested_output_names=lambda: ["y"])
+    return SimpleNamespace(
+        inputs=lambda: [tensor],
+        requested_output_names=lambda: ["y"],
+        is_cancelled=lambda: cancelled,
+    )
 
 
 FULL = "swapper could not run this request: GPU 0 is out of memory: "
+
+
+def test_a_request_that_was_given_up_is_not_run() -> None:
+    loop = Loop()
+    told = "the client gave the request up"
+    assert loop.answer(1, 2, 3, cancelled=(1, 3)) == [told, 2, told]
+    assert loop.network.runs == 1
+    assert loop.answer(4, cancelled=(4,)) == [told]
+    assert loop.network.runs == 1
 
 
 @pytest.mark.parametrize("where", ["view", "place", "write"])

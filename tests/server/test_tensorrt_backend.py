@@ -495,7 +495,11 @@ def model_args(folder: Path, *, kind: str = "GPU", **config: Any) -> dict[str, s
 
 def request(values: Any) -> Any:
     tensor = SimpleNamespace(name=lambda: "x", values=array(values), is_cpu=lambda: False)
-    return SimpleNamespace(inputs=lambda: [tensor], requested_output_names=lambda: ["y"])
+    return SimpleNamespace(
+        inputs=lambda: [tensor],
+        requested_output_names=lambda: ["y"],
+        is_cancelled=lambda: False,
+    )
 
 
 def rtx_config(folder: Path, **more: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -13,11 +14,13 @@ import psutil
 import pytest
 from tritonclient.utils import InferenceServerException
 
+from server import distribution
 from server.launcher import EmbeddedServer
 from server.repository import top_models
 from server.watchdog import Watchdog
 from tests.server.asking import Asker
 from tests.server.test_launcher import assert_serves, model_processes, wait_for
+from tests.server.test_odd_paths import link_tree
 
 pytestmark = pytest.mark.e2e
 
@@ -114,6 +117,35 @@ def test_a_stopped_model_process_is_found_by_the_probe(tiny_repository: Path) ->
         hung.suspend()
         wait_for(lambda: any("back after" in line for line in told), at_most_s=60)
         assert_serves(server)
+
+
+@pytest.mark.e2e
+def test_a_model_that_dies_when_the_cache_is_gone_comes_back_with_the_server(
+    tiny_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = distribution.prepare().binary.parents[3]
+
+    def unpack(folder: Path) -> Path:
+        """As if the wheel were fetched again."""
+        if not (folder / real.name).is_dir():
+            link_tree(real, folder / real.name)
+        return folder / real.name
+
+    monkeypatch.setattr(distribution, "_unpack_server", unpack)
+    monkeypatch.setenv("FRAMESWAP_CACHE", str(tmp_path / "cache"))
+    told: list[str] = []
+    with (
+        EmbeddedServer(tiny_repository, models=["invert_twice"]) as server,
+        Watchdog(server, told.append),
+    ):
+        url = server.grpc_url
+        shutil.rmtree(tmp_path / "cache")
+        assert_serves(server)
+        process_of(server, "invert_frame").kill()
+        wait_for(lambda: any("the server is back" in line for line in told), at_most_s=60)
+        assert server.grpc_url == url
+        assert_serves(server)
+    assert told[1] == "the server's files are gone from the cache; starting the server again."
 
 
 def test_a_server_at_work_is_not_taken_for_dead(

@@ -1,0 +1,184 @@
+"""A job beside what ended others: neighbours that unregister, models that die, servers that go."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import tritonclient.grpc as triton_grpc
+from frameswap import FaceSwapper
+from frameswap.transport import TransportName
+from test_against_triton import COMMITTED, SOURCE, frames
+from tritonclient.utils import InferenceServerException
+
+from bench.copy_repository import write_copy_repository
+from server import backend_folder
+from server.doors import Doors
+from server.launcher import EmbeddedServer
+from server.local_client import open_client
+from server.watchdog import Watchdog
+from tests.server.test_launcher import model_processes
+
+pytestmark = pytest.mark.e2e
+
+TRANSPORTS: tuple[TransportName, ...] = ("grpc", "system")
+
+
+@pytest.fixture(scope="module")
+def copies(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("copies")
+    write_copy_repository(folder, COMMITTED)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def watched(copies: Path) -> Iterator[EmbeddedServer]:
+    with (
+        EmbeddedServer(copies, models=["swap_faces_i420"], one_process=False) as server,
+        Watchdog(server, lambda line: None, probe_interval_s=5.0),
+    ):
+        yield server
+
+
+@contextmanager
+def meanwhile(disturb: Callable[[], object], every_s: float) -> Iterator[list[int]]:
+    """Do something again and again in another thread; how often it was done."""
+    over, done = threading.Event(), [0]
+
+    def work() -> None:
+        while not over.wait(every_s):
+            disturb()
+            done[0] += 1
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield done
+    finally:
+        over.set()
+        thread.join()
+
+
+def stream_whole(
+    server: EmbeddedServer, transport: TransportName, count: int, *, in_flight: int = 8
+) -> float:
+    """Send frames and compare every answer; how long the longest was waited for, seconds."""
+    sent = frames(count)
+    longest_s, last_s = 0.0, time.monotonic()
+    with FaceSwapper(
+        server.grpc_url, transport=transport, in_flight=in_flight, timeout_s=60, reconnect_s=60
+    ) as swapper:
+        for position, each in enumerate(swapper.stream(sent, SOURCE)):
+            np.testing.assert_array_equal(each.frame, sent[position])
+            longest_s = max(longest_s, time.monotonic() - last_s)
+            last_s = time.monotonic()
+        assert position == count - 1
+    return longest_s
+
+
+@pytest.mark.parametrize("transport", ["system", "auto"])
+def test_a_neighbour_that_unregisters_everything_costs_no_frame(
+    watched: EmbeddedServer, transport: TransportName
+) -> None:
+    client = triton_grpc.InferenceServerClient(watched.grpc_url)
+
+    def unregister_everything() -> None:
+        # Triton says which of them are in use just then.
+        with suppress(InferenceServerException):
+            client.unregister_system_shared_memory()
+
+    try:
+        with meanwhile(unregister_everything, 0.05) as done:
+            stream_whole(watched, transport, 600)
+        assert done[0] > 3
+    finally:
+        client.close()
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_model_that_dies_with_many_requests_in_flight_is_waited_for_seconds_only(
+    watched: EmbeddedServer, transport: TransportName
+) -> None:
+    kills = iter(("face_swapper", "face_detector_i420", "face_blender_i420"))
+
+    def kill() -> None:
+        name = next(kills, None)
+        for process in model_processes(watched):
+            if name is not None and process.cmdline()[-2].startswith(f"{name}_"):
+                process.kill()
+
+    with meanwhile(kill, 1.5):
+        longest_s = stream_whole(watched, transport, 3000, in_flight=64)
+    assert longest_s < 30, "half of a request's own time limit"
+
+
+def test_of_two_servers_one_may_leave(copies: Path) -> None:
+    """Stopped properly: it unloads its models before it goes."""
+    port = Doors(grpc_port=0).chosen(copies).grpc_port
+    sent, swapped = frames(600), []
+    with ExitStack() as stack:
+        servers = [
+            stack.enter_context(
+                EmbeddedServer(copies, models=["swap_faces_i420"], address=address, grpc_port=port)
+            )
+            for address in ("127.0.0.1", "127.0.0.2")
+        ]
+        # Both addresses in turn, as behind a name with two.
+        both = f"ipv4:///127.0.0.1:{port},127.0.0.2:{port}"
+        with FaceSwapper(both, transport="grpc", reconnect_s=40, timeout_s=20) as swapper:
+            for each in swapper.stream(sent, SOURCE):
+                swapped.append(each.frame)
+                if len(swapped) == 200:
+                    leaving = threading.Thread(target=servers[1].stop)
+                    leaving.start()
+        leaving.join()
+    np.testing.assert_array_equal(swapped, sent)
+
+
+def test_requests_that_were_given_up_do_not_hold_up_the_next(
+    copies: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = (
+        "import time\n_execute = TritonPythonModel.execute\n"
+        "def execute(self, requests):\n"
+        "    time.sleep(0.02 * len([each for each in requests if not each.is_cancelled()]))\n"
+        "    return _execute(self, requests)\n"
+        "TritonPythonModel.execute = execute\n"
+    )
+    monkeypatch.setattr(backend_folder, "STUB_FILE", backend_folder.STUB_FILE + slow)
+    with EmbeddedServer(copies, models=["swap_faces_i420"], one_process=True) as server:
+        with FaceSwapper(server.grpc_url, transport="grpc", in_flight=200) as swapper:
+            stream = swapper.stream(frames(400), SOURCE)
+            next(stream)
+            stream.close()
+            begun = time.monotonic()
+            swapper.swap(frames(1)[0], SOURCE)
+            waited_s = time.monotonic() - begun
+        client = open_client(server.grpc_url)
+        (statistics,) = client.get_inference_statistics("swap_faces_i420").model_stats
+        client.close()
+    # All 200 take 4 seconds of one process.
+    assert waited_s < 2
+    assert statistics.inference_stats.success.count < 150
+
+
+def test_models_that_died_are_not_collected_and_go_with_the_server(copies: Path) -> None:
+    """Triton 24.10 does not wait for its models' processes; nobody else may."""
+    with (
+        EmbeddedServer(copies, models=["swap_faces_i420"], one_process=False) as server,
+        Watchdog(server, lambda line: None),
+    ):
+        model_processes(server)[0].kill()
+        stream_whole(server, "grpc", 10)
+        zombies = [
+            child for child in psutil.Process(server.pid).children()
+            if child.status() == psutil.STATUS_ZOMBIE
+        ]  # fmt: skip
+        assert len(zombies) == 1
+    assert not any(each.is_running() for each in zombies)
