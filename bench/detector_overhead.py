@@ -22,7 +22,7 @@ from fetching import weights
 from graphs import face_detector
 from graphs.contract import FRAME_FORMATS, OPTION_COUNT, FrameFormat
 from networks.detectors import DEFAULT_DETECTOR, DETECTORS
-from networks.swappers import DEFAULT_SWAPPER, SWAPPERS
+from networks.landmarkers import DEFAULT_LANDMARKER, LANDMARKERS
 
 Feeds = dict[str, npt.NDArray[np.generic]]
 
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=40)
     chosen = parser.parse_args(arguments)
-    detector, swapper = DETECTORS[chosen.detector], SWAPPERS[DEFAULT_SWAPPER]
+    detector, landmarker = DETECTORS[chosen.detector], LANDMARKERS[DEFAULT_LANDMARKER]
     weights.fetch(detector.weight)
     network = weights.load_network(detector.weight)
     alone = open_session(network, chosen.threads)
@@ -62,14 +62,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for frame_format in FRAME_FORMATS:
         session = open_session(
             face_detector.build(
-                frame_format, detector, network, swapper=swapper, runtime="onnxruntime"
+                frame_format, detector, network, landmarker=landmarker, runtime="onnxruntime"
             ),
             chosen.threads,
         )
         for height in chosen.heights:
             feeds: Feeds = {
                 "frame": frame_of(frame_format, height, height * 16 // 9 // 2 * 2),
-                "source": np.zeros((1, 1, swapper.source_length), np.float32),
                 "options": np.zeros((1, OPTION_COUNT), np.float32),
             }
             whole_ms = measure_ms(partial(session.run, None, feeds), chosen.runs)

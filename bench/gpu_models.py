@@ -31,6 +31,7 @@ from engines.configs import CudaOptions
 from fetching import weights
 from graphs import face_blender, face_detector
 from networks.detectors import DETECTORS
+from networks.face_points import MEDIAPIPE_POINTS
 
 BATCHES: Final = (1, 8, 16)
 RUNS: Final = 30
@@ -159,7 +160,6 @@ def detector_feeds(batch: int) -> dict[str, Any]:
     scene = Scene("one face")
     return {
         "frame": np.repeat(scene.i420()[None], batch, axis=0),
-        "source": np.repeat(scene.source()[None], batch, axis=0),
         "options": np.zeros((batch, 16), np.float32),
     }
 
@@ -172,15 +172,23 @@ def swapper_feeds(batch: int, *, side: int = 128) -> dict[str, Any]:
         "crops": generator.random((batch, 1, 3, side, side), dtype=np.float32),
         "source": generator.random((batch, 1, 512), dtype=np.float32),
         "faces": faces,
+        "landmarks": np.zeros((batch, 1, MEDIAPIPE_POINTS, 3), np.float32),
+        "warps": warps(batch),
+        "options": np.zeros((batch, 16), np.float32),
     }
+
+
+def warps(batch: int) -> np.ndarray[Any, Any]:
+    """One face a frame, of the size of the scene's."""
+    warp = np.array([[0.4, 0.02, -300.0], [-0.02, 0.4, -150.0]], np.float32)
+    return np.broadcast_to(warp, (batch, 1, 2, 3)).copy()
 
 
 def blender_feeds(batch: int) -> dict[str, Any]:
     feeds = detector_feeds(batch) | {"faces": swapper_feeds(batch)["faces"]}
     feeds["swapped_crops"] = swapper_feeds(batch)["crops"]
-    warp = np.array([[0.4, 0.02, -300.0], [-0.02, 0.4, -150.0]], np.float32)
-    feeds["warps"] = np.broadcast_to(warp, (batch, 1, 2, 3)).copy()
-    del feeds["source"]
+    feeds["masks"] = np.ones_like(feeds["swapped_crops"][:, :, :1])
+    feeds["warps"] = warps(batch)
     return feeds
 
 
@@ -196,7 +204,7 @@ def cases(repository: Path) -> list[Case]:
     def detector() -> bytes:
         built = face_detector.build(
             "i420", DETECTORS["yunet"], weights.load_network("yunet"),
-            swapper=gpu_repository.deployment().swapper, runtime="tensorrt",
+            landmarker=gpu_repository.deployment().landmarker, runtime="tensorrt",
         )  # fmt: skip
         return _bytes(built)
 

@@ -31,6 +31,7 @@ from engines.targets import TARGETS, TargetName
 from fetching import weights
 from fetching.files import data_sha256
 from graphs.contract import MODEL_SPECS, models_of
+from networks.landmarkers import DEFAULT_LANDMARKER, LANDMARKERS
 from networks.recognizers import RECOGNIZERS
 from networks.swappers import SWAPPERS
 
@@ -53,6 +54,7 @@ def deployment(
         swapper=swapper,
         detector=detector,
         recognizer=RECOGNIZERS["w600k_r50"],
+        landmarker=LANDMARKERS[DEFAULT_LANDMARKER],
         pixel_boost=pixel_boost,
     )
 

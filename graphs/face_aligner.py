@@ -8,14 +8,14 @@ threshold that the request names; `verdicts` says which. Its slot is empty for e
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 
-from graphs.alignment import TEMPLATES, fit_quality, fit_similarity, landmark_points
+from graphs.alignment import TEMPLATES, Array, fit_quality, fit_similarity, landmark_points
 from graphs.arithmetic import are_numbers
 from graphs.authoring import GraphAuthor
 from graphs.contract import (
@@ -89,35 +89,61 @@ def build(
     with author.scope("preprocess"):
         frames, valid = read_frames(op, frame, options, frame_format, runtime)
         slots = dimension(op, source, 1)
-        safe, numbers = _safe_rows(op, faces)
-        template = TEMPLATES[swapper.template] * side
-    with author.scope("judge"):
-        five = landmark_points(op, safe)
-        warps = fit_similarity(op, five, template)
-        fits = op.Greater(fit_quality(op, warps, five, template), LEAST_FIT)
         mesh, mesh_numbers = _safe_points(op, landmarks)
-        verdicts = _verdicts(
-            op, faces, frames.options, slots,
-            fits=op.And(op.And(numbers, fits), mesh_numbers),
-            away=_looks_away(op, mesh, frames.options, landmarker),
+    with author.scope("judge"):
+        away = _looks_away(op, mesh, frames.options, landmarker)
+        judged = _judge(
+            op, faces, frames.options, slots, TEMPLATES[swapper.template] * side,
+            sound=mesh_numbers, away=away,
         )  # fmt: skip
-        taken = op.And(op.Less(verdicts, 0.5), op.And(_is_there(op, safe), valid))
+        taken = op.And(op.Less(judged.verdicts, 0.5), op.And(_is_there(op, judged.faces), valid))
         chosen = op.Unsqueeze(taken, [2])
-        chosen_faces = op.Where(chosen, safe, 0.0)
+        chosen_faces = op.Where(chosen, judged.faces, 0.0)
     with author.scope("align"):
-        in_slots = op.Slice(chosen, [0], slots, [1])
-        warps = op.Where(op.Unsqueeze(in_slots, [3]), op.Slice(warps, [0], slots, [1]), 0.0)
-        slot_landmarks = _slot_rows(op, mesh, slots)
-        slot_landmarks = op.Where(op.Unsqueeze(in_slots, [3]), slot_landmarks, 0.0)
+        in_slots = op.Unsqueeze(op.Slice(chosen, [0], slots, [1]), [3])
+        warps = op.Where(in_slots, op.Slice(judged.warps, [0], slots, [1]), 0.0)
+        slot_landmarks = op.Where(in_slots, _slot_rows(op, mesh, slots), 0.0)
         crops = crop_faces(op, frames, warps, side)
     author.output(crops, replace(CROPS, dims=("K", 3, side, side)))
     author.output(warps, WARPS)
     author.output(slot_landmarks, replace(SLOT_LANDMARKS, dims=("K", points, 3)))
     author.output(chosen_faces, CHOSEN_FACES)
-    author.output(op.Where(valid, verdicts, float("nan")), VERDICTS)
+    author.output(op.Where(valid, judged.verdicts, float("nan")), VERDICTS)
     author.output(frame, frame_spec(SEEN_FRAME, frame_format))
     author.metadata({"swapper": swapper.name, "template": swapper.template, "crop_size": str(side)})
     return author.finish()
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """Rows [B, M, 15], 0 where one holds what is no number; warps [B, M, 2, 3]; codes [B, M]."""
+
+    faces: ir.Value
+    warps: ir.Value
+    verdicts: ir.Value
+
+
+def _judge(
+    op: Op,
+    faces: ir.Value,
+    options: ir.Value,
+    slots: ir.Value,
+    template: Array,
+    *,
+    sound: ir.Value,
+    away: ir.Value | None,
+) -> _Judged:
+    """What there is to say of each row of `faces`.
+
+    Args:
+        sound: bool [B, M], whether its landmarks are numbers. away: whether it looks away.
+    """
+    safe, numbers = _safe_rows(op, faces)
+    five = landmark_points(op, safe)
+    warps = fit_similarity(op, five, template)
+    fits = op.Greater(fit_quality(op, warps, five, template), LEAST_FIT)
+    fits = op.And(op.And(numbers, fits), sound)
+    return _Judged(safe, warps, _verdicts(op, faces, options, slots, fits=fits, away=away))
 
 
 def _is_there(op: Op, rows: ir.Value) -> ir.Value:

@@ -10,6 +10,7 @@ recogniser for each face of each frame. At its default of 0.5 it mixes nothing, 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -25,13 +26,11 @@ from graphs.contract import (
     LANDMARKS,
     OPTIONS,
     SCORE_COLUMN,
-    SLOT_LANDMARKS,
     SOURCE,
     SWAP_MASKS,
     SWAPPED_CROPS,
     WARPS,
     Option,
-    TensorSpec,
 )
 from graphs.grey_crops import keep_grey
 from graphs.packed_images import unpack_rgb
@@ -72,12 +71,11 @@ def build(
             backend that drops empty slots itself wants it off.
 
     Returns:
-        A model with inputs `crops` [B, K, 3, bS, bS] float32 RGB in [0, 1], `source` [B, K, D]
-        float32, `faces` [B, M, 15] float32, K <= M, `landmarks` [B, K, P, 3], `warps`
-        [B, K, 2, 3] and `options` [B, 16] float32, and outputs `swapped_crops` like `crops` and
-        `swap_masks` [B, K, 1, bS, bS] float32, ones where the network gives no mask. No swapper
-        here asks where the landmarks are: of them and of `warps` the sizes alone are read. A row
-        whose options are not valid is swapped by the defaults.
+        A model with inputs `crops` [B, K, 3, bS, bS] RGB in [0, 1], `source` [B, K, D], `faces`
+        [B, M, 15], K <= M, `landmarks` [B, K, P, 3], `warps` [B, K, 2, 3] and `options` [B, 16],
+        and outputs `swapped_crops` like `crops` and `swap_masks` [B, K, 1, bS, bS], ones where the
+        network gives no mask, all float32. No swapper here asks where the landmarks are: of them
+        and of `warps` the sizes alone are read. Rows of invalid options go by the defaults.
 
     Raises:
         ValueError: the boost or the network does not fit the swapper.
@@ -88,12 +86,10 @@ def build(
     author = GraphAuthor("face_swapper")
     op: Op = author.op
     side = swapper.crop_size * pixel_boost
-    crops = author.input(TensorSpec(CROPS.name, CROPS.dtype, ("K", 3, side, side)))
-    source = author.input(TensorSpec(SOURCE.name, SOURCE.dtype, ("K", swapper.source_length)))
+    crops = author.input(replace(CROPS, dims=("K", 3, side, side)))
+    source = author.input(replace(SOURCE, dims=("K", swapper.source_length)))
     faces = author.input(FACES)
-    landmarks = author.input(
-        TensorSpec(LANDMARKS.name, LANDMARKS.dtype, ("K", point_count, *SLOT_LANDMARKS.dims[2:]))
-    )
+    landmarks = author.input(replace(LANDMARKS, dims=("K", point_count, 3)))
     warps, options = author.input(WARPS), author.input(OPTIONS)
     with author.scope("preprocess"):
         occupied = _occupied_slots(op, crops, faces)
@@ -106,24 +102,16 @@ def build(
         else _run(author, free, feeds, author.builder)
     )
     with author.scope("postprocess"):
-        output = answers[0]
-        if swapper.denormalize:
-            output = op.Add(op.Mul(output, _channels(op, swapper.std)), _channels(op, swapper.mean))
-        swapped = _deinterleave(op, op.Clip(output, 0.0, 1.0), crops, swapper, pixel_boost)
-        swapped = keep_grey(op, crops, swapped)
+        swapped = _finish_crops(op, answers[0], crops, swapper, pixel_boost)
         swapped = lerp(op, swapped, crops, _kept_share(op, options))
         slots = op.Concat(dimension(op, landmarks, 0), dimension(op, warps, 1), axis=0)
         shape = op.Concat(slots, [1, side, side], axis=0)
-        mask = op.Expand(1.0, shape)
-        if swapper.gives_mask:
-            mask = op.Reshape(
-                _join_tiles(op, op.Clip(answers[1], 0.0, 1.0), 1, swapper, pixel_boost), shape
-            )
+        masks = _own_masks(op, answers, shape, swapper, pixel_boost)
         # Where, not a product with 0: a NaN in an empty slot must not leave it.
         held = op.Unsqueeze(occupied, [2, 3, 4])
-        swapped, mask = (op.Where(held, value, 0.0) for value in (swapped, mask))
-    for value, made in ((swapped, SWAPPED_CROPS), (mask, SWAP_MASKS)):
-        author.output(value, TensorSpec(made.name, made.dtype, (*made.dims[:2], side, side)))
+        swapped, masks = (op.Where(held, value, 0.0) for value in (swapped, masks))
+    for value, made in ((swapped, SWAPPED_CROPS), (masks, SWAP_MASKS)):
+        author.output(value, replace(made, dims=(*made.dims[:2], side, side)))
     author.metadata({"swapper": swapper.name, "pixel_boost": str(pixel_boost)})
     return author.finish()
 
@@ -206,17 +194,31 @@ def _interleave(op: Op, crops: ir.Value, size: int, boost: int) -> ir.Value:
     return op.Reshape(op.Transpose(split, perm=[0, 3, 5, 1, 2, 4]), [-1, 3, size, size])
 
 
-def _deinterleave(
+def _finish_crops(
     op: Op, output: ir.Value, crops: ir.Value, swapper: Swapper, boost: int
 ) -> ir.Value:
-    """The inverse of `_interleave`, in the shape of `crops`."""
-    return op.Reshape(_join_tiles(op, output, 3, swapper, boost), op.Shape(crops))
+    """The network's pictures as crops [B, K, 3, bS, bS] in [0, 1], grey where `crops` are."""
+    if swapper.denormalize:
+        output = op.Add(op.Mul(output, _channels(op, swapper.std)), _channels(op, swapper.mean))
+    tiles = _join_tiles(op, op.Clip(output, 0.0, 1.0), 3, swapper, boost)
+    return keep_grey(op, crops, op.Reshape(tiles, op.Shape(crops)))
+
+
+def _own_masks(
+    op: Op, answers: Sequence[ir.Value], shape: ir.Value, swapper: Swapper, boost: int
+) -> ir.Value:
+    """The network's own masks, or ones: `shape` is [B, K, 1, bS, bS]."""
+    if not swapper.gives_mask:
+        return op.Expand(1.0, shape)
+    tiles = _join_tiles(op, op.Clip(answers[1], 0.0, 1.0), 1, swapper, boost)
+    return op.Reshape(tiles, shape)
 
 
 def _join_tiles(
     op: Op, tiles: ir.Value, channels: int, swapper: Swapper, boost: int
 ) -> ir.Value:
-    """Interleaved tiles [B*K*b*b, C, S, S] in the order of pictures [B, K, C, bS, bS]."""
+    """The inverse of `_interleave`, but for the shape: tiles [B*K*b*b, C, S, S] in the order of
+    pictures [B, K, C, bS, bS]."""
     if boost == 1:
         return tiles
     size = swapper.crop_size

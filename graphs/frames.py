@@ -11,7 +11,7 @@ from graphs.alignment import crop_bgr, crop_i420
 from graphs.authoring import GraphAuthor
 from graphs.contract import FRAME, OPTIONS, FrameFormat, frame_spec
 from graphs.pixels import safe_options, valid_options
-from graphs.shapes import Op, dimension, to_float
+from graphs.shapes import Op, dimension, to_float, used_slots
 
 Runtime = Literal["tensorrt", "onnxruntime", "onnxruntime_gpu"]
 """Which runtime reads a frame; what is read is the same.
@@ -82,10 +82,7 @@ def crop_faces(op: Op, frames: Frames, warps: ir.Value, side: int) -> ir.Value:
         return _crop(op, frames, warps, side)
     # Reading costs a CPU as much for an empty slot as for a face.
     there = op.Greater(op.ReduceMax(op.Abs(warps), [2, 3], keepdims=0), 0.0)
-    slots = dimension(op, warps, 1)
-    numbers = op.Add(op.Range(0, op.Squeeze(slots, [0]), 1), [1])
-    last = op.ReduceMax(op.Where(there, numbers, [0]), [0, 1], keepdims=0)
-    used = op.Max(op.Unsqueeze(last, [0]), [1])
+    slots, used = dimension(op, warps, 1), used_slots(op, there)
     crops = _crop(op, frames, op.Slice(warps, [0], used, [1]), side)
     pads = op.Concat([0, 0, 0, 0, 0, 0], op.Sub(slots, used), [0, 0, 0], axis=0)
     padded = op.Pad(crops, pads)

@@ -54,6 +54,18 @@ def split(op: Op, value: ir.Value, parts: int, axis: int) -> list[ir.Value]:
     return outputs(op.Split(value, num_outputs=parts, axis=axis, _outputs=parts))
 
 
+def used_slots(op: Op, there: ir.Value) -> ir.Value:
+    """How many slots there are up to the last that is used in any row, at least one: int64 [1].
+
+    Args:
+        there: bool [B, K].
+    """
+    slots = op.Squeeze(dimension(op, there, 1), [0])
+    numbers = op.Add(op.Range(0, slots, 1), [1])
+    last = op.ReduceMax(op.Where(there, numbers, [0]), [0, 1], keepdims=0)
+    return op.Max(op.Unsqueeze(last, [0]), [1])
+
+
 def sample_on_gpu(op: Op, image: ir.Value, grid: ir.Value) -> ir.Value:
     """Bilinear GridSample with repeated edges, of ONNX Runtime's own domain.
 

@@ -22,7 +22,7 @@ from engines.samples import read_frames
 from engines.targets import DEFAULT_TARGET, TARGETS
 from fetching import weights
 from fetching.downloads import DownloadError
-from graphs.contract import ENSEMBLE_SPECS, MODEL_SPECS
+from graphs.contract import ENSEMBLE_SPECS, MAX_VIEWS, MODEL_SPECS
 from networks.recognizers import RECOGNIZERS
 from networks.swappers import SWAPPERS
 from tests.generated_networks import recognizer_network, swapper_network
@@ -74,8 +74,11 @@ def test_every_graph_has_the_tensors_that_its_config_declares(cpu_repository: Pa
                 assert type_name[tensor.data_type].name == CONFIG_TYPES[kind.elem_type]
                 batch, *rest = kind.shape.dim
                 assert batch.dim_param == "B"
+                # Rows of a landmark network are joined, so that its graph takes any number.
+                fixed = {"F": MAX_VIEWS}
                 assert list(tensor.dims) == [
-                    dim.dim_value if dim.HasField("dim_value") else -1 for dim in rest
+                    dim.dim_value if dim.HasField("dim_value") else fixed.get(dim.dim_param, -1)
+                    for dim in rest
                 ], f"{model}.{tensor.name}"
 
 
@@ -141,12 +144,12 @@ def test_explain_names_what_changed(repository: Path, capsys: pytest.CaptureFixt
 def test_models_of_another_deployment_are_not_mixed_in(
     repository: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    record = repository / "face_detector_bgr" / "1" / "model.onnx.json"
+    record = repository / "face_aligner_bgr" / "1" / "model.onnx.json"
     record.write_text(record.read_text().replace("image_swapper_256", "blendswap_256"))
     code = run("--target", "cpu", "--repository", repository, "--models", "face_swapper")
     assert code == 1
     said = capsys.readouterr().err
-    assert "face_detector_bgr in" in said
+    assert "face_aligner_bgr in" in said
     assert "swapper is image_swapper_256, was blendswap_256" in said
     assert "leave --models out" in said
 
@@ -172,6 +175,7 @@ def test_every_flag_is_documented() -> None:
         (["--swapper", "nosuch"], "no swapper is called 'nosuch'; known: image_swapper_256, "),
         (["--detector", "nosuch"], "no detector is called 'nosuch'; known: yunet"),
         (["--recognizer", "nosuch"], "no recogniser is called 'nosuch'; known: sface"),
+        (["--landmarker", "nosuch"], "no landmarker is called 'nosuch'; known: face_landmarker_v2"),
         (["--models", "nosuch"], "no model is called 'nosuch'; known: face_locator_bgr"),
         (
             ["--swapper", "inswapper_128", "--recognizer", "sface"],

@@ -265,7 +265,9 @@ def _details(main: Setup) -> list[Cell]:
 def model_request(model: str) -> Request:
     """What one model alone is sent: a frame, a crop, or a crop to be blended into a frame."""
     if model.startswith("face_detector"):
-        return scene_request(SCENES["one face"], model)
+        sent = scene_request(SCENES["one face"], model)
+        kept = {name: array for name, array in sent.arrays.items() if name != "source"}
+        return replace(sent, arrays=kept)
     feeds = swapper_feeds(1) if model == "face_swapper" else blender_feeds(1)
     arrays = {name: array[0] for name, array in feeds.items()}
     largest = max(array.nbytes for array in arrays.values())

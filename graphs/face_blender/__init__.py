@@ -58,7 +58,7 @@ from graphs.pixels import (
     safe_options,
     valid_options,
 )
-from graphs.shapes import Op, dimension, split, to_float
+from graphs.shapes import Op, dimension, split, to_float, used_slots
 
 Method = Literal["whole", "regions", "patches"]
 
@@ -94,9 +94,15 @@ def build(
     warps, faces, options = (author.input(spec) for spec in (WARPS, FACES, OPTIONS))
     with author.scope("preprocess"):
         height, _ = frame_size(op, frame, frame_format)
-        rows, solid = _harmless_crops(op, crops)
         valid = valid_options(op, options)
         shown = op.And(_shown_slots(op, warps, faces), valid)
+        if method == "regions":
+            # What is done to a crop takes a CPU as long for an empty slot as for a face.
+            used = used_slots(op, shown)
+            crops, masks, warps, shown = (
+                op.Slice(value, [0], used, [1]) for value in (crops, masks, warps, shown)
+            )
+        rows, solid = _harmless_crops(op, crops)
         offset = None
         if frame_format == "i420":
             options = safe_options(op, options, valid)

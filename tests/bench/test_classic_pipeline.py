@@ -21,10 +21,11 @@ from bench.peer_way import make_box_mask
 from demo.make_clip import clip_of, write_clip
 from demo.photos import photo_path
 from fetching import weights
-from graphs import face_blender, face_detector, image_swapper
+from graphs import face_blender, image_swapper
 from graphs.contract import OPTION_COUNT
 from networks.detectors import DETECTORS
 from networks.swappers import DEFAULT_SWAPPER, SWAPPERS
+from tests.graphs.chains import make_chain
 from tests.graphs.evaluation import open_session
 from tests.reference import blending
 
@@ -44,25 +45,25 @@ def clip_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def swap_with_graphs(frame: np.ndarray, source: np.ndarray) -> np.ndarray:
-    """One BGR frame through this project's detector, swapper and blender graphs."""
+    """One BGR frame through this project's graphs, as contract 1 had it: no mesh, the box."""
     row = SWAPPERS[DEFAULT_SWAPPER]
-    detector = open_session(
-        face_detector.build(
-            "bgr", DETECTORS["yunet"], weights.load_network("yunet"), swapper=row
-        )
-    )  # fmt: skip
-    names = ["faces", "crops", "warps"]
-    one_slot = np.zeros((1, 1, 3 * row.crop_size**2), np.float32)
+    network = weights.load_network("yunet")
+    chain = make_chain("bgr", DETECTORS["yunet"], network, swapper=row, runtime="onnxruntime")
     options = np.zeros((1, OPTION_COUNT), np.float32)
 
     def detect(image: np.ndarray) -> list[np.ndarray]:
-        return detector.run(names, {"frame": image[None], "source": one_slot, "options": options})
+        answer = chain.run(image[None], options)
+        return [answer[name] for name in ("faces", "crops", "warps")]
 
     faces, crops, warps = detect(frame)
     swapper = open_session(image_swapper.build_network(row.crop_size))
     swapped = swapper.run(None, {"target": crops[0], "source": detect(source)[1][0]})[0][None]
     blender = open_session(face_blender.build("bgr", row.crop_size, method="regions"))
-    feeds = {"frame": frame[None], "swapped_crops": swapped, "warps": warps, "faces": faces}
+    masks = blending.box_mask(row.crop_size).astype(np.float32)[None, None, None]
+    feeds = {
+        "frame": frame[None], "swapped_crops": swapped, "masks": masks, "warps": warps,
+        "faces": faces, "options": options,
+    }  # fmt: skip
     return blender.run(None, feeds)[0][0]
 
 

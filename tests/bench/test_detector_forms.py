@@ -12,7 +12,7 @@ from fetching import weights
 from graphs import face_detector
 from graphs.contract import LANDMARK_COLUMN, SCORE_COLUMN
 from networks.detectors import DETECTORS
-from networks.swappers import SWAPPERS
+from networks.landmarkers import LANDMARKERS
 from tests.graphs.evaluation import open_session
 
 
@@ -22,12 +22,12 @@ def served() -> onnx.ModelProto:
     weights.fetch(detector.weight)
     return face_detector.build(
         "i420", detector, weights.load_network(detector.weight),
-        swapper=SWAPPERS["inswapper_128"], runtime="onnxruntime_gpu",
+        landmarker=LANDMARKERS["face_mesh_attention"], runtime="onnxruntime_gpu",
     )  # fmt: skip
 
 
 def faces(model: onnx.ModelProto) -> np.ndarray:
-    (found,) = open_session(model).run(["faces"], detector_feeds(1))
+    (found,) = open_session(model).run(["detections"], detector_feeds(1))
     assert (found[0, :, SCORE_COLUMN] > 0).sum() == 1
     return np.asarray(found[0, 0])
 

@@ -97,7 +97,7 @@ def test_a_server_that_restarts_in_mid_stream_loses_and_doubles_no_frame(
 def test_what_the_server_refuses_comes_with_its_own_sentence(server: EmbeddedServer) -> None:
     class Unchecked(SwapOptions):
         def to_tensor(self) -> np.ndarray:
-            return np.float32([99, 0, 0, 0, 0, 0, 0, 0])
+            return np.float32([99, *[0] * 15])
 
     with (
         FaceSwapper(server.grpc_url) as swapper,

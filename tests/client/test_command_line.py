@@ -105,7 +105,7 @@ def test_colours_and_flags_reach_the_server(
     assert code == 0
     # Order, matrix (BT.709), range (full), chroma (left), threshold.
     np.testing.assert_array_equal(
-        server.received[-1]["options"], np.float32([[2, 2, 1, 0, 0.25, 0, 0, 0]])
+        server.received[-1]["options"], np.float32([[2, 2, 1, 0, 0.25, *[0] * 11]])
     )
     assert server.received[-1]["source"].shape == (1, 3, 4)
 

@@ -64,13 +64,24 @@ def test_float16_coordinates_are_caught(samples: Samples, monkeypatch: pytest.Mo
 def test_float16_coordinates_of_the_crops_are_caught(
     samples: Samples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broken = in_float16_throughout("face_detector_bgr", monkeypatch)
-    report = measure("face_detector_bgr", "fp16", broken, samples.of("face_detector_bgr"))
+    broken = in_float16_throughout("face_aligner_bgr", monkeypatch)
+    report = measure("face_aligner_bgr", "fp16", broken, samples.of("face_aligner_bgr"))
     assert report.crop_psnr_db is not None
     assert report.crop_psnr_db < 50
 
 
-@pytest.mark.parametrize("model", ["face_recognizer", "face_swapper"])
+def test_float16_points_of_a_mesh_are_caught(
+    samples: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = in_float16_throughout("face_landmarker", monkeypatch)
+    report = measure("face_landmarker", "fp16", broken, samples.of("face_landmarker"))
+    assert report.landmark_px is not None
+    assert report.landmark_px > 0.1
+    with pytest.raises(FidelityError, match=r"a landmark moved by .*, at most 0\.1 px wanted"):
+        check_report(report, allow_worse=False)
+
+
+@pytest.mark.parametrize("model", ["face_recognizer", "face_landmarker", "face_swapper"])
 def test_the_default_networks_pass_in_float16(model: str, samples: Samples) -> None:
     typed = to_fp16(author(model))
     report = measure(model, "fp16", typed, samples.of(model))
@@ -108,10 +119,10 @@ def test_frames_without_any_face_are_refused() -> None:
         blank.of("face_swapper")
 
 
-# x is answered as `faces`, so a test can say what a typed detector would have found.
+# x is answered as `detections`, so a test can say what a typed detector would have found.
 ECHO = """
 <ir_version: 9, opset_import: ["": 18]>
-echo (float[B, 16, 15] x) => (float[B, 16, 15] faces) { faces = Identity (x) }
+echo (float[B, 16, 15] x) => (float[B, 16, 15] detections) { detections = Identity (x) }
 """
 
 
@@ -123,14 +134,14 @@ def faces(landmark: float, score: float = 0.9) -> np.ndarray:
 
 
 def test_the_shift_of_a_landmark_is_measured_in_pixels() -> None:
-    sample = Sample({"x": faces(100.3)}, {"faces": faces(100.0)})
+    sample = Sample({"x": faces(100.3)}, {"detections": faces(100.0)})
     report = measure("face_locator_bgr", "fp16", parser.parse_model(ECHO), [sample])
     # 0.3 px in x and in y.
     assert report.landmark_px == pytest.approx(0.3 * math.sqrt(2), abs=1e-4)
 
 
 def test_a_lost_face_is_an_endless_shift() -> None:
-    sample = Sample({"x": faces(0.0, score=0.0)}, {"faces": faces(100.0)})
+    sample = Sample({"x": faces(0.0, score=0.0)}, {"detections": faces(100.0)})
     report = measure("face_locator_bgr", "fp16", parser.parse_model(ECHO), [sample])
     assert report.landmark_px == math.inf
     with pytest.raises(FidelityError, match="a landmark moved by inf px"):
@@ -138,7 +149,7 @@ def test_a_lost_face_is_an_endless_shift() -> None:
 
 
 def test_a_nan_is_caught_wherever_it_is() -> None:
-    sample = Sample({"x": faces(math.nan)}, {"faces": faces(100.0)})
+    sample = Sample({"x": faces(math.nan)}, {"detections": faces(100.0)})
     report = measure("face_locator_bgr", "fp16", parser.parse_model(ECHO), [sample])
     with pytest.raises(FidelityError, match="an output is not a number where fp32 gives one"):
         check_report(report, allow_worse=False)
