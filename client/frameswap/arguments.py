@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import sys
 import textwrap
 import threading
 from dataclasses import dataclass
+from fractions import Fraction
+from typing import Final
 
 __all__ = [
     "HelpFormatter",
@@ -20,7 +23,12 @@ __all__ = [
     "seconds",
     "seconds_or_zero",
     "share",
+    "share_or_zero",
+    "time_of",
 ]
+
+
+_DECIMAL: Final = re.compile(r"[0-9]+(\.[0-9]+)?")
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -96,6 +104,11 @@ def seconds_or_zero(text: str) -> float:
     return _number(text, "a number of seconds, 0 or more", threading.TIMEOUT_MAX, zero=True)
 
 
+def share_or_zero(text: str) -> float:
+    """A share from 0 to 1, both included."""
+    return _number(text, "a share from 0 to 1", 1.0, zero=True)
+
+
 def _number(text: str, rule: str, most: float, *, zero: bool = False) -> float:
     try:
         value = float(text)
@@ -105,6 +118,18 @@ def _number(text: str, rule: str, most: float, *, zero: bool = False) -> float:
     if not (0 < value <= most or (zero and value == 0)):
         raise argparse.ArgumentTypeError(f"must be {rule}, not {text!r}")
     return value
+
+
+def time_of(text: str) -> Fraction:
+    """Seconds, exactly, from SECONDS, MM:SS or HH:MM:SS, each of them with decimals."""
+    parts = text.split(":")
+    whole = all(part.isascii() and part.isdecimal() for part in parts[:-1])
+    if len(text) <= 32 and len(parts) <= 3 and whole and _DECIMAL.fullmatch(parts[-1]):
+        time_s = Fraction(0)
+        for part in parts:
+            time_s = time_s * 60 + Fraction(part)
+        return time_s
+    raise argparse.ArgumentTypeError(f"must be seconds, MM:SS or HH:MM:SS, not {text!r}")
 
 
 def frame_size(text: str) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from frameswap.answers import SwappedFrame
 from frameswap.journal import Journal
-from frameswap.report import Tally, count_faces, frame_line
+from frameswap.report import Tally, count_faces, frame_line, read_verdicts
 from frameswap.segments import SEGMENT_FRAMES, Packet, reorder_depth, timed_packets
 from frameswap.video import VideoFrame, VideoReader
 from frameswap.video_writer import VideoWriter
@@ -80,7 +80,7 @@ class SegmentedJob:
         self._on_frame = on_frame
         self.tally = Tally()
         for line in journal.report():
-            self.tally.add(count_faces(line))
+            self.tally.add(count_faces(line), read_verdicts(line))
         self.tally.resumed_at = journal.frames
         self._encoder: Any = None
         self._packets: list[Packet] = []
@@ -105,10 +105,11 @@ class SegmentedJob:
         self._end_s = time_s + float(1 / self._reader.frame_rate)
         self._lines.append(
             frame_line(
-                self.tally.frames, time_s, swapped.faces, slots=self._slots, corrupt=False
+                self.tally.frames, time_s, swapped.faces, swapped.verdicts, slots=self._slots,
+                corrupt=False,
             )
-        )
-        self.tally.add(len(swapped.faces))
+        )  # fmt: skip
+        self.tally.add(len(swapped.faces), swapped.verdicts)
         if len(self._lines) >= self._segment_frames or self._size >= _MOST_BYTES:
             self.close_segment()
         self._on_frame(self.tally.frames)

@@ -11,18 +11,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from frameswap.arguments import HelpFormatter, WholeNumber, seconds, seconds_or_zero, share
-from frameswap.contract import ENCODE_MODEL, MAX_DETECTIONS, SWAP_MODELS, FaceOrder, FrameFormat
+from frameswap.arguments import (
+    HelpFormatter,
+    WholeNumber,
+    seconds,
+    seconds_or_zero,
+    time_of,
+)
+from frameswap.contract import ENCODE_MODEL, SWAP_MODELS, FrameFormat
 from frameswap.embedded import embedded_server
-from frameswap.errors import UnreadableFile
+from frameswap.errors import BadOptions, UnreadableFile
+from frameswap.face_flags import ORDERS, add_face_flags, face_options
 from frameswap.job_control import JobControl, JobStopped, describe_early_end, end_early_at_interrupt
 from frameswap.journal import is_unfinished
-from frameswap.options import SwapOptions
+from frameswap.one_frame import swap_frame_at
 from frameswap.output_file import check_output
 from frameswap.photo import check_photo_output, describe_losses, is_photo, read_photo
 from frameswap.preview import Preview
 from frameswap.progress import PROGRESS_FORMS, Progress, format_duration
-from frameswap.report import Tally
+from frameswap.report import Tally, describe_left
 from frameswap.segmented_job import Journaling
 from frameswap.segments import SEGMENT_FRAMES
 from frameswap.server_settings import add_security, read_server
@@ -51,7 +58,6 @@ __all__ = ["register"]
 _EMBEDDED_IN_FLIGHT: Final = 6
 """One for each of the three steps of the ensemble and one that waits for it; more would only make
 Ctrl-C wait on a machine without a GPU."""
-ORDERS: Final = {order.name.lower().replace("_", "-"): order for order in FaceOrder}
 
 
 def register(subparsers: Subparsers) -> None:
@@ -77,45 +83,20 @@ def register(subparsers: Subparsers) -> None:
     files.add_argument(
         "--output", type=Path, required=True, metavar="FILE", help="where the result goes"
     )
+    files.add_argument(
+        "--at",
+        type=time_of,
+        metavar="TIME",
+        help="swap the one frame of the video that is shown then, SECONDS or HH:MM:SS, and write a "
+        "photo: a quick look before the job",
+    )
     files.add_argument("--force", action="store_true", help="overwrite the output if it exists")
-    _add_faces(parser)
+    add_face_flags(parser)
     _add_encoding(parser)
     _add_job(parser)
     _add_server(parser)
     add_security(parser)
     parser.set_defaults(run=run)
-
-
-def _add_faces(parser: ArgumentParser) -> None:
-    group = parser.add_argument_group("faces")
-    group.add_argument(
-        "--source-face",
-        choices=ORDERS,
-        metavar="ORDER",
-        help=f"which face of a source photo, when it has several: {', '.join(ORDERS)} "
-        "(default: it must have one)",
-    )
-    group.add_argument(
-        "--face-order",
-        choices=ORDERS,
-        metavar="ORDER",
-        default="largest-first",
-        help="order in which the target's faces are given the source, the first K of them; choices "
-        "as for --source-face",
-    )
-    group.add_argument(
-        "--faces",
-        type=WholeNumber(1, MAX_DETECTIONS),
-        default=1,
-        metavar="K",
-        help="how many faces of each frame are swapped, at most",
-    )
-    group.add_argument(
-        "--score-threshold",
-        type=share,
-        metavar="SCORE",
-        help="how sure the detector must be of a face, above 0 to 1 (default: the server's)",
-    )
 
 
 def _add_encoding(parser: ArgumentParser) -> None:
@@ -236,6 +217,8 @@ def run(arguments: Namespace) -> int:
     photos = [(path, read_photo(path)) for path in arguments.source]
     if not arguments.target.exists():
         raise UnreadableFile(f"there is no file {arguments.target}")
+    if arguments.at is not None:
+        return _run_at(arguments, photos)
     if is_photo(arguments.target):
         check_photo_output(arguments.output)
         image = read_photo(arguments.target)
@@ -256,8 +239,24 @@ def _run_photo(
         sources = _sources(arguments, swapper, photos)
         progress = _progress(arguments, 1)
         tally = swap_photo(
-            swapper, image, sources, _options(arguments), arguments.output, force=arguments.force
-        )
+            swapper, image, sources, face_options(arguments), arguments.output,
+            force=arguments.force,
+        )  # fmt: skip
+        return _summarise(arguments, tally, progress)
+
+
+def _run_at(arguments: Namespace, photos: Sequence[tuple[Path, NDArray[np.uint8]]]) -> int:
+    if is_photo(arguments.target):
+        raise BadOptions(f"--at is a moment of a video, and {arguments.target} is a photo")
+    check_photo_output(arguments.output)
+    with VideoReader(arguments.target) as reader, ExitStack() as stack:
+        swapper = _connect(arguments, stack, "i420", (reader.width, reader.height))
+        sources = _sources(arguments, swapper, photos)
+        progress = _progress(arguments, 1)
+        tally = swap_frame_at(
+            swapper, reader, arguments.at, sources, face_options(arguments), arguments.output,
+            force=arguments.force,
+        )  # fmt: skip
         return _summarise(arguments, tally, progress)
 
 
@@ -271,7 +270,7 @@ def _run_video(
         swapper = _connect(arguments, stack, "i420", (reader.width, reader.height))
         sources = _sources(arguments, swapper, photos)
         options = replace(
-            _options(arguments),
+            face_options(arguments),
             color_matrix=reader.tags.color_matrix,
             color_range=reader.tags.color_range,
             chroma_location=reader.chroma_location,
@@ -355,12 +354,6 @@ def _sources(
     return [source] * int(arguments.faces)
 
 
-def _options(arguments: Namespace) -> SwapOptions:
-    return SwapOptions(
-        face_order=ORDERS[arguments.face_order], score_threshold=arguments.score_threshold
-    )
-
-
 def _tell(notes: Sequence[str]) -> None:
     for note in notes:
         print(f"frameswap: {note}", file=sys.stderr, flush=True)
@@ -381,6 +374,8 @@ def _summarise(arguments: Namespace, tally: Tally, progress: Progress) -> int:
         f"({rate:.1f} frames/s), {_count(tally.faces, 'face')} found, "
         f"{_count(tally.frames_without_face, 'frame')} without a face{dropped}"
     )
+    if left := describe_left(tally):
+        print(left)
     if tally.faces == 0:
         _tell(["no face was found: the output shows what the input shows"])
         return 1 if arguments.require_face else 0

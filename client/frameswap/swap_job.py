@@ -76,7 +76,7 @@ def swap_photo(
     swapped = swapper.swap(image, sources, options)
     write_photo(output, swapped.frame, edit=Edit(swapper.swapper, swapper.provenance), force=force)
     tally = Tally()
-    tally.add(len(swapped.faces))
+    tally.add(len(swapped.faces), swapped.verdicts)
     return tally
 
 
