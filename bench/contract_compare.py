@@ -1,6 +1,8 @@
-"""The served chain on a CPU beside an earlier checkout's, and beside itself with empty slots.
+r"""The served chain on a CPU beside an earlier checkout's, and beside itself with empty slots.
 
     python -m bench.contract_compare --other ../frameswap-1.0      720p and 1080p, in turn
+    python -m bench.contract_compare --other ../frameswap-1.0 \
+        --flags="--one-process --instances swap_faces_i420=2"      the steps in one process
 
 Both checkouts have their environment in `.venv` and their CPU models built. Each serves its own
 models and is asked by its own client, through shared memory, with the same decoded frames: no codec
@@ -18,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,8 +82,11 @@ class Run:
 
 
 @contextmanager
-def serving(checkout: Path) -> Iterator[tuple[str, psutil.Process]]:
+def serving(checkout: Path, flags: Sequence[str] = ()) -> Iterator[tuple[str, psutil.Process]]:
     """Serve a checkout's CPU models on a port of its own.
+
+    Args:
+        flags: more of `frameswap serve`.
 
     Raises:
         TimeoutError: it did not come up.
@@ -95,7 +100,7 @@ def serving(checkout: Path) -> Iterator[tuple[str, psutil.Process]]:
     command = [
         str(checkout / ".venv" / "bin" / "frameswap"), "serve", "--variant", "cpu",
         "--models", *MODELS, "--grpc-port", ports[0], "--http-port", ports[1],
-        "--metrics-port", ports[2],
+        "--metrics-port", ports[2], *flags,
     ]  # fmt: skip
     with subprocess.Popen(command, cwd=checkout, stdout=subprocess.DEVNULL) as process:
         try:
@@ -171,6 +176,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--other", type=Path, required=True, help="checkout to compare with")
     parser.add_argument("--sizes", nargs="+", choices=list(SIZES), default=["720p", "1080p"])
+    parser.add_argument(
+        "--flags", default="", help="more flags of `frameswap serve`, for this checkout only"
+    )
     parser.add_argument("--frames", type=int, default=120, help="of a run")
     parser.add_argument("--rounds", type=int, default=4)
     args = parser.parse_args(arguments)
@@ -178,7 +186,7 @@ def main(arguments: list[str] | None = None) -> int:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="frameswap-bench-")))
         sides = []
         other_url, other = stack.enter_context(serving(args.other.resolve()))
-        url, server = stack.enter_context(serving(ROOT))
+        url, server = stack.enter_context(serving(ROOT, args.flags.split()))
         python = args.other.resolve() / ".venv" / "bin" / "python"
         sides.append(Side("the other checkout, K = 1", python, other_url, other, 1))
         here = Path(sys.executable)
