@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet
 PROJECTS := pyproject.toml client/pyproject.toml
 
-.PHONY: help venv demo test e2e soak lint bench lock clean
+.PHONY: help venv demo test e2e soak readers lint bench lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/' | expand -t 14
@@ -26,6 +26,9 @@ e2e: $(VENV)/test.stamp ## Run those with servers of their own: starts, kills, w
 
 soak: $(VENV)/test.stamp ## Run the long ones: memory over ten thousand frames
 	@$(BIN)/python -m pytest -m soak $(PYTEST_ARGS)
+
+readers: ## Have ffmpeg and exiftool, which the tests of file formats compare with (Debian)
+	@tests/install-readers
 
 lint: $(VENV)/test.stamp ## ruff and mypy
 	@$(BIN)/ruff check .

@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
+from frameswap.encoders import Encoding
 from frameswap.photo import read_photo
 from frameswap.provenance import Edit
 from frameswap.video import VideoReader
@@ -250,8 +251,9 @@ def swap_video(
     start, cpu_start = time.perf_counter(), time.process_time()
     with VideoReader(target) as reader:
         writer = VideoWriter(
-            output, reader, shown=output, edit=Edit("classic", "composite"), crf=CRF, preset=PRESET
-        )
+            output, reader, shown=output, edit=Edit("classic", "composite"),
+            encoding=Encoding("x264", CRF, PRESET),
+        )  # fmt: skip
         planes: Image | None = None
         frames = _timed(reader.frames(), times, "decode")
         for frame in frames:
@@ -267,7 +269,9 @@ def swap_video(
                 if swapped:
                     cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420, dst=planes)
             with times.measure("encode"):
-                writer.write_frame(frame.restore(planes), frame.pts)
+                writer.write_frame(
+                    frame.restore(planes), frame.pts, duration=frame.duration
+                )
         with times.measure("encode"):
             writer.finish()
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start

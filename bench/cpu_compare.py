@@ -31,6 +31,7 @@ import av
 import numpy as np
 import psutil
 from frameswap import FaceSwapper, FrameswapError, SwapOptions
+from frameswap.encoders import Encoding
 from frameswap.swap_job import swap_video as swap_on_server
 from frameswap.video import VideoReader
 from tritonclient import grpc as triton_grpc
@@ -144,8 +145,9 @@ def run_frameswap(server: EmbeddedServer, target: Path, output: Path) -> JobRepo
                 chroma_location=reader.chroma_location,
             )
             tally = swap_on_server(
-                swapper, reader, [source], options, output, force=True, crf=CRF, preset=PRESET,
-                audio="copy", on_notes=lambda notes: None, on_frame=lambda done: None,
+                swapper, reader, [source], options, output, force=True,
+                encoding=Encoding("x264", CRF, PRESET), audio="copy",
+                on_notes=lambda notes: None, on_frame=lambda done: None,
             )  # fmt: skip
         seconds, cpu_spent = time.perf_counter() - start, cpu_seconds(server) - cpu_start
     return JobReport(tally.frames, tally.faces, seconds, cpu_spent, stages.seconds(tally.frames))

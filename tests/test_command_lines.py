@@ -27,7 +27,9 @@ COMMANDS = {
     },
 }
 GROUPS = {
-    "frameswap swap": ("files", "faces", "encoding of a video", "server"),
+    "frameswap swap": (
+        "files", "faces", "encoding", "reading of a video", "job", "server", "security",
+    ),
     "frameswap serve": (
         "models", "where it listens", "how models run", "memory that is set aside", "log",
     ),

@@ -10,6 +10,7 @@ from frameswap.contract import (
     Refinement,
     Verdict,
 )
+from frameswap.encoders import Encoding
 from frameswap.errors import (
     BadFaces,
     BadFrame,
@@ -34,6 +35,7 @@ from frameswap.found_faces import FoundFaces, FoundFrame, Placement
 from frameswap.job_control import JobStopped
 from frameswap.jobs import JobEvent, VideoJob
 from frameswap.options import SwapOptions
+from frameswap.read_options import ReadOptions
 from frameswap.report import Tally
 from frameswap.security import Security
 from frameswap.segmented_job import Journaling
@@ -49,6 +51,7 @@ __all__ = [
     "ColorMatrix",
     "ColorRange",
     "ContractMismatch",
+    "Encoding",
     "FaceOrder",
     "FaceSwapper",
     "FoundFaces",
@@ -61,6 +64,7 @@ __all__ = [
     "MaskFlag",
     "NoFaceFound",
     "Placement",
+    "ReadOptions",
     "Refinement",
     "RequestRejected",
     "Security",

@@ -21,6 +21,7 @@ from frameswap.contract import (
 )
 from frameswap.errors import BadOptions, ServerFault
 from frameswap.frames import Frame
+from frameswap.padding import cut_frame, pad_frame
 
 __all__ = [
     "SwappedFrame",
@@ -131,10 +132,11 @@ def read_frame(
         ServerFault: it has another type or size.
     """
     swapped = take_output(outputs, SWAPPED_FRAME, address)
-    if swapped.dtype != np.uint8 or swapped.size != math.prod(frame.shape):
+    sent = pad_frame(frame).shape
+    if swapped.dtype != np.uint8 or swapped.size != math.prod(sent):
         raise ServerFault(
             f"the server returned a frame of {swapped.dtype} {swapped.shape} for one of "
-            f"uint8 {frame.shape}"
+            f"uint8 {sent}"
         )
-    swapped = swapped.reshape(frame.shape)
+    swapped = cut_frame(swapped.reshape(sent), frame)
     return swapped.copy() if copy else swapped

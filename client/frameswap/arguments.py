@@ -15,6 +15,7 @@ from typing import Final
 __all__ = [
     "HelpFormatter",
     "WholeNumber",
+    "frame_rate",
     "frame_size",
     "mebibytes",
     "model_count",
@@ -130,6 +131,19 @@ def time_of(text: str) -> Fraction:
             time_s = time_s * 60 + Fraction(part)
         return time_s
     raise argparse.ArgumentTypeError(f"must be seconds, MM:SS or HH:MM:SS, not {text!r}")
+
+
+def frame_rate(text: str) -> Fraction:
+    """Frames a second, from a number or a fraction: 25, 29.97, 30000/1001."""
+    whole, _, part = text.partition("/")
+    sound = _DECIMAL.fullmatch(whole) and (not part or (part.isascii() and part.isdecimal()))
+    if len(text) <= 32 and sound and (not part or int(part)):
+        rate = Fraction(whole) / (int(part) if part else 1)
+        if rate > 0 and "/" not in text.removesuffix(f"/{part}"):
+            return rate
+    raise argparse.ArgumentTypeError(
+        f"must be frames a second above 0, as 25 or 30000/1001, not {text!r}"
+    )
 
 
 def frame_size(text: str) -> tuple[int, int]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from frameswap.contract import ChromaLocation, ColorMatrix, ColorRange
-from frameswap.errors import UnreadableFile
 
-__all__ = ["FULL_RANGE", "ColorTags", "is_rgb", "read_tags"]
+__all__ = ["FULL_RANGE", "HDR_TRANSFERS", "ColorTags", "is_rgb", "read_tags"]
 
 _MATRICES: Final = {
     # AVColorSpace (libavutil/pixfmt.h) -> the contract's. FCC's coefficients are BT.601's but for
@@ -25,7 +23,7 @@ _MATRICES: Final = {
 }
 _RGB_SPACE: Final = 0
 FULL_RANGE: Final = 2
-_HDR_TRANSFERS: Final = {16: "PQ (HDR10)", 18: "HLG"}
+HDR_TRANSFERS: Final = {16: "PQ (HDR10)", 18: "HLG"}
 """AVColorTransferCharacteristic: 8-bit 4:2:0 cannot carry these without visible banding."""
 _CHROMA_LOCATIONS: Final = {
     1: ChromaLocation.LEFT,
@@ -57,15 +55,11 @@ class ColorTags:
         return _CHROMA_LOCATIONS.get(self.chroma, ChromaLocation.LEFT)
 
 
-def read_tags(frame: Any, codec: str, path: Path) -> ColorTags:
+def read_tags(frame: Any, codec: str) -> ColorTags:
     """Read a decoded frame's tags, or what they will be once it is 8-bit 4:2:0.
 
     Args:
         codec: the decoder's name.
-        path: the file, for the error's text.
-
-    Raises:
-        UnreadableFile: HDR.
     """
     tags = ColorTags(
         matrix=int(frame.colorspace),
@@ -75,11 +69,6 @@ def read_tags(frame: Any, codec: str, path: Path) -> ColorTags:
         # PyAV 18 does not tell; MPEG's left is then the rule, and JPEG's centre for JPEG.
         chroma=int(getattr(frame, "chroma_location", 0)),
     )
-    if tags.transfer in _HDR_TRANSFERS:
-        raise UnreadableFile(
-            f"{path} is HDR, {_HDR_TRANSFERS[tags.transfer]}: only SDR video is swapped; "
-            f"convert it to SDR first"
-        )
     is_full = tags.range == FULL_RANGE or frame.format.name.startswith("yuvj")
     is_jpeg = codec == "mjpeg"
     return ColorTags(

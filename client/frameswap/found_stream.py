@@ -43,6 +43,7 @@ from frameswap.found_faces import (
 from frameswap.frames import Frame, frame_format
 from frameswap.models import Ensemble, check_size
 from frameswap.options import SwapOptions
+from frameswap.padding import pad_frame
 from frameswap.servers import Server, Servers
 from frameswap.sources import Source, slot_count, stack_sources
 from frameswap.stream import InFlight, RequestStream
@@ -102,7 +103,8 @@ class FindStream(RequestStream[Frame, FoundFrame]):
 
     def _request(self, server: Server, model: str, item: Frame) -> SwapRequest:
         ensemble = server.find(model)
-        check_size(item, ensemble)
+        frame = pad_frame(item)
+        check_size(frame, ensemble)
         room = 0
         if self._persons:
             later = server.find(SWAP_FOUND_MODELS[frame_format(item)])
@@ -110,7 +112,7 @@ class FindStream(RequestStream[Frame, FoundFrame]):
             room = slots * max(0, later.source_length) * np.dtype(np.float32).itemsize
         return SwapRequest(
             model=ensemble.name,
-            frame=item,
+            frame=frame,
             options=self._options,
             outputs=(FACES, LANDMARKS, POSE),
             batched=ensemble.batched,
@@ -184,11 +186,12 @@ class SwapFoundStream(RequestStream[_Planned, SwappedFrame]):
 
     def _request(self, server: Server, model: str, item: _Planned) -> SwapRequest:
         ensemble = server.find(model)
-        check_size(item.frame, ensemble)
+        frame = pad_frame(item.frame)
+        check_size(frame, ensemble)
         faces, landmarks = placement_tensors(item.placement, ensemble)
         return SwapRequest(
             model=ensemble.name,
-            frame=item.frame,
+            frame=frame,
             source=self._stack(item.placement.sources, ensemble),
             options=self._options,
             found={FACES: faces, LANDMARKS: landmarks},

@@ -17,15 +17,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
+from frameswap.encoders import Encoding
 from frameswap.job_control import JobControl, JobStopped
 from frameswap.options import SwapOptions
 from frameswap.preview import Preview
+from frameswap.read_options import ReadOptions
 from frameswap.report import Tally
 from frameswap.segmented_job import Journaling
 from frameswap.sources import Source
 from frameswap.swap_job import swap_video
 from frameswap.swapper import FaceSwapper
 from frameswap.video import VideoReader
+from frameswap.video_writer import AudioMode
 
 __all__ = ["JobEvent", "JobState", "VideoJob"]
 
@@ -59,8 +62,9 @@ class VideoJob:
         sources: one a face slot.
         options: of each frame; the colours are the file's own.
         force: overwrite an output that exists.
-        audio: "copy", "transcode" or "drop".
-        crf, preset: of x264.
+        audio: "auto", "copy", "transcode" or "drop".
+        encoding: codec, quality and preset; None takes what the output usually holds.
+        reading: which part of the target, and what becomes of HDR and of damaged frames.
         journaling: segments, and whether an earlier run is gone on with.
         report: gets a line of JSON for each frame, and a summary.
         preview: a `.jpg` or `.png` that shows the newest frame.
@@ -75,9 +79,9 @@ class VideoJob:
         *,
         options: SwapOptions | None = None,
         force: bool = False,
-        audio: Literal["copy", "transcode", "drop"] = "copy",
-        crf: int = 18,
-        preset: str = "veryfast",
+        audio: AudioMode = "auto",
+        encoding: Encoding | None = None,
+        reading: ReadOptions | None = None,
         journaling: Journaling | None = None,
         report: str | os.PathLike[str] | None = None,
         preview: str | os.PathLike[str] | None = None,
@@ -87,7 +91,8 @@ class VideoJob:
         self._sources = list(sources)
         self._options = options or SwapOptions()
         self._force, self._audio = force, audio
-        self._crf, self._preset = crf, preset
+        self._encoding = encoding or Encoding()
+        self._reading = reading or ReadOptions()
         self._journaling = journaling or Journaling()
         self._report = None if report is None else Path(report)
         self._preview = None if preview is None else Preview(Path(preview))
@@ -158,11 +163,11 @@ class VideoJob:
 
     def _run(self) -> None:
         try:
-            with VideoReader(self._target) as reader:
+            with VideoReader(self._target, self._reading) as reader:
                 self._total = reader.frame_count
                 self._tally = swap_video(
                     self._swapper, reader, self._sources, self._of(reader), self._output,
-                    force=self._force, crf=self._crf, preset=self._preset, audio=self._audio,
+                    force=self._force, encoding=self._encoding, audio=self._audio,
                     on_notes=self._note, on_frame=self._count, journaling=self._journaling,
                     control=self._control, report=self._report, preview=self._preview,
                 )  # fmt: skip

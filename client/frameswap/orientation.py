@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from frameswap.planes import split_planes
 
-__all__ = ["UPRIGHT", "Orientation", "orient_planes"]
+__all__ = ["UPRIGHT", "Orientation", "orient_planes", "read_matrix"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,12 @@ class Orientation:
 
 
 UPRIGHT: Final = Orientation()
+
+
+def read_matrix(frame: Any) -> tuple[int, ...] | None:
+    """FFmpeg's 3x3 display matrix of a decoded frame, 9 integers, when the file has one."""
+    side_data = frame.side_data.get("DISPLAYMATRIX")
+    return None if side_data is None else tuple(np.frombuffer(side_data, np.int32).tolist())
 
 
 def orient_planes(

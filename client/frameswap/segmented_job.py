@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
 
+from frameswap.allocation import zero_new_memory
 from frameswap.answers import SwappedFrame
 from frameswap.journal import Journal
 from frameswap.report import Tally, count_faces, frame_line, read_verdicts
@@ -15,10 +16,13 @@ from frameswap.segments import SEGMENT_FRAMES, Packet, reorder_depth, timed_pack
 from frameswap.video import VideoFrame, VideoReader
 from frameswap.video_writer import VideoWriter
 
-__all__ = ["Journaling", "SegmentedJob"]
+__all__ = ["Journaling", "PlainJob", "SegmentedJob"]
 
 _MOST_BYTES: Final = 64 << 20
 """A segment ends when it holds as much, however few its frames are: it is kept in memory."""
+
+_GROWING_FRAMES: Final = 64
+"""After so many an encoder has the memory that it works with: look-ahead, references, threads."""
 
 
 def _encoder_threads() -> int:
@@ -43,6 +47,47 @@ class Journaling:
     @property
     def encoder_threads(self) -> int:
         return self.threads or _encoder_threads()
+
+
+class PlainJob:
+    """Has each frame written as it comes; for outputs that have no segments.
+
+    Args:
+        keeps_report: whether the line of each frame is to be kept.
+    """
+
+    def __init__(
+        self,
+        reader: VideoReader,
+        writer: VideoWriter,
+        *,
+        slots: int,
+        on_frame: Callable[[int], None],
+        keeps_report: bool,
+    ) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._slots = slots
+        self._on_frame = on_frame
+        self._keeps_report = keeps_report
+        self._lines: list[str] = []
+        self.tally = Tally()
+
+    def take(self, swapped: SwappedFrame) -> None:
+        """Take in the next frame."""
+        frame = swapped.original
+        assert isinstance(frame, VideoFrame)  # what reader.frames() yields
+        self._writer.write_frame(
+            frame.restore(swapped.frame), frame.pts, duration=frame.duration, alpha=frame.alpha
+        )
+        if self._keeps_report:
+            self._lines.append(_line(self._reader, swapped, self.tally.frames, self._slots))
+        self.tally.add(len(swapped.faces), swapped.verdicts)
+        self._on_frame(self.tally.frames)
+
+    def report(self) -> list[str]:
+        """The line of each frame."""
+        return self._lines
 
 
 class SegmentedJob:
@@ -98,18 +143,20 @@ class SegmentedJob:
         frame = swapped.original
         assert isinstance(frame, VideoFrame)  # what reader.frames() yields
         if self._encoder is None:
+            zero_new_memory(True)
             self._encoder = self._form.new_encoder(threads=self._threads)
         stored = frame.restore(swapped.frame)
-        self._keep(self._form.encode_frame(stored, frame.pts, self._encoder))
-        time_s = float(frame.pts * self._reader.time_base)
-        self._end_s = time_s + float(1 / self._reader.frame_rate)
-        self._lines.append(
-            frame_line(
-                self.tally.frames, time_s, swapped.faces, swapped.verdicts, slots=self._slots,
-                corrupt=False,
+        self._keep(
+            self._form.encode_frame(
+                stored, frame.pts, self._encoder, duration=frame.duration, alpha=frame.alpha
             )
-        )  # fmt: skip
+        )
+        ticks = frame.pts + (frame.duration or 0)
+        self._end_s = float(ticks * self._reader.time_base)
+        self._lines.append(_line(self._reader, swapped, self.tally.frames, self._slots))
         self.tally.add(len(swapped.faces), swapped.verdicts)
+        if len(self._lines) == _GROWING_FRAMES:
+            zero_new_memory(False)
         if len(self._lines) >= self._segment_frames or self._size >= _MOST_BYTES:
             self.close_segment()
         self._on_frame(self.tally.frames)
@@ -169,6 +216,7 @@ class SegmentedJob:
         if self._encoder is not None:
             self._keep(self._form.flush(self._encoder))
             self._encoder = None
+            zero_new_memory(False)
 
     def _keep(self, packets: list[Any]) -> None:
         for packet in packets:
@@ -177,3 +225,12 @@ class SegmentedJob:
                 Packet(packet.pts, packet.duration or 0, bool(packet.is_keyframe), data)
             )
             self._size += len(data)
+
+
+def _line(reader: VideoReader, swapped: SwappedFrame, index: int, slots: int) -> str:
+    frame = swapped.original
+    assert isinstance(frame, VideoFrame)  # what reader.frames() yields
+    time_s = float(frame.pts * reader.time_base)
+    return frame_line(
+        index, time_s, swapped.faces, swapped.verdicts, slots=slots, corrupt=bool(frame.corrupt)
+    )

@@ -29,10 +29,6 @@ SEGMENT_FRAMES: Final = 250
 _MAGIC: Final = b"frameswap segment 1\n"
 _PACKET: Final = struct.Struct("<qqIB")
 
-_SMALL_PX: Final = 128
-"""Below it x264's macroblock tree depends on what was in its memory before: five outputs in twelve
-runs at 64 x 64, one without the tree, and one with it from 112 x 96 on (x264 of PyAV 18.1)."""
-
 _COPIED: Final = (
     "width", "height", "pix_fmt", "time_base", "framerate", "colorspace", "color_range",
     "color_primaries", "color_trc", "sample_aspect_ratio", "bit_rate", "codec_tag", "flags",
@@ -60,8 +56,6 @@ def clone_encoder(context: Any, options: dict[str, str], *, threads: int) -> Any
         if value is not None:
             setattr(clone, name, value)
     clone.options = dict(options)
-    if clone.name == "libx264" and min(clone.width, clone.height) < _SMALL_PX:
-        clone.options = {**options, "x264-params": "mbtree=0"}
     clone.thread_count = threads
     return clone
 

@@ -18,6 +18,7 @@ from frameswap.errors import ContractMismatch, FrameswapError, ServerTimeout
 from frameswap.frames import Frame, frame_format
 from frameswap.models import Ensemble, check_size
 from frameswap.options import SwapOptions, check_deployed
+from frameswap.padding import pad_frame
 from frameswap.servers import PASSING_ERRORS, Server, Servers
 from frameswap.sources import Source, stack_sources
 from frameswap.transport import PendingSwap, SwapRequest
@@ -274,16 +275,17 @@ class FrameStream(RequestStream[Frame, SwappedFrame]):
 
     def _request(self, server: Server, model: str, item: Frame) -> SwapRequest:
         ensemble = server.find(model)
+        frame = pad_frame(item)
         # A stream's frames are mostly of one size: it is checked when it, or the server, changes.
-        if self._fitting is None or self._fitting != (ensemble, item.shape):
-            check_size(item, ensemble)
+        if self._fitting is None or self._fitting != (ensemble, frame.shape):
+            check_size(frame, ensemble)
             check_deployed(self._asked, ensemble)
-            self._fitting = (ensemble, item.shape)
+            self._fitting = (ensemble, frame.shape)
         if ensemble not in self._stacked:
             self._stacked[ensemble] = stack_sources(self._sources, ensemble)
         return SwapRequest(
             model=ensemble.name,
-            frame=item,
+            frame=frame,
             source=self._stacked[ensemble],
             options=self._options,
             outputs=(SWAPPED_FRAME, FACES, VERDICTS),

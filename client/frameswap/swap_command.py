@@ -2,48 +2,61 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from argparse import BooleanOptionalAction
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from frameswap.arguments import (
-    HelpFormatter,
-    WholeNumber,
-    seconds,
-    seconds_or_zero,
-    time_of,
+from frameswap.arguments import HelpFormatter
+from frameswap.contract import FrameFormat
+from frameswap.encoders import check_options
+from frameswap.errors import (
+    BadOptions,
+    ContractMismatch,
+    FrameswapError,
+    NoFaceFound,
+    ServerNotReady,
+    ServerUnreachable,
+    TransportUnavailable,
+    UnwritableFile,
 )
-from frameswap.contract import ENCODE_MODEL, SWAP_MODELS, FrameFormat
-from frameswap.embedded import embedded_server
-from frameswap.errors import BadOptions, UnreadableFile
 from frameswap.face_flags import ORDERS, add_face_flags, face_options
+from frameswap.file_flags import (
+    add_encoding_flags,
+    add_file_flags,
+    add_reading_flags,
+    encoding,
+    read_options,
+)
+from frameswap.file_kinds import check_source_kind, check_target_kind, is_sequence, is_standard
+from frameswap.file_tasks import FileTask, FolderPlan, is_folder_job, plan_folder
 from frameswap.job_control import JobControl, JobStopped, describe_early_end, end_early_at_interrupt
+from frameswap.job_flags import add_job_flags, journaling
 from frameswap.journal import is_unfinished
 from frameswap.one_frame import swap_frame_at
-from frameswap.output_file import check_output
-from frameswap.photo import check_photo_output, describe_losses, is_photo, read_photo
+from frameswap.output_file import check_output, explain_failure
+from frameswap.photo import (
+    Photo,
+    check_photo_output,
+    describe_losses,
+    is_photo,
+    open_photo,
+    read_photo,
+)
 from frameswap.preview import Preview
-from frameswap.progress import PROGRESS_FORMS, Progress, format_duration
+from frameswap.progress import Progress, format_duration
 from frameswap.report import Tally, describe_left
-from frameswap.segmented_job import Journaling
-from frameswap.segments import SEGMENT_FRAMES
-from frameswap.server_settings import add_security, read_server
+from frameswap.server_flags import add_server_flags, connect, tell
+from frameswap.server_settings import add_security
 from frameswap.sources import Source
 from frameswap.swap_job import encode_sources, swap_photo, swap_video
 from frameswap.swapper import (
-    DEFAULT_IN_FLIGHT,
-    DEFAULT_RECONNECT_S,
-    DEFAULT_TIMEOUT_S,
     FaceSwapper,
 )
-from frameswap.transport import TRANSPORT_NAMES
 from frameswap.video import VideoReader
-from frameswap.video_writer import AUDIO_MODES, check_video_output
+from frameswap.video_writer import check_video_output
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace, _SubParsersAction
@@ -55,9 +68,12 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
-_EMBEDDED_IN_FLIGHT: Final = 6
-"""One for each of the three steps of the ensemble and one that waits for it; more would only make
-Ctrl-C wait on a machine without a GPU."""
+_SERVER_ERRORS: Final = (
+    ServerUnreachable, ServerNotReady, ContractMismatch, TransportUnavailable,
+)  # fmt: skip
+"""What ends a job of many files: it is not about one of them."""
+_INTERRUPTED: Final = 130
+"""What a shell says of a program that Ctrl-C ended."""
 
 
 def register(subparsers: Subparsers) -> None:
@@ -68,139 +84,14 @@ def register(subparsers: Subparsers) -> None:
         description="Put the face of a photo into a video or photo.",
         formatter_class=HelpFormatter,
     )
-    files = parser.add_argument_group("files")
-    files.add_argument(
-        "--source",
-        type=Path,
-        action="append",
-        required=True,
-        metavar="PHOTO",
-        help="whose face; several photos of one person are averaged (identity swappers only)",
-    )
-    files.add_argument(
-        "--target", type=Path, required=True, metavar="FILE", help="the video or photo to change"
-    )
-    files.add_argument(
-        "--output", type=Path, required=True, metavar="FILE", help="where the result goes"
-    )
-    files.add_argument(
-        "--at",
-        type=time_of,
-        metavar="TIME",
-        help="swap the one frame of the video that is shown then, SECONDS or HH:MM:SS, and write a "
-        "photo: a quick look before the job",
-    )
-    files.add_argument("--force", action="store_true", help="overwrite the output if it exists")
+    add_file_flags(parser)
     add_face_flags(parser)
-    _add_encoding(parser)
-    _add_job(parser)
-    _add_server(parser)
+    add_encoding_flags(parser)
+    add_reading_flags(parser)
+    add_job_flags(parser)
+    add_server_flags(parser)
     add_security(parser)
     parser.set_defaults(run=run)
-
-
-def _add_encoding(parser: ArgumentParser) -> None:
-    group = parser.add_argument_group("encoding of a video")
-    group.add_argument(
-        "--crf", type=WholeNumber(0, 51), default=18, metavar="N",
-        help="x264 quality, 0 (lossless) to 51",
-    )  # fmt: skip
-    group.add_argument(
-        "--preset", default="veryfast", choices=_PRESETS, metavar="NAME",
-        help=f"x264 speed, one of {', '.join(_PRESETS)}",
-    )  # fmt: skip
-    group.add_argument(
-        "--audio",
-        choices=AUDIO_MODES,
-        default="copy",
-        help="copy the audio as it is, make AAC of it, or leave it out",
-    )
-
-
-def _add_job(parser: ArgumentParser) -> None:
-    group = parser.add_argument_group("job")
-    group.add_argument(
-        "--resume",
-        action=BooleanOptionalAction,
-        help="insist on going on with an unfinished run of this job, or begin anew "
-        "(default: go on where there is one)",
-    )
-    group.add_argument(
-        "--segment-frames",
-        type=WholeNumber(1, 100_000),
-        default=SEGMENT_FRAMES,
-        metavar="N",
-        help="frames that are kept together: a run that was cut short does so many again, at most",
-    )
-    group.add_argument(
-        "--report", type=Path, metavar="FILE", help="a line of JSON for each frame, and a summary"
-    )
-    group.add_argument(
-        "--require-face", action="store_true", help="end with 1 when no frame had a face"
-    )
-    group.add_argument(
-        "--preview", type=Path, metavar="FILE", help=".jpg or .png of the newest frame, refreshed"
-    )
-    group.add_argument(
-        "--progress",
-        choices=PROGRESS_FORMS,
-        default="auto",
-        help="one line on a terminal and plain lines elsewhere, or always plain lines, lines of "
-        "JSON, or nothing",
-    )
-
-
-def _add_server(parser: ArgumentParser) -> None:
-    group = parser.add_argument_group("server")
-    group.add_argument(
-        "--server",
-        metavar="HOST:PORT,...",
-        help="gRPC endpoints of running servers, or dns:///HOST:PORT; without one an embedded "
-        "server is started",
-    )
-    group.add_argument(
-        "--timeout-s",
-        type=seconds,
-        default=DEFAULT_TIMEOUT_S,
-        metavar="SECONDS",
-        help="time limit of a request, seconds",
-    )
-    group.add_argument(
-        "--reconnect-s",
-        type=seconds_or_zero,
-        default=DEFAULT_RECONNECT_S,
-        metavar="SECONDS",
-        help="seconds to wait for a lost server to come back before the job fails",
-    )
-    group.add_argument(
-        "--window",
-        type=WholeNumber(1, 1024),
-        metavar="N",
-        help=f"frames in flight at each server, at most (default: {DEFAULT_IN_FLIGHT}, and "
-        f"{_EMBEDDED_IN_FLIGHT} with an embedded server)",
-    )
-    group.add_argument(
-        "--transport", choices=TRANSPORT_NAMES, default="auto", help="how frames are sent"
-    )
-    group.add_argument(
-        "--repository",
-        type=Path,
-        metavar="FOLDER",
-        help="model repository of the embedded server (default: the checkout's)",
-    )
-    # `--target` is the file to change.
-    group.add_argument(
-        "--server-target",
-        "--variant",
-        default="cpu",
-        metavar="TARGET",
-        help="the target of build_engines.py whose models the embedded server loads",
-    )
-
-
-_PRESETS: Final = (
-    "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow",
-)  # fmt: skip
 
 
 def run(arguments: Namespace) -> int:
@@ -210,133 +101,228 @@ def run(arguments: Namespace) -> int:
         FrameswapError: what went wrong.
     """
     # All that can fail without a server fails before one is started.
-    force = arguments.force or is_unfinished(arguments.output)
-    check_output(arguments.output, force=force)
+    try:
+        _check_usage(arguments)
+    except BadOptions as error:
+        tell([str(error)])
+        return 2
+    for path in arguments.source:
+        check_source_kind(path)
+    if is_folder_job(arguments.target, arguments.output):
+        plan = plan_folder(arguments.target, arguments.output)
+        return _run_folder(arguments, plan, [(path, read_photo(path)) for path in arguments.source])
+    task = FileTask(arguments.target[0], arguments.output)
+    if arguments.at is not None:
+        check_photo_output(task.output)
+    if not (is_standard(task.output) or is_sequence(task.output)):
+        _check_outputs(arguments, task.output)
+    photos = [(path, read_photo(path)) for path in arguments.source]
+    check_target_kind(task.target)
+    with ExitStack() as stack:
+        opened = _open_target(arguments, task, stack)
+        swapper = connect(arguments, stack, [_pixel(opened)], _size(opened))
+        sources = _sources(arguments, swapper, photos)
+        if arguments.at is not None:
+            return _swap_one_frame(arguments, swapper, sources, opened, task.output)
+        return _swap_file(arguments, swapper, sources, opened, task.output)
+
+
+def _check_outputs(arguments: Namespace, output: Path) -> None:
+    check_output(output, force=arguments.force or is_unfinished(output))
     if arguments.report is not None:
         check_output(arguments.report, force=True)
-    photos = [(path, read_photo(path)) for path in arguments.source]
-    if not arguments.target.exists():
-        raise UnreadableFile(f"there is no file {arguments.target}")
+
+
+def _check_usage(arguments: Namespace) -> None:
+    """Raise BadOptions for flags that contradict each other or the encoder."""
+    read_options(arguments)
     if arguments.at is not None:
-        return _run_at(arguments, photos)
-    if is_photo(arguments.target):
-        check_photo_output(arguments.output)
-        image = read_photo(arguments.target)
-        _tell(describe_losses(arguments.target))
-        return _run_photo(arguments, photos, image)
-    check_video_output(arguments.output)
-    with VideoReader(arguments.target) as reader:
-        return _run_video(arguments, photos, reader)
+        _check_one_frame(arguments)
+    elif arguments.codec is not None:
+        check_options(arguments.codec, encoding(arguments))
+    elif not is_folder_job(arguments.target, arguments.output):
+        target, output = arguments.target[0], arguments.output
+        if _is_photo(target):
+            if arguments.quality == 0:
+                raise BadOptions("quality of a photo is 100 (best) to 1, not 0")
+        else:
+            # A file that is not written is said later, as all that is no wrong usage.
+            with suppress(UnwritableFile):
+                check_video_output(output, encoding(arguments))
 
 
-def _run_photo(
-    arguments: Namespace,
-    photos: Sequence[tuple[Path, NDArray[np.uint8]]],
-    image: NDArray[np.uint8],
+def _check_one_frame(arguments: Namespace) -> None:
+    target = arguments.target[0]
+    if is_folder_job(arguments.target, arguments.output) or is_standard(arguments.output):
+        raise BadOptions("--at writes one frame of one video to a file")
+    if _is_photo(target):
+        raise BadOptions(f"--at is a moment of a video, and {target} is a photo")
+
+
+def _run_folder(
+    arguments: Namespace, plan: FolderPlan, photos: Sequence[tuple[Path, NDArray[np.uint8]]]
 ) -> int:
+    """Swap many files with one connection; an error of one is kept for the summary."""
+    pixels, size = _probe(arguments, plan)
+    failed: dict[Path, FrameswapError] = {}
+    done = 0
     with ExitStack() as stack:
-        swapper = _connect(arguments, stack, "bgr", (image.shape[1], image.shape[0]))
+        swapper = connect(arguments, stack, pixels, size)
         sources = _sources(arguments, swapper, photos)
-        progress = _progress(arguments, 1)
-        tally = swap_photo(
-            swapper, image, sources, face_options(arguments), arguments.output,
-            force=arguments.force,
-        )  # fmt: skip
-        return _summarise(arguments, tally, progress)
+        for task in plan.tasks:
+            try:
+                task.output.parent.mkdir(parents=True, exist_ok=True)
+                _check_outputs(arguments, task.output)
+                with ExitStack() as files:
+                    opened = _open_target(arguments, task, files)
+                    code = _swap_file(arguments, swapper, sources, opened, task.output)
+                if code == _INTERRUPTED:
+                    raise KeyboardInterrupt
+                if code:
+                    failed[task.target] = NoFaceFound("no frame had a face (--require-face)")
+                    continue
+                done += 1
+            except OSError as error:
+                reason = explain_failure(error.errno, error.strerror, task.output)
+                failed[task.target] = UnwritableFile(reason)
+            except _SERVER_ERRORS as error:
+                # Every other file would end the same way.
+                failed[task.target] = error
+                break
+            except FrameswapError as error:
+                tell([str(error)])
+                failed[task.target] = error
+    _summarise_folder(plan, done, failed)
+    return 1 if failed else 0
 
 
-def _run_at(arguments: Namespace, photos: Sequence[tuple[Path, NDArray[np.uint8]]]) -> int:
-    if is_photo(arguments.target):
-        raise BadOptions(f"--at is a moment of a video, and {arguments.target} is a photo")
-    check_photo_output(arguments.output)
-    with VideoReader(arguments.target) as reader, ExitStack() as stack:
-        swapper = _connect(arguments, stack, "i420", (reader.width, reader.height))
-        sources = _sources(arguments, swapper, photos)
-        progress = _progress(arguments, 1)
-        tally = swap_frame_at(
-            swapper, reader, arguments.at, sources, face_options(arguments), arguments.output,
-            force=arguments.force,
-        )  # fmt: skip
-        return _summarise(arguments, tally, progress)
+def _summarise_folder(plan: FolderPlan, done: int, failed: Mapping[Path, FrameswapError]) -> None:
+    missing = len(plan.tasks) - done - len(failed)
+    parts = [f"{_count(len(plan.tasks), 'file')}: {done} done"]
+    parts += [f"{len(failed)} failed"] if failed else []
+    parts += [f"{missing} not tried"] if missing else []
+    parts += [f"{plan.left_alone} that are no photo or video left alone"] if plan.left_alone else []
+    print(", ".join(parts))
+    for path, error in failed.items():
+        print(f"  {path}: {error}")
 
 
-def _run_video(
+def _probe(
+    arguments: Namespace, plan: FolderPlan
+) -> tuple[list[FrameFormat], tuple[int, int]]:
+    """Which kinds of frames there will be, and the largest width and height of one, pixels."""
+    pixels: set[FrameFormat] = set()
+    width = height = 1
+    for task in plan.tasks:
+        # What cannot be opened is said when its turn comes.
+        with suppress(FrameswapError), ExitStack() as stack:
+            opened = _open(arguments, task.target, stack)
+            pixels.add(_pixel(opened))
+            size = _size(opened)
+            width, height = max(width, size[0]), max(height, size[1])
+    return sorted(pixels), (width, height)
+
+
+def _open_target(arguments: Namespace, task: FileTask, stack: ExitStack) -> Photo | VideoReader:
+    """Open a target whose output can be written; the stack closes it."""
+    if _is_photo(task.target) or arguments.at is not None:
+        check_photo_output(task.output)
+    else:
+        check_video_output(task.output, encoding(arguments))
+    opened = _open(arguments, task.target, stack)
+    if isinstance(opened, Photo):
+        tell(describe_losses(opened, task.output))
+    return opened
+
+
+def _open(arguments: Namespace, target: Path, stack: ExitStack) -> Photo | VideoReader:
+    if _is_photo(target):
+        return open_photo(target)
+    return stack.enter_context(VideoReader(target, read_options(arguments)))
+
+
+def _is_photo(path: Path) -> bool:
+    return not is_standard(path) and is_photo(path)
+
+
+def _pixel(opened: Photo | VideoReader) -> FrameFormat:
+    return "bgr" if isinstance(opened, Photo) else "i420"
+
+
+def _size(opened: Photo | VideoReader) -> tuple[int, int]:
+    """Width and height, pixels."""
+    if isinstance(opened, Photo):
+        return opened.image.shape[1], opened.image.shape[0]
+    return opened.width, opened.height
+
+
+def _swap_file(
     arguments: Namespace,
-    photos: Sequence[tuple[Path, NDArray[np.uint8]]],
+    swapper: FaceSwapper,
+    sources: Sequence[Source],
+    opened: Photo | VideoReader,
+    output: Path,
+) -> int:
+    """Swap one opened file, with its progress and its summary; returns the exit code."""
+    if not isinstance(opened, Photo):
+        return _swap_video_file(arguments, swapper, sources, opened, output)
+    progress = Progress(1, sys.stderr, form=arguments.progress)
+    tally = swap_photo(
+        swapper, opened, sources, face_options(arguments), output, force=arguments.force,
+        quality=arguments.quality,
+    )  # fmt: skip
+    return _summarise(arguments, output, tally, progress.elapsed_s)
+
+
+def _swap_one_frame(
+    arguments: Namespace,
+    swapper: FaceSwapper,
+    sources: Sequence[Source],
+    opened: Photo | VideoReader,
+    output: Path,
+) -> int:
+    assert isinstance(opened, VideoReader)  # `_check_usage` has seen to it
+    progress = Progress(1, sys.stderr, form=arguments.progress)
+    tally = swap_frame_at(
+        swapper, opened, arguments.at, sources, face_options(arguments), output,
+        force=arguments.force,
+    )  # fmt: skip
+    return _summarise(arguments, output, tally, progress.elapsed_s)
+
+
+def _swap_video_file(
+    arguments: Namespace,
+    swapper: FaceSwapper,
+    sources: Sequence[Source],
     reader: VideoReader,
+    output: Path,
 ) -> int:
-    preview = None if arguments.preview is None else Preview(arguments.preview)
-    with ExitStack() as stack:
-        swapper = _connect(arguments, stack, "i420", (reader.width, reader.height))
-        sources = _sources(arguments, swapper, photos)
-        options = replace(
-            face_options(arguments),
-            color_matrix=reader.tags.color_matrix,
-            color_range=reader.tags.color_range,
-            chroma_location=reader.chroma_location,
-        )
-        progress = _progress(arguments, reader.frame_count)
-        stack.callback(progress.clear)
-        control = JobControl()
-        stack.enter_context(end_early_at_interrupt(control))
-        try:
-            tally = swap_video(
-                swapper,
-                reader,
-                sources,
-                options,
-                arguments.output,
-                force=arguments.force,
-                crf=arguments.crf,
-                preset=arguments.preset,
-                audio=arguments.audio,
-                on_notes=_tell,
-                on_frame=progress.update,
-                journaling=Journaling(
-                    segment_frames=arguments.segment_frames, resume=arguments.resume
-                ),
-                control=control,
-                report=arguments.report,
-                preview=preview,
-            )
-        except JobStopped:
-            raise KeyboardInterrupt from None
-        code = _summarise(arguments, tally, progress)
-        if control.ends_early:
-            _tell([describe_early_end(arguments.output)])
-            return 130
-        return code
-
-
-def _connect(
-    arguments: Namespace, stack: ExitStack, pixel: FrameFormat, frame_size: tuple[int, int]
-) -> FaceSwapper:
-    address, security = read_server(arguments, os.environ, home=Path.home())
-    in_flight = arguments.window or (_EMBEDDED_IN_FLIGHT if address is None else DEFAULT_IN_FLIGHT)
-    if address is None:
-        address = stack.enter_context(
-            embedded_server(
-                arguments.repository,
-                target=arguments.server_target,
-                models=[SWAP_MODELS[pixel], ENCODE_MODEL],
-                frame_size=frame_size,
-                requests_in_flight=in_flight,
-                on_start=lambda: _tell(["starting the embedded server"]),
-                on_trouble=lambda note: _tell([note]),
-            )
-        )
-    swapper = stack.enter_context(
-        FaceSwapper(
-            address,
-            timeout_s=arguments.timeout_s,
-            transport=arguments.transport,
-            in_flight=in_flight,
-            reconnect_s=arguments.reconnect_s,
-            security=security,
-        )
+    progress = Progress(reader.frame_count, sys.stderr, form=arguments.progress)
+    options = replace(
+        face_options(arguments),
+        color_matrix=reader.tags.color_matrix,
+        color_range=reader.tags.color_range,
+        chroma_location=reader.chroma_location,
     )
-    swapper.check_model(pixel)
-    return swapper
+    control = JobControl()
+    preview = None if arguments.preview is None else Preview(arguments.preview)
+    try:
+        with end_early_at_interrupt(control):
+            tally = swap_video(
+                swapper, reader, sources, options, output, force=arguments.force,
+                encoding=encoding(arguments), audio=arguments.audio, on_notes=tell,
+                on_frame=progress.update, journaling=journaling(arguments), control=control,
+                report=arguments.report, preview=preview,
+            )  # fmt: skip
+    except JobStopped:
+        raise KeyboardInterrupt from None
+    finally:
+        progress.clear()
+    code = _summarise(arguments, output, tally, progress.elapsed_s)
+    if control.ends_early:
+        tell([describe_early_end(output)])
+        return _INTERRUPTED
+    return code
 
 
 def _sources(
@@ -354,30 +340,21 @@ def _sources(
     return [source] * int(arguments.faces)
 
 
-def _tell(notes: Sequence[str]) -> None:
-    for note in notes:
-        print(f"frameswap: {note}", file=sys.stderr, flush=True)
-
-
-def _progress(arguments: Namespace, total: int | None) -> Progress:
-    return Progress(total, sys.stderr, form=arguments.progress)
-
-
-def _summarise(arguments: Namespace, tally: Tally, progress: Progress) -> int:
+def _summarise(arguments: Namespace, output: Path, tally: Tally, elapsed_s: float) -> int:
     """Say what was done; returns the exit code."""
-    progress.clear()
-    elapsed_s = progress.elapsed_s
     rate = (tally.frames - tally.resumed_at) / elapsed_s if elapsed_s > 0 else 0.0
     dropped = f", {_count(tally.drop_outs, 'drop-out')}" if tally.drop_outs else ""
     print(
-        f"{arguments.output}: {_count(tally.frames, 'frame')} in {format_duration(elapsed_s)} "
+        f"{output}: {_count(tally.frames, 'frame')} in {format_duration(elapsed_s)} "
         f"({rate:.1f} frames/s), {_count(tally.faces, 'face')} found, "
-        f"{_count(tally.frames_without_face, 'frame')} without a face{dropped}"
+        f"{_count(tally.frames_without_face, 'frame')} without a face{dropped}",
+        # Standard output may be the video.
+        file=sys.stderr if is_standard(output) else sys.stdout,
     )
     if left := describe_left(tally):
-        print(left)
+        print(left, file=sys.stderr if is_standard(output) else sys.stdout)
     if tally.faces == 0:
-        _tell(["no face was found: the output shows what the input shows"])
+        tell(["no face was found: the output shows what the input shows"])
         return 1 if arguments.require_face else 0
     return 0
 

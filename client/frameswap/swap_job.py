@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import partial
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -12,17 +11,20 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from frameswap.allocation import zero_new_memory
 from frameswap.contract import FaceOrder
-from frameswap.errors import NoFaceFound, SeveralFacesFound
+from frameswap.encoders import Encoding, file_suffix
+from frameswap.errors import BadOptions, NoFaceFound, SeveralFacesFound
+from frameswap.file_kinds import is_sequence, is_standard
 from frameswap.job_control import JobControl, JobStopped
 from frameswap.journal import Journal, describe_file, is_unfinished
 from frameswap.options import SwapOptions
-from frameswap.output_file import output_file
-from frameswap.photo import write_photo
+from frameswap.output_file import output_file, ready_output
+from frameswap.photo import Photo, write_photo
 from frameswap.preview import Preview
 from frameswap.provenance import Edit
 from frameswap.report import Tally, report_lines
-from frameswap.segmented_job import Journaling, SegmentedJob
+from frameswap.segmented_job import Journaling, PlainJob, SegmentedJob
 from frameswap.sources import Source, average_sources
 from frameswap.swapper import FaceSwapper
 from frameswap.video import VideoReader
@@ -33,6 +35,8 @@ __all__ = ["Tally", "encode_sources", "swap_photo", "swap_video"]
 OnFrame = Callable[[int], None]
 OnNotes = Callable[[Sequence[str]], None]
 _USUAL: Final = Journaling()
+_WHOLE_SUFFIXES: Final = (".gif", ".webp", ".y4m")
+"""Files whose pictures are no independent packets of an encoder, or need no encoder."""
 
 
 def encode_sources(
@@ -61,23 +65,80 @@ def encode_sources(
 
 def swap_photo(
     swapper: FaceSwapper,
-    image: NDArray[np.uint8],
+    photo: Photo,
     sources: Sequence[Source],
     options: SwapOptions,
     output: Path,
     *,
     force: bool,
+    quality: int | None = None,
 ) -> Tally:
-    """Swap the faces of a photo, (H, W, 3) uint8 BGR, and write it.
+    """Swap the faces of a photo, and write it with what belonged to it.
+
+    Args:
+        quality: as `write_photo` takes it.
 
     Raises:
         FrameswapError: what went wrong; nothing is written then.
     """
-    swapped = swapper.swap(image, sources, options)
-    write_photo(output, swapped.frame, edit=Edit(swapper.swapper, swapper.provenance), force=force)
+    swapped = swapper.swap(photo.image, sources, options)
+    write_photo(
+        output,
+        swapped.frame,
+        edit=Edit(swapper.swapper, swapper.provenance),
+        force=force,
+        alpha=photo.alpha,
+        metadata=photo.metadata,
+        quality=quality,
+    )
     tally = Tally()
     tally.add(len(swapped.faces), swapped.verdicts)
     return tally
+
+
+@dataclass(frozen=True)
+class VideoTask:
+    """What the runs of one video job have in common; see `swap_video`."""
+
+    swapper: FaceSwapper
+    reader: VideoReader
+    sources: Sequence[Source]
+    options: SwapOptions
+    output: Path
+    force: bool
+    encoding: Encoding
+    audio: AudioMode
+    on_notes: OnNotes
+    on_frame: OnFrame
+    journaling: Journaling
+    control: JobControl
+    report: Path | None
+    preview: Preview | None
+
+    def write(self, temporary: Path, reader: VideoReader) -> VideoWriter:
+        return VideoWriter(
+            temporary, reader, shown=self.output, encoding=self.encoding, audio=self.audio,
+            edit=Edit(self.swapper.swapper, self.swapper.provenance),
+        )  # fmt: skip
+
+    def run(self, job: PlainJob | SegmentedJob, sources: Sequence[Source], *, done: int) -> None:
+        """Swap the frames behind those that are done, and have the job take each."""
+        frames = self.control.watch(islice(self.reader.frames(), done, None))
+        for swapped in self.swapper.stream(frames, sources, self.options, reuse_buffers=True):
+            self.control.check()
+            job.take(swapped)
+            if self.preview is not None:
+                self.preview.show(swapped.frame)
+        if self.control.ends_early:
+            self.control.on_drained()
+        if not job.tally.frames:
+            raise JobStopped
+
+    def write_report(self, job: PlainJob | SegmentedJob) -> None:
+        if self.report is None:
+            return
+        with output_file(self.report, force=True) as temporary, temporary.open("w") as file:
+            file.writelines(report_lines(job.report(), job.tally))
 
 
 def swap_video(
@@ -88,8 +149,7 @@ def swap_video(
     output: Path,
     *,
     force: bool,
-    crf: int,
-    preset: str,
+    encoding: Encoding,
     audio: AudioMode,
     on_notes: OnNotes,
     on_frame: OnFrame,
@@ -101,10 +161,13 @@ def swap_video(
     """Swap the faces of a video; decoding, swapping and encoding overlap.
 
     It is encoded in closed segments, each of which a journal beside the output knows as soon as
-    it is whole. A job that was cut short goes on behind the last of them.
+    it is whole. A job that was cut short goes on behind the last of them. What cannot be read
+    twice, or is no file of encoded packets, is written as it comes, without a journal.
 
     Args:
-        on_notes: gets what could not be kept as it was, before the work begins.
+        on_notes: gets what could not be kept as it was, before the work begins, and at its end
+            what was damaged.
+        encoding, audio: as `VideoWriter` takes them.
         on_frame: gets the number of finished frames after each.
         journaling: how long segments are, and whether an earlier run is gone on with.
         control: asked for each frame whether to go on.
@@ -115,80 +178,92 @@ def swap_video(
         FrameswapError: what went wrong; whole segments are kept then, and nothing else is written.
         JobStopped: `control` said so.
     """
-    control = control or JobControl()
-    force = force or is_unfinished(output)
-    with Journal(output) as journal:
-        with output_file(output, force=force) as temporary:
-            write = partial(
-                VideoWriter, temporary, shown=output, crf=crf, preset=preset, audio=audio,
-                edit=Edit(swapper.swapper, swapper.provenance),
-            )  # fmt: skip
+    task = VideoTask(
+        swapper, reader, sources, options, output, force, encoding, audio, on_notes, on_frame,
+        journaling, control or JobControl(), report, preview,
+    )  # fmt: skip
+    if _can_be_journaled(reader, output):
+        return _swap_in_segments(task)
+    if journaling.resume:
+        raise BadOptions(f"{output} is written as it comes: there is nothing to --resume")
+    return _swap_as_it_comes(task)
+
+
+def _can_be_journaled(reader: VideoReader, output: Path) -> bool:
+    is_plain = not (is_standard(output) or is_sequence(output)) and reader.path.is_file()
+    return is_plain and file_suffix(output) not in _WHOLE_SUFFIXES
+
+
+def _swap_as_it_comes(task: VideoTask) -> Tally:
+    with ready_output(task.output, force=task.force) as temporary:
+        writer = task.write(temporary, task.reader)
+        task.on_notes([*task.reader.notes, *writer.notes])
+        job = PlainJob(
+            task.reader, writer, slots=len(task.sources), on_frame=task.on_frame,
+            keeps_report=task.report is not None,
+        )  # fmt: skip
+        try:
+            task.run(job, task.sources, done=0)
+            writer.finish()
+        except BaseException:
+            writer.abort()
+            raise
+        task.on_notes(task.reader.damage)
+        task.write_report(job)
+    return job.tally
+
+
+def _swap_in_segments(task: VideoTask) -> Tally:
+    force = task.force or is_unfinished(task.output)
+    with Journal(task.output) as journal:
+        with ready_output(task.output, force=force) as temporary:
             # Refuses now what the container cannot hold, and lends its encoder's settings.
-            form = write(reader)
+            form = task.write(temporary, task.reader)
             try:
                 # The other streams are written at the end, from the beginning.
-                reader.send_packets(lambda packet: None)
-                sources = _begin(journal, form, reader, swapper, sources, options, journaling)
-                on_notes([*reader.notes, *form.notes])
+                task.reader.send_packets(lambda packet: None)
+                sources = _begin(task, journal, form)
+                task.on_notes([*task.reader.notes, *form.notes])
                 if journal.rows:
-                    on_notes([f"going on behind frame {journal.frames} of an earlier run"])
+                    task.on_notes([f"going on behind frame {journal.frames} of an earlier run"])
                 job = SegmentedJob(
-                    reader, form, journal, segment_frames=journaling.segment_frames,
-                    slots=len(sources), threads=journaling.encoder_threads, on_frame=on_frame,
+                    task.reader, form, journal, slots=len(sources), on_frame=task.on_frame,
+                    segment_frames=task.journaling.segment_frames,
+                    threads=task.journaling.encoder_threads,
                 )  # fmt: skip
-                frames = control.watch(islice(reader.frames(), journal.frames, None))
-                for swapped in swapper.stream(frames, sources, options, reuse_buffers=True):
-                    control.check()
-                    job.take(swapped)
-                    if preview is not None:
-                        preview.show(swapped.frame)
+                task.run(job, sources, done=journal.frames)
             finally:
                 form.abort()
-            if control.ends_early:
-                control.on_drained()
+                zero_new_memory(False)
+            if task.control.ends_early:
                 job.end_early()
             else:
                 job.close_segment()
-            if not job.tally.frames:
-                raise JobStopped
-            with reader.reopen() as again:
-                job.join(again, write(again))
-            if report is not None:
-                _write_report(report, job)
-        if control.ends_early and journal.rows:
+            task.on_notes(task.reader.damage)
+            with task.reader.reopen() as again:
+                job.join(again, task.write(temporary, again))
+            task.write_report(job)
+        if task.control.ends_early and journal.rows:
             journal.keep_unfinished()
     return job.tally
 
 
-def _begin(
-    journal: Journal,
-    form: VideoWriter,
-    reader: VideoReader,
-    swapper: FaceSwapper,
-    sources: Sequence[Source],
-    options: SwapOptions,
-    journaling: Journaling,
-) -> list[Source]:
+def _begin(task: VideoTask, journal: Journal, form: VideoWriter) -> list[Source]:
     """Begin the journal, or go on with it; returns the sources that its segments were made with."""
     job = {
-        "input": describe_file(reader.path),
-        "swapper": swapper.swapper,
-        "options": options.to_tensor().tolist(),
+        "input": describe_file(task.reader.path),
+        "reading": {key: str(value) for key, value in asdict(task.reader.options).items()},
+        "swapper": task.swapper.swapper,
+        "options": task.options.to_tensor().tolist(),
         "encoder": form.describe_encoder(),
-        "segment_frames": journaling.segment_frames,
-        "threads": journaling.encoder_threads,
+        "segment_frames": task.journaling.segment_frames,
+        "threads": task.journaling.encoder_threads,
     }
-    vectors = np.stack([source.vector for source in sources])
-    journal.begin(job, vectors, resume=journaling.resume)
+    vectors = np.stack([source.vector for source in task.sources])
+    journal.begin(job, vectors, resume=task.journaling.resume)
     if np.array_equal(journal.sources, vectors):
-        return list(sources)
+        return list(task.sources)
     return [
         replace(source, vector=vector)
-        for source, vector in zip(sources, journal.sources, strict=True)
+        for source, vector in zip(task.sources, journal.sources, strict=True)
     ]
-
-
-def _write_report(path: Path, job: SegmentedJob) -> None:
-    with output_file(path, force=True) as temporary:
-        text = "".join(report_lines(job.report(), job.tally))
-        temporary.write_text(text, encoding="utf-8")

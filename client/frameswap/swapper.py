@@ -38,6 +38,7 @@ from frameswap.found_stream import FindStream, SwapFoundStream, swap_planned
 from frameswap.frames import Frame, frame_format
 from frameswap.models import Ensemble, SourceKind, fit_photo
 from frameswap.options import SwapOptions
+from frameswap.padding import pad_photo
 from frameswap.security import Security
 from frameswap.servers import Server, Servers
 from frameswap.sources import Source
@@ -309,7 +310,7 @@ def _encode(
 ) -> tuple[Ensemble, NDArray[np.float32], NDArray[np.float32]]:
     """The ensemble that did it, the source (D,), and the faces (F, 15) in pixels of the image."""
     ensemble = server.find(ENCODE_MODEL)
-    photo, scale = fit_photo(image_bgr, ensemble)
+    photo, scale = fit_photo(pad_photo(image_bgr), ensemble)
     tensor = options.to_tensor()
     leading = (1,) if ensemble.batched else ()
     header = build_header(

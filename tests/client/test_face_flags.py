@@ -28,10 +28,12 @@ def run(tmp_path: Path, server: FakeServer, capsys: pytest.CaptureFixture[str]) 
     """Swap a clip of twelve frames: exit code, standard output, standard error."""
     photo = tmp_path / "face.png"
     cv2.imwrite(str(photo), np.full((48, 64, 3), (10, 20, 30), np.uint8))
-    target = write_clip(tmp_path / "in.mp4", Clip())
+    write_clip(tmp_path / "in.mp4", Clip())
 
-    def swap(*flags: object, output: str = "out.mp4") -> tuple[int, str, str]:
-        line = ["swap", "--source", photo, "--target", target, "--output", tmp_path / output,
+    def swap(
+        *flags: object, target: str = "in.mp4", output: str = "out.mp4"
+    ) -> tuple[int, str, str]:
+        line = ["swap", "--source", photo, "--target", tmp_path / target, "--output", tmp_path / output,
                 "--server", server.address, *flags]  # fmt: skip
         try:
             code = command_line.main([str(word) for word in line])
@@ -186,9 +188,12 @@ def test_one_frame_goes_into_a_photo_and_comes_of_a_video(run: Run, tmp_path: Pa
     code, _, err = run("--at", "1")
     assert code == 1
     assert "a photo is written as .png" in err
-    code, _, err = run("--at", "0", "--target", tmp_path / "face.png", output="frame.png")
-    assert code == 1
+    code, _, err = run("--at", "0", target="face.png", output="frame.png")
+    assert code == 2
     assert "--at is a moment of a video" in err
+    code, _, err = run("--at", "0", "--target", tmp_path / "face.png", output="folder")
+    assert code == 2
+    assert "--at writes one frame of one video" in err
 
 
 @pytest.mark.parametrize("at", [Fraction(0), Fraction(1, 50), Fraction(39, 100)])

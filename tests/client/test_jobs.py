@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from clips import Clip, read_contents, read_sound, write_clip
 from fake_server import FakeServer
-from frameswap import FaceSwapper, ServerFault, Source, SwapOptions, UnwritableFile
+from frameswap import Encoding, FaceSwapper, ServerFault, Source, SwapOptions, UnwritableFile
 from frameswap.job_control import JobControl, JobStopped
 from frameswap.journal import KEPT_S, Journal, job_folder
 from frameswap.lease import EXPIRES_S, Lease
@@ -44,7 +44,7 @@ def clip(tmp_path: Path) -> Path:
 def swap(server: FakeServer, clip: Path, output: Path, **options: object) -> Tally:
     """One run of a job over a fake server."""
     given: dict[str, object] = {
-        "force": False, "crf": 18, "preset": "veryfast", "audio": "copy",
+        "force": False, "encoding": Encoding(), "audio": "auto",
         "on_notes": lambda notes: None, "on_frame": lambda done: None,
         "journaling": Journaling(segment_frames=SEGMENT), **options,
     }  # fmt: skip
@@ -188,9 +188,14 @@ def test_what_is_damaged_in_a_journal_is_done_again(
     assert output.read_bytes() == (tmp_path / "whole.mp4").read_bytes()
 
 
-@pytest.mark.parametrize("change", [{"crf": 30}, {"preset": "ultrafast"}, {"journaling": Journaling(
-    segment_frames=SEGMENT, resume=False
-)}])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"encoding": Encoding(quality=30)},
+        {"encoding": Encoding(preset="fast")},
+        {"journaling": Journaling(segment_frames=SEGMENT, resume=False)},
+    ],
+)
 def test_another_job_of_that_name_begins_anew(
     server: FakeServer, clip: Path, tmp_path: Path, change: dict[str, object]
 ) -> None:
@@ -208,7 +213,7 @@ def test_resume_insists(server: FakeServer, clip: Path, tmp_path: Path) -> None:
         swap(server, clip, output, journaling=insist)
     cut_short(server, clip, output, after=20)
     with pytest.raises(UnwritableFile, match="no unfinished job"):
-        swap(server, clip, output, journaling=insist, crf=30)
+        swap(server, clip, output, journaling=insist, encoding=Encoding(quality=30))
     swap(server, clip, output, journaling=insist)
     assert output.exists()
 

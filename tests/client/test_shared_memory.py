@@ -110,7 +110,7 @@ def test_closing_gives_everything_back_when_the_server_is_gone() -> None:
 
 def test_a_frame_is_copied_once_each_way_and_no_more(server: FakeServer) -> None:
     class Counted:
-        shape = (72, 64)
+        shape = (96, 64)
         copies = 0
 
         def copy_to(self, out: np.ndarray) -> None:
@@ -443,8 +443,8 @@ def test_closing_a_stream_early_waits_before_its_slots_are_used_again(server: Fa
 
 
 def test_a_frame_of_another_shape_in_shared_memory_is_a_fault(server: FakeServer) -> None:
-    server.behavior.swapped_shape = (1, 64, 72)
-    with connect(server) as swapper, pytest.raises(ServerFault, match=r"\(1, 64, 72\) for one of"):
+    server.behavior.swapped_shape = (1, 64, 96)
+    with connect(server) as swapper, pytest.raises(ServerFault, match=r"\(1, 64, 96\) for one of"):
         swapper.swap(next(frames(1)), SOURCE)
 
 

@@ -1,0 +1,299 @@
+"""Jobs whose server, network, disk or own process fails, beside a run that nothing disturbed.
+
+The real server on the CPU, whole command lines. Each output has, frame for frame and bit for bit,
+what the undisturbed run made, and the whole sound.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from frameswap.journal import job_folder
+
+from demo.make_clip import clip_of, write_clip
+from demo.photos import photo_path
+from server.launcher import EmbeddedServer
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+ROOT = Path(__file__).resolve().parent.parent
+FRAMES = 60
+SEGMENT = 8
+MODELS = ["swap_faces_i420", "encode_source_bgr"]
+
+
+@dataclass(frozen=True)
+class Reference:
+    clip: Path
+    output: Path
+
+
+class Proxy:
+    """A TCP proxy on loopback that can drop, delay and truncate what goes through it."""
+
+    def __init__(self, port: int) -> None:
+        self._to = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self.delay_s = 0.0
+        self.truncates_after: int | None = None
+        self.passed = 0
+        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def __enter__(self) -> Proxy:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+        self.drop()
+
+    def drop(self) -> None:
+        """Cut every connection."""
+        pairs, self._pairs = self._pairs, []
+        for pair in pairs:
+            for end in pair:
+                with suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                try:
+                    far = socket.create_connection(("127.0.0.1", self._to))
+                except OSError:
+                    near.close()
+                    continue
+                self._pairs.append((near, far))
+                for one, other in ((near, far), (far, near)):
+                    threading.Thread(target=self._pump, args=(one, other), daemon=True).start()
+
+    def _pump(self, one: socket.socket, other: socket.socket) -> None:
+        with suppress(OSError):
+            while data := one.recv(1 << 16):
+                if self.delay_s:
+                    time.sleep(self.delay_s)
+                self.passed += len(data)
+                if self.truncates_after is not None and self.passed > self.truncates_after:
+                    self.truncates_after = None
+                    other.sendall(data[: len(data) // 2])
+                    self.drop()
+                    return
+                other.sendall(data)
+        for end in (one, other):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
+def command(target: Path, output: Path, server: str, *options: str) -> list[str]:
+    return [
+        sys.executable, "-m", "frameswap", "swap", "--source", str(photo_path("newton")),
+        "--target", str(target), "--output", str(output), "--server", server,
+        "--segment-frames", str(SEGMENT), "--progress", "json", *options,
+    ]  # fmt: skip
+
+
+def start(words: list[str], **options: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    )
+
+
+def end(job: subprocess.Popen[str], timeout_s: float = 300) -> tuple[int, str]:
+    try:
+        _, err = job.communicate(timeout=timeout_s)
+    finally:
+        job.kill()
+    return job.returncode, err
+
+
+def segments(output: Path) -> int:
+    return len(list(job_folder(output).glob("*.segment")))
+
+
+def wait_for_segments(job: subprocess.Popen[str], output: Path, count: int) -> None:
+    deadline = time.monotonic() + 120
+    while segments(output) < count and job.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert job.poll() is None, job.communicate()
+    assert segments(output) >= count
+
+
+def disturbed(
+    reference: Reference, output: Path, server: str, disturb: Callable[[], None], *options: str
+) -> None:
+    """Run a job, disturb it after two segments, and compare what comes out."""
+    job = start(command(reference.clip, output, server, *options))
+    wait_for_segments(job, output, 2)
+    disturb()
+    code, err = end(job)
+    assert code == 0, err
+    assert output.read_bytes() == reference.output.read_bytes()
+    assert not job_folder(output).exists()
+
+
+@pytest.fixture(scope="module")
+def reference(
+    real_repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Reference:
+    folder = tmp_path_factory.mktemp("reference")
+    clip = folder / "in.mp4"
+    write_clip(clip, clip_of("gauss", width=320, height=180, frames=FRAMES), audio=True)
+    with EmbeddedServer(real_repository, models=MODELS) as server:
+        job = start(command(clip, folder / "out.mp4", server.grpc_url))
+        code, err = end(job)
+    assert code == 0, err
+    return Reference(clip, folder / "out.mp4")
+
+
+def serve(repository: Path, port: int = 0) -> EmbeddedServer:
+    return EmbeddedServer(repository, models=MODELS, **({"grpc_port": port} if port else {}))
+
+
+def port_of(server: EmbeddedServer) -> int:
+    return int(server.grpc_url.rpartition(":")[2])
+
+
+def test_two_runs_that_nothing_disturbs_are_the_same(
+    reference: Reference, real_repository: Path, tmp_path: Path
+) -> None:
+    with serve(real_repository) as server:
+        disturbed(reference, tmp_path / "out.mp4", server.grpc_url, lambda: None)
+
+
+def test_a_server_that_is_killed_and_started_again(
+    reference: Reference, real_repository: Path, tmp_path: Path
+) -> None:
+    with ExitStack() as stack:
+        first = stack.enter_context(serve(real_repository, free_port()))
+
+        def kill_and_start_again() -> None:
+            port = port_of(first)
+            os.kill(first.pid, signal.SIGKILL)
+            first.stop()
+            stack.enter_context(serve(real_repository, port))
+
+        disturbed(reference, tmp_path / "out.mp4", first.grpc_url, kill_and_start_again)
+
+
+def test_a_server_that_stands_still_for_20_seconds(
+    reference: Reference, real_repository: Path, tmp_path: Path
+) -> None:
+    with serve(real_repository) as server:
+
+        def stop_for_a_while() -> None:
+            os.kill(server.pid, signal.SIGSTOP)
+            time.sleep(20)
+            os.kill(server.pid, signal.SIGCONT)
+
+        disturbed(reference, tmp_path / "out.mp4", server.grpc_url, stop_for_a_while)
+
+
+def test_one_of_two_servers_that_is_killed(
+    reference: Reference, real_repository: Path, tmp_path: Path
+) -> None:
+    with serve(real_repository) as a, serve(real_repository) as b:
+        disturbed(
+            reference, tmp_path / "out.mp4", f"{a.grpc_url},{b.grpc_url}",
+            lambda: os.kill(a.pid, signal.SIGKILL),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("trouble", ["drops", "delays", "truncates"])
+def test_a_network_that_fails(
+    reference: Reference, real_repository: Path, tmp_path: Path, trouble: str
+) -> None:
+    with serve(real_repository, free_port()) as server, Proxy(port_of(server)) as proxy:
+
+        def fail() -> None:
+            for _ in range(3):
+                if trouble == "drops":
+                    proxy.drop()
+                elif trouble == "truncates":
+                    proxy.truncates_after = proxy.passed + 100_000
+                else:
+                    proxy.delay_s = 0.02
+                time.sleep(0.5)
+
+        disturbed(
+            reference, tmp_path / "out.mp4", proxy.address, fail, "--transport", "grpc"
+        )
+
+
+def test_a_client_that_is_killed_at_ten_moments_and_started_again_each_time(
+    reference: Reference, real_repository: Path, tmp_path: Path
+) -> None:
+    moments = random.Random(14)
+    output = tmp_path / "out.mp4"
+    with serve(real_repository) as server:
+        words = command(reference.clip, output, server.grpc_url)
+        killed = 0
+        for _ in range(10):
+            job = start(words)
+            time.sleep(moments.uniform(0.8, 3.0))
+            killed += job.poll() is None
+            job.kill()
+            job.communicate()
+            assert not output.exists() or job.returncode == 0
+            if output.exists():
+                output.unlink()
+        assert killed >= 5
+        code, err = end(start(words))
+        assert code == 0, err
+    assert output.read_bytes() == reference.output.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.mp4"]
+
+
+def test_a_disk_that_fills_up(
+    reference: Reference, real_repository: Path, tmp_path: Path
+) -> None:
+    """The limit on a file's size stands for it: the joined file is the largest of a job."""
+    output = tmp_path / "out.mp4"
+    limit = reference.output.stat().st_size * 2 // 3
+
+    def little_room() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    with serve(real_repository) as server:
+        words = command(reference.clip, output, server.grpc_url, "--transport", "grpc")
+        code, err = end(start(words, preexec_fn=little_room))
+        assert (code, output.exists()) == (1, False)
+        assert "out.mp4" in err.splitlines()[-1]
+        assert "Traceback" not in err
+        assert segments(output) > 0
+        code, err = end(start([*words, "--resume"]))
+        assert code == 0, err
+        assert f"going on behind frame {FRAMES}" in err
+    assert output.read_bytes() == reference.output.read_bytes()
+
+
+def test_two_jobs_at_once(reference: Reference, real_repository: Path, tmp_path: Path) -> None:
+    with serve(real_repository) as server:
+        jobs = [
+            start(command(reference.clip, tmp_path / name, server.grpc_url))
+            for name in ("a.mp4", "b.mp4", "a.mp4")
+        ]
+        codes = [end(job) for job in jobs]
+    assert sorted(code for code, _ in codes) == [0, 0, 1], codes
+    assert any("another job is writing" in err for _, err in codes)
+    for name in ("a.mp4", "b.mp4"):
+        assert (tmp_path / name).read_bytes() == reference.output.read_bytes()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
