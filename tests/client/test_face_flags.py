@@ -33,7 +33,8 @@ def run(tmp_path: Path, server: FakeServer, capsys: pytest.CaptureFixture[str]) 
     def swap(
         *flags: object, target: str = "in.mp4", output: str = "out.mp4"
     ) -> tuple[int, str, str]:
-        line = ["swap", "--source", photo, "--target", tmp_path / target, "--output", tmp_path / output,
+        line = ["swap", "--source", photo, "--target", tmp_path / target,
+                "--output", tmp_path / output,
                 "--server", server.address, *flags]  # fmt: skip
         try:
             code = command_line.main([str(word) for word in line])
