@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import psutil
@@ -19,6 +20,8 @@ from server.process import ServerProcess
 from server.repository import Repository, check_loaded
 
 POLL_S: Final = 0.05
+UNLOAD_S: Final = 20.0
+"""How long a dead model may take to be unloaded: Triton waits for what it had in hand."""
 DEAD_S: Final = 2.0
 """How long a model's process may be dead before the server is taken for one that never starts."""
 
@@ -52,7 +55,7 @@ class Control:
                 if self._is_ready(client):
                     return True
                 # Triton 24.10 waits for a model's process that died before it said anything.
-                if not process.has_dead_model():
+                if not process.dead_models():
                     dead_since = None
                 elif dead_since is None:
                     dead_since = time.monotonic()
@@ -87,23 +90,42 @@ class Control:
                     f"the embedded server stopped answering: {error.message()}"
                 ) from error
 
-    def reload(self, model: str) -> None:
+    def reload(self, model: str, process: ServerProcess) -> None:
         """Load one model afresh, in new processes; ensembles that use it come back with it.
 
         Raises:
             ServerStoppedError: the server does not do it.
+            StartError: its new process died as well, or the server waits for the old one: it would
+                wait for ever.
         """
-        with self._client() as client:
-            try:
-                client.unload_model(model, headers=self._headers)
-                client.load_model(model, headers=self._headers)
-            except InferenceServerException as error:
-                raise ServerStoppedError(
-                    f"{model} could not be loaded again: {error.message()}"
-                ) from error
+        with self._client() as client, ThreadPoolExecutor(1) as pool:
+            loaded = pool.submit(self._reload, client, model)
+            dead, dead_since = process.dead_models(), None
+            while not loaded.done():
+                if process.dead_models() <= dead:
+                    dead_since = None
+                elif dead_since is None:
+                    dead_since = time.monotonic()
+                elif time.monotonic() > dead_since + DEAD_S:
+                    client.close()  # which ends the call
+                    raise StartError(f"the new process of {model} died while it was loaded")
+                time.sleep(POLL_S)
+            loaded.result()
 
-    def unload(self, models: Iterable[str], pid: int) -> None:
-        """Ask for every model to be unloaded, and wait until their processes have ended.
+    def _reload(self, client: triton_grpc.InferenceServerClient, model: str) -> None:
+        try:
+            client.unload_model(model, headers=self._headers, client_timeout=UNLOAD_S)
+        except InferenceServerException as error:
+            raise StartError(f"{model} could not be unloaded: {error.message()}") from error
+        try:
+            client.load_model(model, headers=self._headers)
+        except InferenceServerException as error:
+            raise ServerStoppedError(
+                f"{model} could not be loaded again: {error.message()}"
+            ) from error
+
+    def unload(self, models: Iterable[str], pid: int) -> bool:
+        """Ask for every model to be unloaded; whether all their processes have ended in time.
 
         A server that is told to stop looks only once a second whether its models are gone; one
         that has none stops at once.
@@ -120,7 +142,9 @@ class Control:
             children = psutil.Process(pid).children()
             # A model process that was killed stays as a zombie: Triton does not collect it.
             alive = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
-            psutil.wait_procs(alive, timeout=EXIT_TIMEOUT_S)
+            _, left = psutil.wait_procs(alive, timeout=EXIT_TIMEOUT_S)
+            return not left
+        return False
 
     @contextlib.contextmanager
     def _client(self) -> Iterator[triton_grpc.InferenceServerClient]:

@@ -45,6 +45,9 @@ SHARED_MEMORY = "/dev/shm"
 POLL_S = 0.5
 HANGS = b"h"
 """What the parent writes when the server hangs: it is killed at once."""
+IDLE = b"i"
+"""What it writes when nothing is loaded any more: Triton 24.10 now and then never ends then."""
+IDLE_S = 2.0
 
 
 def main(arguments: list[str]) -> int:
@@ -70,9 +73,10 @@ def main(arguments: list[str]) -> int:
         if ended in readable:
             break
         if readable or os.getppid() != parent:
-            hangs = 0 in readable and os.read(0, 1) == HANGS
+            said = os.read(0, 1) if 0 in readable else b""
             server.terminate()
-            if not select.select([ended], [], [], 0.0 if hangs else float(patience_s))[0]:
+            waits_s = {HANGS: 0.0, IDLE: IDLE_S}.get(said, float(patience_s))
+            if not select.select([ended], [], [], waits_s)[0]:
                 server.kill()
             break
     status = server.wait()

@@ -247,9 +247,10 @@ class EmbeddedServer:
 
     def _stop(self, *, hangs: bool) -> None:
         if self._process is not None:
+            idle = False
             if not hangs and self._is_loaded and self.is_running:
-                self._control().unload(self.repository.configs, self.pid)
-            self._end_process(hangs=hangs)
+                idle = self._control().unload(self.repository.configs, self.pid)
+            self._end_process(hangs=hangs, idle=idle)
         elif self._mps_environment:
             mps.end_daemon(self._mps_environment)
         self._mps_environment = {}
@@ -305,9 +306,12 @@ class EmbeddedServer:
         """Load one model afresh, in new processes; ensembles that use it come back with it.
 
         Raises:
-            ServerStoppedError: the server does not do it.
+            ServerStoppedError: the server does not do it, or does not run.
+            StartError: it would wait for ever, and must be started again.
         """
-        self._control().reload(model)
+        if self._process is None:
+            raise ServerStoppedError("the embedded server is not running")
+        self._control().reload(model, self._process)
 
     @property
     def local_grpc_url(self) -> str:
@@ -380,9 +384,9 @@ class EmbeddedServer:
         """Return why the server ended by itself, as far as its log tells."""
         return "it is not running" if self._process is None else self._process.describe_end()
 
-    def _end_process(self, *, hangs: bool = False) -> None:
+    def _end_process(self, *, hangs: bool = False, idle: bool = False) -> None:
         assert self._process is not None
         process, self._process = self._process, None
-        if not process.end(hangs=hangs) and self._mps_environment:
+        if not process.end(hangs=hangs, idle=idle) and self._mps_environment:
             # The keeper was killed and could not end the daemon itself.
             mps.end_daemon(self._mps_environment)

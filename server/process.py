@@ -16,7 +16,7 @@ import psutil
 from server import mps
 from server.command_line import EXIT_TIMEOUT_S
 from server.errors import StartError
-from server.keeper import HANGS
+from server.keeper import HANGS, IDLE
 from server.server_log import explain_failure
 
 KEEPER: Final = Path(__file__).resolve().parent / "keeper.py"
@@ -114,13 +114,13 @@ class ServerProcess:
         except OSError:
             return ""
 
-    def has_dead_model(self) -> bool:
-        """Whether a model's process has died, which nobody collects."""
+    def dead_models(self) -> set[int]:
+        """Models' processes that have died, which nobody collects."""
         try:
             children = psutil.Process(self.pid).children()
-            return any(child.status() == psutil.STATUS_ZOMBIE for child in children)
+            return {each.pid for each in children if each.status() == psutil.STATUS_ZOMBIE}
         except psutil.NoSuchProcess:
-            return False
+            return set()
 
     def explain(self) -> str:
         """Return what its log says that is wrong, without a full stop; empty if nothing."""
@@ -134,18 +134,19 @@ class ServerProcess:
             return f"it was ended by {signal.Signals(status - 128).name}"
         return self.explain() or f"it ended with status {status}"
 
-    def end(self, *, hangs: bool = False) -> bool:
+    def end(self, *, hangs: bool = False, idle: bool = False) -> bool:
         """End the server and wait until it is gone; False when the keeper had been killed.
 
         Args:
             hangs: do not wait for requests in flight.
+            idle: it has no model any more, and so no requests.
         """
         keeper = self._keeper
         assert keeper.stdin is not None
         assert keeper.stdout is not None
-        if hangs:
+        if hangs or idle:
             with contextlib.suppress(BrokenPipeError):
-                keeper.stdin.write(HANGS)
+                keeper.stdin.write(HANGS if hangs else IDLE)
         # The keeper gives the server EXIT_TIMEOUT_S, then kills it: it always ends.
         keeper.stdin.close()
         killed = keeper.wait() < 0

@@ -19,7 +19,7 @@ import psutil
 from frameswap.interrupts import signals_held_back
 from tritonclient.utils import InferenceServerException
 
-from server.errors import ServerError, ServerStoppedError
+from server.errors import ServerError, ServerStoppedError, StartError
 from server.launcher import EmbeddedServer
 from server.local_client import open_client
 from server.probe import probe
@@ -138,6 +138,8 @@ class Watchdog:
         self._report(f"{model}: {reason}; loading it again.")
         try:
             self._server.reload(model)
+        except StartError as error:
+            return self._restart_server(str(error))
         except ServerStoppedError:
             if self._server.has_its_files():
                 raise

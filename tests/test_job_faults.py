@@ -1,4 +1,4 @@
-"""Jobs whose server, network, disk or own process fails, beside a run that nothing disturbed.
+"""Jobs whose server, network or own process fails, beside a run that nothing disturbed.
 
 The real server on the CPU, whole command lines. Each output has, frame for frame and bit for bit,
 what the undisturbed run made, and the whole sound.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import random
-import resource
 import signal
 import socket
 import subprocess
@@ -52,14 +51,21 @@ class Proxy:
         self.truncates_after: int | None = None
         self.passed = 0
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._threads: list[threading.Thread] = []
+        self._acceptor = threading.Thread(target=self._accept)
+        self._acceptor.start()
 
     def __enter__(self) -> Proxy:
         return self
 
     def __exit__(self, *_: object) -> None:
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._acceptor.join()
         self._listener.close()
         self.drop()
+        for thread in self._threads:
+            thread.join()
 
     def drop(self) -> None:
         """Cut every connection."""
@@ -79,10 +85,15 @@ class Proxy:
                     near.close()
                     continue
                 self._pairs.append((near, far))
+                ended = threading.Barrier(2, action=lambda pair=(near, far): _close(pair))
                 for one, other in ((near, far), (far, near)):
-                    threading.Thread(target=self._pump, args=(one, other), daemon=True).start()
+                    thread = threading.Thread(target=self._pump, args=(one, other, ended))
+                    self._threads.append(thread)
+                    thread.start()
 
-    def _pump(self, one: socket.socket, other: socket.socket) -> None:
+    def _pump(
+        self, one: socket.socket, other: socket.socket, ended: threading.Barrier
+    ) -> None:
         with suppress(OSError):
             while data := one.recv(1 << 16):
                 if self.delay_s:
@@ -92,11 +103,17 @@ class Proxy:
                     self.truncates_after = None
                     other.sendall(data[: len(data) // 2])
                     self.drop()
-                    return
+                    break
                 other.sendall(data)
         for end in (one, other):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+        ended.wait()
+
+
+def _close(pair: tuple[socket.socket, socket.socket]) -> None:
+    for end in pair:
+        end.close()
 
 
 def command(target: Path, output: Path, server: str, *options: str) -> list[str]:
@@ -244,41 +261,19 @@ def test_a_client_that_is_killed_at_ten_moments_and_started_again_each_time(
         killed = 0
         for _ in range(10):
             job = start(words)
-            time.sleep(moments.uniform(0.8, 3.0))
+            time.sleep(moments.uniform(0.6, 1.8))
             killed += job.poll() is None
             job.kill()
             job.communicate()
-            assert not output.exists() or job.returncode == 0
             if output.exists():
+                # It was done just before it was killed: an output is there whole or not at all.
+                assert output.read_bytes() == reference.output.read_bytes()
                 output.unlink()
         assert killed >= 5
         code, err = end(start(words))
         assert code == 0, err
     assert output.read_bytes() == reference.output.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.mp4"]
-
-
-def test_a_disk_that_fills_up(
-    reference: Reference, real_repository: Path, tmp_path: Path
-) -> None:
-    """The limit on a file's size stands for it: the joined file is the largest of a job."""
-    output = tmp_path / "out.mp4"
-    limit = reference.output.stat().st_size * 2 // 3
-
-    def little_room() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    with serve(real_repository) as server:
-        words = command(reference.clip, output, server.grpc_url, "--transport", "grpc")
-        code, err = end(start(words, preexec_fn=little_room))
-        assert (code, output.exists()) == (1, False)
-        assert "out.mp4" in err.splitlines()[-1]
-        assert "Traceback" not in err
-        assert segments(output) > 0
-        code, err = end(start([*words, "--resume"]))
-        assert code == 0, err
-        assert f"going on behind frame {FRAMES}" in err
-    assert output.read_bytes() == reference.output.read_bytes()
 
 
 def test_two_jobs_at_once(reference: Reference, real_repository: Path, tmp_path: Path) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import ctypes
 from typing import Final
 
-__all__ = ["keep_large_buffers"]
+__all__ = ["keep_large_buffers", "zero_new_memory"]
 
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _M_PERTURB: Final = -6
 """Of glibc's malloc.h."""
+_LIBRARY: Final = ctypes.CDLL(None)
 
 
 def keep_large_buffers() -> None:
@@ -20,10 +21,9 @@ def keep_large_buffers() -> None:
     the client's CPU time at 1080p over gRPC. It holds for the whole process, which is why the
     command line calls it and the library leaves it to its user. Source: mallopt(3).
     """
-    library = ctypes.CDLL(None)
-    if hasattr(library, "mallopt"):
-        library.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
-        library.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+    if hasattr(_LIBRARY, "mallopt"):
+        _LIBRARY.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+        _LIBRARY.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def zero_new_memory(on: bool) -> None:
@@ -34,7 +34,6 @@ def zero_new_memory(on: bool) -> None:
     PyAV 18.1). It holds for the whole process, and costs writing all that is allocated once more.
     Source: mallopt(3).
     """
-    library = ctypes.CDLL(None)
-    if hasattr(library, "mallopt"):
+    if hasattr(_LIBRARY, "mallopt"):
         # Memory is filled with the complement of this byte.
-        library.mallopt(_M_PERTURB, 255 if on else 0)
+        _LIBRARY.mallopt(_M_PERTURB, 255 if on else 0)

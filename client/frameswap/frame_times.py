@@ -11,6 +11,8 @@ __all__ = ["FrameClock", "with_durations"]
 
 _COARSE: Final = Fraction(1, 1000)
 _FINEST: Final = 1_000_000
+_FASTEST: Final = 250
+"""Frames a second; above, a millisecond is too much of a frame to tell places apart."""
 _T = TypeVar("_T")
 
 
@@ -18,20 +20,18 @@ class FrameClock:
     """Times of frames in a base that holds them exactly.
 
     Matroska, WebM and FLV count in milliseconds, so a frame of a steady rate lies up to half a
-    millisecond beside its place. It is put there again where the stream says its rate.
+    millisecond beside its place, and so does the first, from which the places are counted. It is
+    put there again where the stream says its rate.
 
     Args:
         stream_base: seconds a tick of the stream.
         rate: frames a second that the stream states; None when it states none.
-        shift_s: what is taken off all times.
     """
 
-    def __init__(
-        self, stream_base: Fraction, rate: Fraction | None, *, shift_s: Fraction = Fraction(0)
-    ) -> None:
+    def __init__(self, stream_base: Fraction, rate: Fraction | None) -> None:
         self._stream_base = stream_base
-        self._rate = rate if rate and stream_base == _COARSE else None
-        self._shift_s = shift_s
+        self._rate = rate if rate and rate <= _FASTEST and stream_base == _COARSE else None
+        self._origin_s: Fraction | None = None
         self.base = stream_base
         self._last: int | None = None
         if self._rate is not None:
@@ -48,17 +48,20 @@ class FrameClock:
         """Seconds of a time of the stream."""
         time_s = pts * self._stream_base
         if self._rate is not None:
-            placed = round(time_s * self._rate) / self._rate
-            # Half a tick is what rounding to the tick can have moved it.
-            if abs(placed - time_s) <= _COARSE / 2:
-                time_s = placed
-        return time_s - self._shift_s
+            origin_s = time_s if self._origin_s is None else self._origin_s
+            placed_s = origin_s + round((time_s - origin_s) * self._rate) / self._rate
+            # Rounding has moved this time and the first by up to half a tick each.
+            if abs(placed_s - time_s) <= _COARSE:
+                time_s = placed_s
+        return time_s
 
     def place(self, pts: int | None) -> int:
         """The next frame's time in `base`; it grows, and one without a time gets the next place."""
         if pts is None:
             time = 0 if self._last is None else self._last + self.step
         else:
+            if self._origin_s is None:
+                self._origin_s = pts * self._stream_base
             time = round(self.exact_s(pts) / self.base)
             if self._last is not None and time <= self._last:
                 time = self._last + 1

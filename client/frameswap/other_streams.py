@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import av
@@ -23,7 +23,7 @@ class _Sound:
     """What sound a container is given where it is made anew.
 
     encoder: FFmpeg's. rates: Hz that it takes. most_channels: of them. codecs: those that the
-    container holds as they are; None asks FFmpeg, which knows of all but a few.
+    container holds as they are; None asks FFmpeg, which knows of all but `refused`.
     """
 
     encoder: str
@@ -31,6 +31,7 @@ class _Sound:
     bit_rate: int
     most_channels: int = 8
     codecs: frozenset[str] | None = None
+    refused: frozenset[str] = frozenset()
 
 
 _AAC: Final = _Sound(
@@ -41,7 +42,8 @@ _AAC: Final = _Sound(
 _SOUNDS: Final[Mapping[str, _Sound | None]] = {
     ".mp4": _AAC,
     ".m4v": _AAC,
-    ".mov": _AAC,
+    # FFmpeg has them in MP4 alone, and says so only when it writes the header.
+    ".mov": replace(_AAC, refused=frozenset(["opus", "vorbis", "flac", "truehd"])),
     ".mkv": _AAC,
     ".webm": _Sound("libopus", (48000,), 160_000, codecs=frozenset(["opus", "vorbis"])),
     # FFmpeg puts any sound into these, and players then find none of it.
@@ -129,7 +131,8 @@ class OtherStreams:
             self._transcodes[stream.index] = self._add_transcode(stream, sound)
 
     def _copy(self, stream: Any, codec: str, sound: _Sound) -> bool:
-        if sound.codecs is not None and codec not in sound.codecs:
+        unheld = sound.codecs is not None and codec not in sound.codecs
+        if unheld or codec.removeprefix("lib") in sound.refused:
             return False
         try:
             copy = self._container.add_stream_from_template(stream)

@@ -143,20 +143,22 @@ class SegmentedJob:
         frame = swapped.original
         assert isinstance(frame, VideoFrame)  # what reader.frames() yields
         if self._encoder is None:
-            zero_new_memory(True)
             self._encoder = self._form.new_encoder(threads=self._threads)
         stored = frame.restore(swapped.frame)
-        self._keep(
-            self._form.encode_frame(
+        # Only as long as the encoder's memory grows, and only here: what others allocate meanwhile
+        # would be written once more, too.
+        zero_new_memory(len(self._lines) < _GROWING_FRAMES)
+        try:
+            packets = self._form.encode_frame(
                 stored, frame.pts, self._encoder, duration=frame.duration, alpha=frame.alpha
             )
-        )
+        finally:
+            zero_new_memory(False)
+        self._keep(packets)
         ticks = frame.pts + (frame.duration or 0)
         self._end_s = float(ticks * self._reader.time_base)
         self._lines.append(_line(self._reader, swapped, self.tally.frames, self._slots))
         self.tally.add(len(swapped.faces), swapped.verdicts)
-        if len(self._lines) == _GROWING_FRAMES:
-            zero_new_memory(False)
         if len(self._lines) >= self._segment_frames or self._size >= _MOST_BYTES:
             self.close_segment()
         self._on_frame(self.tally.frames)
@@ -216,7 +218,6 @@ class SegmentedJob:
         if self._encoder is not None:
             self._keep(self._form.flush(self._encoder))
             self._encoder = None
-            zero_new_memory(False)
 
     def _keep(self, packets: list[Any]) -> None:
         for packet in packets:

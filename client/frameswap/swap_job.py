@@ -11,7 +11,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from frameswap.allocation import zero_new_memory
 from frameswap.contract import FaceOrder
 from frameswap.encoders import Encoding, file_suffix
 from frameswap.errors import BadOptions, NoFaceFound, SeveralFacesFound
@@ -234,7 +233,6 @@ def _swap_in_segments(task: VideoTask) -> Tally:
                 task.run(job, sources, done=journal.frames)
             finally:
                 form.abort()
-                zero_new_memory(False)
             if task.control.ends_early:
                 job.end_early()
             else:
