@@ -74,16 +74,9 @@ def test_graphs_and_networks_rebuild_everything(checkout: Path, name: str) -> No
     assert rebuilt_after_a_change(checkout, name) == set(PRECISIONS)
 
 
-# No ensemble asks a landmarker yet, so that nothing is built of these.
-NOT_SERVED = (
-    "graphs/face_landmarker.py", "graphs/face_pose.py", "graphs/face_views.py",
-    "graphs/landmark_points.py", "networks/face_points.py", "networks/landmarkers.py",
-)  # fmt: skip
-
-
 def test_every_graph_and_network_module_is_digested() -> None:
     modules = {path for room in ("graphs", "networks") for path in (CHECKOUT / room).rglob("*.py")}
-    assert modules - set(source_files("fp32")) == {CHECKOUT / name for name in NOT_SERVED}
+    assert modules - set(source_files("fp32")) == set()
 
 
 def test_a_module_that_a_graph_comes_to_need_is_digested_from_then_on(checkout: Path) -> None:
