@@ -30,12 +30,14 @@ from frameswap.provenance import Edit
 from frameswap.video import VideoReader
 from frameswap.video_writer import VideoWriter
 
+from bench.classic_landmarks import ClassicLandmarker, hull_mask
 from bench.peer_way import make_box_mask
 from fetching import weights
 from graphs import image_swapper
 from graphs.alignment import TEMPLATES
 from graphs.contract import DEFAULT_NMS_THRESHOLD, DEFAULT_SCORE_THRESHOLD, DETECTOR_SIZE
 from networks.detectors import DEFAULT_DETECTOR, DETECTORS, Detector
+from networks.landmarkers import DEFAULT_LANDMARKER, LANDMARKERS, NO_LANDMARKER
 from networks.swappers import DEFAULT_SWAPPER, SWAPPERS
 
 Image = npt.NDArray[np.uint8]
@@ -158,10 +160,18 @@ class ClassicDetector:
 class ClassicSwapper:
     """Everything that happens to one BGR frame between the decoder and the encoder."""
 
-    def __init__(self, source: Image, *, detector: str = DEFAULT_DETECTOR, threads: int = 0):
+    def __init__(
+        self,
+        source: Image,
+        *,
+        detector: str = DEFAULT_DETECTOR,
+        landmarker: str = NO_LANDMARKER,
+        threads: int = 0,
+    ):
         """Args:
         source: (H, W, 3) uint8 BGR, a photo with a face; the largest one is taken.
         detector: one of CLASSIC_DETECTORS.
+        landmarker: a network that refines the five points and bounds the mask, or "none".
         threads: of each ONNX Runtime session; 0: one for every core.
 
         Raises:
@@ -172,35 +182,57 @@ class ClassicSwapper:
         self._template = TEMPLATES[row.template] * row.crop_size
         self._mask = make_box_mask(row.crop_size)
         self._detector = ClassicDetector(DETECTORS[detector], threads)
+        self._landmarker: ClassicLandmarker | None = None
+        if landmarker != NO_LANDMARKER:
+            mesh = LANDMARKERS[landmarker]
+            session = open_session(weights.load_network(mesh.weight), threads)
+            self._landmarker = ClassicLandmarker(mesh, session)
         self._session = open_session(image_swapper.build_network(row.crop_size), threads)
         self.times = StageTimes()
-        landmarks = self._largest_face(source)
-        if landmarks is None:
+        found = self._largest_face(source)
+        if found is None:
             raise ValueError("the source photo shows no face: give one that does")
-        self._source = self._crop(source, self._fit(landmarks))
+        self._source = self._crop(source, self._fit(self._refine(source, *found)[0]))
         self.times = StageTimes()
 
     def swap(self, frame: Image) -> bool:
         """Swap the largest face of `frame`, (H, W, 3) uint8 BGR, in place; was there one?"""
-        landmarks = self._largest_face(frame)
-        if landmarks is None:
+        found = self._largest_face(frame)
+        if found is None:
             return False
+        with self.times.measure("landmarks"):
+            landmarks, points = self._refine(frame, *found)
         with self.times.measure("warp"):
             warp = self._fit(landmarks)
             crop = self._crop(frame, warp)
         with self.times.measure("swapper network"):
             swapped = self._session.run(None, {"target": crop, "source": self._source})[0]
         with self.times.measure("paste"):
-            self._paste(frame, swapped, warp)
+            mask = self._mask
+            if points is not None:
+                mask = np.minimum(mask, hull_mask(points, warp, self._size))
+            self._paste(frame, swapped, warp, mask)
         return True
 
-    def _largest_face(self, frame: Image) -> FloatArray | None:
+    def _refine(
+        self, frame: Image, box: FloatArray, five: FloatArray
+    ) -> tuple[FloatArray, FloatArray | None]:
+        """The five landmarks to align by, and all points (P, 2) where there is a network."""
+        if self._landmarker is None:
+            return five, None
+        points = self._landmarker.find(frame, box, five)
+        return self._landmarker.five(points), points
+
+    def _largest_face(self, frame: Image) -> tuple[FloatArray, FloatArray] | None:
+        """Box (4,) and five landmarks (5, 2)."""
         boxes, landmarks = self._detector.detect(frame, self.times)
         if len(boxes) == 0:
             return None
         extent = boxes[:, 2:] - boxes[:, :2]
         largest = int(np.argmax(extent[:, 0] * extent[:, 1]))
-        return np.asarray(landmarks[largest], np.float32)
+        return (
+            np.asarray(boxes[largest], np.float32), np.asarray(landmarks[largest], np.float32)
+        )  # fmt: skip
 
     def _fit(self, landmarks: FloatArray) -> npt.NDArray[np.float64]:
         """(2, 3) frame to crop; the method and threshold that FaceFusion uses."""
@@ -216,7 +248,9 @@ class ClassicSwapper:
         )
         return np.asarray(cv2.dnn.blobFromImage(crop, 1.0 / 255.0, swapRB=True), np.float32)
 
-    def _paste(self, frame: Image, swapped: FloatArray, warp: npt.NDArray[np.float64]) -> None:
+    def _paste(
+        self, frame: Image, swapped: FloatArray, warp: npt.NDArray[np.float64], shown: FloatArray
+    ) -> None:
         """Blend `swapped` (1, 3, S, S) into the region of `frame` that it covers."""
         inverse = np.asarray(cv2.invertAffineTransform(warp), np.float64)
         side = float(self._size)
@@ -232,21 +266,27 @@ class ClassicSwapper:
         color = cv2.warpAffine(
             np.rint(face).astype(np.uint8), inverse, size, borderMode=cv2.BORDER_REPLICATE
         )
-        mask = cv2.warpAffine(self._mask, inverse, size)
+        mask = cv2.warpAffine(shown, inverse, size)
         region = frame[low[1] : high[1], low[0] : high[0]]
         region[:] = cv2.blendLinear(region, color, 1.0 - mask, mask)
 
 
 def swap_video(
-    source: Image, target: Path, output: Path, *, detector: str = DEFAULT_DETECTOR, threads: int = 0
+    source: Image,
+    target: Path,
+    output: Path,
+    *,
+    detector: str = DEFAULT_DETECTOR,
+    landmarker: str = DEFAULT_LANDMARKER,
+    threads: int = 0,
 ) -> JobReport:
     """Swap the largest face of every frame of a video; audio and timestamps are kept.
 
     Args:
-        source: (H, W, 3) uint8 BGR. target, output: video files. detector, threads: see
-            ClassicSwapper. Loading the networks is not part of the reported time.
+        source: (H, W, 3) uint8 BGR. target, output: video files. detector, landmarker, threads:
+            see ClassicSwapper. Loading the networks is not part of the reported time.
     """
-    swapper = ClassicSwapper(source, detector=detector, threads=threads)
+    swapper = ClassicSwapper(source, detector=detector, landmarker=landmarker, threads=threads)
     times, faces, done = swapper.times, 0, 0
     start, cpu_start = time.perf_counter(), time.process_time()
     with VideoReader(target) as reader:

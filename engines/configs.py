@@ -35,6 +35,7 @@ from graphs.contract import (
     PARAMETER_FACE_INPUTS,
     PARAMETER_FINITE_INPUTS,
     PARAMETER_FRAME_FORMAT,
+    PARAMETER_GIVES_MASK,
     PARAMETER_LANDMARKER,
     PARAMETER_MAX_FACES,
     PARAMETER_MAX_HEIGHT,
@@ -295,6 +296,7 @@ def _shared_parameters(
         PARAMETER_LANDMARKER: deployment.landmarker_name,
         PARAMETER_RECOGNIZER: deployment.recognizer.name,
         PARAMETER_PIXEL_BOOST: str(deployment.pixel_boost),
+        PARAMETER_GIVES_MASK: str(int(swapper.gives_mask)),
         PARAMETER_MAX_FACES: str(limits.max_faces),
     }
     if spec.frame_format is not None:

@@ -11,7 +11,6 @@ import math
 from dataclasses import dataclass, replace
 from typing import Final
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 
@@ -40,7 +39,7 @@ from graphs.contract import (
 from graphs.face_pose import measure_pose
 from graphs.frames import Runtime, crop_faces, declare_frame, declare_options, read_frames
 from graphs.pixels import option
-from graphs.shapes import Op, constant, dimension, split, to_float
+from graphs.shapes import Op, dimension, split, to_float
 from networks.landmarkers import Landmarker, point_count
 from networks.swappers import Swapper, check_pixel_boost
 
@@ -63,8 +62,9 @@ def build(
 ) -> onnx.ModelProto:
     """The served graph: frame, faces, landmarks, source, options -> crops, warps and the rest.
 
-    `source` is taken for its K alone. Rows whose options are invalid have no crops, no warps and
-    no chosen face, and NaN in `verdicts`.
+    `source` is taken for its K, and for its rows of zeros, which are no source: a job of three
+    persons asks for four slots, as one of four does. Rows whose options are invalid have no crops,
+    no warps and no chosen face, and NaN in `verdicts`.
 
     Args:
         swapper: whose template and crop size to align to.
@@ -89,12 +89,13 @@ def build(
     with author.scope("preprocess"):
         frames, valid = read_frames(op, frame, options, frame_format, runtime)
         slots = dimension(op, source, 1)
+        given = op.Greater(op.ReduceMax(op.Abs(source), [2], keepdims=1), 0.0)
         mesh, mesh_numbers = _safe_points(op, landmarks)
     with author.scope("judge"):
         away = _looks_away(op, mesh, frames.options, landmarker)
         judged = _judge(
-            op, faces, frames.options, slots, TEMPLATES[swapper.template] * side,
-            sound=mesh_numbers, away=away,
+            op, faces, frames.options, TEMPLATES[swapper.template] * side,
+            sourced=_as_rows(op, op.Unsqueeze(given, [3]), False), sound=mesh_numbers, away=away,
         )  # fmt: skip
         taken = op.And(op.Less(judged.verdicts, 0.5), op.And(_is_there(op, judged.faces), valid))
         chosen = op.Unsqueeze(taken, [2])
@@ -127,23 +128,25 @@ def _judge(
     op: Op,
     faces: ir.Value,
     options: ir.Value,
-    slots: ir.Value,
     template: Array,
     *,
+    sourced: ir.Value,
     sound: ir.Value,
     away: ir.Value | None,
 ) -> _Judged:
     """What there is to say of each row of `faces`.
 
     Args:
-        sound: bool [B, M], whether its landmarks are numbers. away: whether it looks away.
+        sourced: bool [B, M], whether there is a source for it. sound: whether its landmarks are
+            numbers. away: whether it looks away.
     """
     safe, numbers = _safe_rows(op, faces)
     five = landmark_points(op, safe)
     warps = fit_similarity(op, five, template)
     fits = op.Greater(fit_quality(op, warps, five, template), LEAST_FIT)
     fits = op.And(op.And(numbers, fits), sound)
-    return _Judged(safe, warps, _verdicts(op, faces, options, slots, fits=fits, away=away))
+    verdicts = _verdicts(op, faces, options, sourced=sourced, fits=fits, away=away)
+    return _Judged(safe, warps, verdicts)
 
 
 def _is_there(op: Op, rows: ir.Value) -> ir.Value:
@@ -165,7 +168,7 @@ def _safe_points(op: Op, landmarks: ir.Value) -> tuple[ir.Value, ir.Value]:
 
 
 def _as_rows(op: Op, values: ir.Value, behind: bool) -> ir.Value:
-    """A bool [B, F, 1, 1] as [B, M], rows behind F being `behind`."""
+    """A bool [B, F or K, 1, 1] as [B, M], rows behind the last being `behind`."""
     flat = to_float(op, op.Squeeze(values, [2, 3]))
     rows = op.Concat(
         dimension(op, flat, 0), op.Sub([MAX_DETECTIONS], dimension(op, flat, 1)), axis=0
@@ -196,20 +199,19 @@ def _verdicts(
     op: Op,
     faces: ir.Value,
     options: ir.Value,
-    slots: ir.Value,
     *,
+    sourced: ir.Value,
     fits: ir.Value,
     away: ir.Value | None,
 ) -> ir.Value:
     """Codes [B, M] float32: the first reason that holds of no slot, a low score, and the points."""
-    number = constant(op, np.arange(MAX_DETECTIONS, dtype=np.int64)[None])
     score = op.Squeeze(op.Slice(faces, [SCORE_COLUMN], [SCORE_COLUMN + 1], [2]), [2])
     low = op.Less(score, option(op, options, Option.SCORE_THRESHOLD))
     code = op.Where(fits, float(Verdict.SWAPPED), float(Verdict.MISSHAPEN))
     if away is not None:
         code = op.Where(op.And(fits, away), float(Verdict.LOOKS_AWAY), code)
     code = op.Where(low, float(Verdict.BELOW_THRESHOLD), code)
-    code = op.Where(op.Less(number, slots), code, float(Verdict.NO_SLOT))
+    code = op.Where(sourced, code, float(Verdict.NO_SLOT))
     return op.Where(_is_there(op, faces), code, float(Verdict.SWAPPED))
 
 

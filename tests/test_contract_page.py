@@ -15,12 +15,13 @@ from graphs.contract import (
     MAX_DETECTIONS,
     MAX_VIEWS,
     OPTION_COUNT,
+    FaceOrder,
     Option,
     Verdict,
 )
 from server.launcher import EmbeddedServer
 from tests.server.asking import Asker
-from tests.server.test_ensembles import two_faces
+from tests.server.test_ensembles import assert_same_frame, options, two_faces
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "contract.md").read_text()
 ROWS = [
@@ -64,8 +65,16 @@ def test_a_strangers_script_finds_chooses_and_swaps(real_server: EmbeddedServer)
     asker = Asker(real_server.grpc_url)
     frame = two_faces()
     swapped, verdict = scope["swap_leftmost"](asker.client, frame, read_photo("collins"))  # type: ignore[operator]
-    asker.client.close()
     assert verdict == Verdict.SWAPPED
     half = frame.shape[1] // 2
     assert (swapped[:, :half] != frame[:, :half]).any()
     np.testing.assert_array_equal(swapped[:, half + 20 :], frame[:, half + 20 :])
+    source = asker.ask(
+        "encode_source_bgr", frame=read_photo("collins")[None], options=options()
+    )["source"]
+    together = asker.ask(
+        "swap_faces_bgr", frame=frame[None], source=source[:, None],
+        options=options(FaceOrder.LEFT_TO_RIGHT),
+    )  # fmt: skip
+    asker.client.close()
+    assert_same_frame(swapped, together["swapped_frame"][0])

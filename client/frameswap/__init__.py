@@ -1,8 +1,18 @@
 """Thin client of the frameswap Triton ensembles: swap faces in photos and video."""
 
-from frameswap.contract import ChromaLocation, ColorMatrix, ColorRange, FaceOrder
+from frameswap.contract import (
+    ChromaLocation,
+    ColorMatrix,
+    ColorRange,
+    FaceOrder,
+    KeepFlag,
+    MaskFlag,
+    Refinement,
+    Verdict,
+)
 from frameswap.encoders import Encoding
 from frameswap.errors import (
+    BadFaces,
     BadFrame,
     BadOptions,
     BadSource,
@@ -21,6 +31,7 @@ from frameswap.errors import (
     UnreadableFile,
     UnwritableFile,
 )
+from frameswap.found_faces import FoundFaces, FoundFrame, Placement
 from frameswap.job_control import JobStopped
 from frameswap.jobs import JobEvent, VideoJob
 from frameswap.options import SwapOptions
@@ -32,6 +43,7 @@ from frameswap.sources import Source, average_sources
 from frameswap.swapper import FaceSwapper, SwappedFrame
 
 __all__ = [
+    "BadFaces",
     "BadFrame",
     "BadOptions",
     "BadSource",
@@ -42,12 +54,18 @@ __all__ = [
     "Encoding",
     "FaceOrder",
     "FaceSwapper",
+    "FoundFaces",
+    "FoundFrame",
     "FrameswapError",
     "JobEvent",
     "JobStopped",
     "Journaling",
+    "KeepFlag",
+    "MaskFlag",
     "NoFaceFound",
+    "Placement",
     "ReadOptions",
+    "Refinement",
     "RequestRejected",
     "Security",
     "ServeUnavailable",
@@ -64,6 +82,7 @@ __all__ = [
     "TransportUnavailable",
     "UnreadableFile",
     "UnwritableFile",
+    "Verdict",
     "VideoJob",
     "average_sources",
 ]

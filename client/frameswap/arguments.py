@@ -24,6 +24,7 @@ __all__ = [
     "seconds",
     "seconds_or_zero",
     "share",
+    "share_or_zero",
     "time_of",
 ]
 
@@ -102,6 +103,11 @@ def seconds(text: str) -> float:
 def seconds_or_zero(text: str) -> float:
     """A number of seconds, or 0."""
     return _number(text, "a number of seconds, 0 or more", threading.TIMEOUT_MAX, zero=True)
+
+
+def share_or_zero(text: str) -> float:
+    """A share from 0 to 1, both included."""
+    return _number(text, "a share from 0 to 1", 1.0, zero=True)
 
 
 def _number(text: str, rule: str, most: float, *, zero: bool = False) -> float:

@@ -7,7 +7,7 @@ rows, D length of a source vector. Coordinates are pixels, x then y; integers ar
 
 from __future__ import annotations
 
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 from typing import Final, Literal
 
 CONTRACT_VERSION: Final = 2
@@ -18,6 +18,11 @@ FrameFormat = Literal["i420", "bgr"]
 FRAME_FORMATS: Final[tuple[FrameFormat, ...]] = ("i420", "bgr")
 
 SWAP_MODELS: Final[dict[FrameFormat, str]] = {"i420": "swap_faces_i420", "bgr": "swap_faces_bgr"}
+FIND_MODELS: Final[dict[FrameFormat, str]] = {"i420": "find_faces_i420", "bgr": "find_faces_bgr"}
+SWAP_FOUND_MODELS: Final[dict[FrameFormat, str]] = {
+    "i420": "swap_found_faces_i420",
+    "bgr": "swap_found_faces_bgr",
+}
 ENCODE_MODEL: Final = "encode_source_bgr"
 
 Provenance = Literal["composite", "compositeWithTrainedAlgorithmicMedia"]
@@ -34,6 +39,8 @@ OPTIONS: Final = "options"
 SWAPPED_FRAME: Final = "swapped_frame"
 FACES: Final = "faces"
 VERDICTS: Final = "verdicts"
+LANDMARKS: Final = "landmarks"
+POSE: Final = "pose"
 
 FACE_COLUMNS: Final = 15
 """x1 y1 x2 y2, score, then x y of the left eye, right eye, nose, left and right mouth corner."""
@@ -45,6 +52,8 @@ PARAMETER_CONTRACT_VERSION: Final = "contract_version"
 PARAMETER_SWAPPER: Final = "swapper"
 PARAMETER_SOURCE_KIND: Final = "source_kind"
 PARAMETER_PROVENANCE: Final = "provenance"
+PARAMETER_LANDMARKER: Final = "landmarker"
+PARAMETER_GIVES_MASK: Final = "gives_mask"
 """Keys of the ensembles' config parameters."""
 
 
@@ -101,3 +110,56 @@ class ChromaLocation(IntEnum):
     LEFT = 0
     CENTER = 1
     TOP_LEFT = 2
+
+
+class Refinement(IntEnum):
+    """Whose five landmarks align a face: the landmark network's where there is one, or, with NONE,
+    the detector's."""
+
+    DEFAULT = 0
+    NONE = 1
+
+
+class MaskFlag(IntFlag):
+    """Which masks bound a swapped crop: a sum of BOX, HULL and SWAPPER, combined by minimum.
+
+    DEFAULT: what the deployment uses. NONE, alone: the whole crop is shown.
+    """
+
+    DEFAULT = 0
+    BOX = 1
+    HULL = 2
+    SWAPPER = 4
+    NONE = 8
+
+
+class KeepFlag(IntFlag):
+    """Which parts of the target's own face stay as they are: a sum.
+
+    MOUTH is what lies between the lips, LIPS the lips with it.
+    """
+
+    NOTHING = 0
+    MOUTH = 1
+    EYES = 2
+    BROWS = 4
+    LIPS = 8
+
+
+class Verdict(IntEnum):
+    """Why a face was not swapped.
+
+    SWAPPED: it was. LOOKS_AWAY: it is turned from the camera by more than the pose limit.
+    MISSHAPEN: its points fit no face. NO_SLOT: the request has no source for it. BELOW_THRESHOLD:
+    its score is below the threshold that the request names.
+    """
+
+    SWAPPED = 0
+    LOOKS_AWAY = 1
+    MISSHAPEN = 2
+    NO_SLOT = 3
+    BELOW_THRESHOLD = 4
+
+
+PADDING_BASE: Final = 64
+"""BOX_PADDING is top + 64 right + 4,096 bottom + 262,144 left, each 0 to 63 percent of the crop."""

@@ -14,6 +14,7 @@
     │   ├── NoFaceFound        a source photo without a face
     │   └── SeveralFacesFound  a source photo with more than one face, and no word which
     ├── BadOptions             an option value that does not exist
+    ├── BadFaces               faces or landmarks that are none
     ├── UnreadableFile         an input file that is missing, damaged or of an unknown format
     ├── UnwritableFile         an output that cannot be written as asked
     └── ServeUnavailable       no embedded server is installed beside the client
@@ -28,6 +29,7 @@ from typing import Final
 import grpc
 
 __all__ = [
+    "BadFaces",
     "BadFrame",
     "BadOptions",
     "BadSource",
@@ -102,6 +104,10 @@ class SeveralFacesFound(BadSource):
 
 class BadOptions(FrameswapError):
     """An option value that does not exist."""
+
+
+class BadFaces(FrameswapError):
+    """Faces or landmarks of the wrong shape, or more than the server takes."""
 
 
 class UnreadableFile(FrameswapError):

@@ -45,6 +45,13 @@ def add_file_flags(parser: ArgumentParser) -> None:
         help="where the result goes; its suffix says as what; - is standard output, Matroska or "
         "with --codec y4m",
     )
+    group.add_argument(
+        "--at",
+        type=time_of,
+        metavar="TIME",
+        help="swap the one frame of the video that is shown then, SECONDS or HH:MM:SS, and write a "
+        "photo: a quick look before the job",
+    )
     group.add_argument("--force", action="store_true", help="overwrite the output if it exists")
 
 

@@ -14,15 +14,21 @@ from frameswap.contract import (
     CONTRACT_VERSION,
     ENCODE_MODEL,
     FACES,
+    FIND_MODELS,
     FRAME,
+    LANDMARKS,
     MAX_DETECTIONS,
     OPTIONS,
     PARAMETER_CONTRACT_VERSION,
+    PARAMETER_GIVES_MASK,
+    PARAMETER_LANDMARKER,
     PARAMETER_PROVENANCE,
     PARAMETER_SOURCE_KIND,
     PARAMETER_SWAPPER,
+    POSE,
     PROVENANCES,
     SOURCE,
+    SWAP_FOUND_MODELS,
     SWAP_MODELS,
     SWAPPED_FRAME,
     VERDICTS,
@@ -41,7 +47,19 @@ _SIGNATURES: Final[dict[str, tuple[frozenset[str], frozenset[str]]]] = {
         model: (frozenset({FRAME, SOURCE, OPTIONS}), frozenset({SWAPPED_FRAME, FACES, VERDICTS}))
         for model in SWAP_MODELS.values()
     },
+    **{
+        model: (frozenset({FRAME, OPTIONS}), frozenset({FACES, LANDMARKS, POSE}))
+        for model in FIND_MODELS.values()
+    },
+    **{
+        model: (
+            frozenset({FRAME, FACES, LANDMARKS, SOURCE, OPTIONS}),
+            frozenset({SWAPPED_FRAME, VERDICTS}),
+        )
+        for model in SWAP_FOUND_MODELS.values()
+    },
 }
+_NO_LANDMARKER: Final = "none"
 
 
 @dataclass(frozen=True)
@@ -49,8 +67,11 @@ class Ensemble:
     """One of our ensembles as deployed.
 
     provenance: the digital source type that is true of what its swapper makes.
-    source_length: D; -1 when the server leaves it open.
+    source_length: D; -1 when the server leaves it open, or has no sources in this ensemble.
     max_faces: the largest K. max_height, max_width: of a frame, pixels; None when not said.
+    gives_mask: whether the swapper's network says which part of its crop is the face.
+    landmarker: the landmark network's name; None where there is none.
+    landmark_shape: F faces and P points of `landmarks`; -1 where open or not in this ensemble.
     """
 
     name: str
@@ -62,6 +83,9 @@ class Ensemble:
     max_faces: int
     max_height: int | None
     max_width: int | None
+    gives_mask: bool = True
+    landmarker: str | None = None
+    landmark_shape: tuple[int, int] = (-1, -1)
 
 
 class Ensembles:
@@ -141,17 +165,21 @@ def check_ensemble(description: ModelDescription, address: str) -> Ensemble:
             f"the model {description.name} at {address} does not say its swapper and source kind: "
             f"start the server for a target that was built (for example `--model-config-name=cpu`)"
         )
-    tensors = description.inputs if SOURCE in description.inputs else description.outputs
+    tensors = {**description.outputs, **description.inputs}
+    landmarker = parameters.get(PARAMETER_LANDMARKER, _NO_LANDMARKER)
     return Ensemble(
         name=description.name,
         batched=description.max_batch_size > 0,
         swapper=parameters[PARAMETER_SWAPPER],
         provenance=_provenance(description, address),
         source_kind="image" if kind == "image" else "identity",
-        source_length=tensors[SOURCE][1][-1],
+        source_length=tensors[SOURCE][1][-1] if SOURCE in tensors else -1,
         max_faces=_number(parameters, "max_faces") or MAX_DETECTIONS,
         max_height=_number(parameters, "max_height"),
         max_width=_number(parameters, "max_width"),
+        gives_mask=parameters.get(PARAMETER_GIVES_MASK) != "0",
+        landmarker=None if landmarker == _NO_LANDMARKER else landmarker,
+        landmark_shape=_landmark_shape(tensors),
     )
 
 
@@ -167,6 +195,13 @@ def _provenance(description: ModelDescription, address: str) -> Provenance:
         f"the model {description.name} at {address} says that its outputs are {mark!r}, and this "
         f"client knows {' and '.join(PROVENANCES)}: update the client"
     )
+
+
+def _landmark_shape(tensors: dict[str, tuple[str, tuple[int, ...]]]) -> tuple[int, int]:
+    if LANDMARKS not in tensors:
+        return -1, -1
+    faces, points, _ = tensors[LANDMARKS][1]
+    return faces, points
 
 
 def _number(parameters: dict[str, str], key: str) -> int | None:

@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from frameswap.contract import (
     OPTION_COUNT,
+    PADDING_BASE,
     ChromaLocation,
     ColorMatrix,
     ColorRange,
     FaceOrder,
+    KeepFlag,
+    MaskFlag,
     Option,
+    Refinement,
 )
 from frameswap.errors import BadOptions
+from frameswap.models import Ensemble
 
-__all__ = ["SwapOptions"]
+__all__ = ["BoxPadding", "SwapOptions", "check_deployed"]
+
+BoxPadding = tuple[int, int, int, int]
+"""Top, right, bottom, left: whole percent of the crop's side, 0 to 63 each."""
+
+_NEXT_TO_NOTHING: Final = 1e-30
+"""Asks for 0 where a 0 would mean the default."""
+_PADDING_BETWEEN: Final = f"0 and {PADDING_BASE - 1} percent"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +40,14 @@ class SwapOptions:
     face_order: which face is given the first source.
     color_matrix, color_range, chroma_location: how an I420 frame is coded; unused for BGR.
     score_threshold, nms_threshold: the detector's, each in (0, 1]; None is the server's default.
+    refinement: whose five landmarks align a face.
+    masks: what bounds the swapped part, a sum; MaskFlag.NONE shows the whole crop.
+    keep: parts of the target's face that stay, a sum.
+    box_blur: how soft the box mask's edge is, in [0, 1] of the crop's side; None: the default.
+    box_padding: how much of each side of the crop the box mask leaves out; None is nothing.
+    weight: how much of the swap is shown, in [0, 1]; None is all.
+    pose_limit: faces that look farther away from the camera stay as they are, degrees in (0, 180];
+        180 is no limit, None the server's default.
     """
 
     face_order: FaceOrder = FaceOrder.LARGEST_FIRST
@@ -35,6 +56,13 @@ class SwapOptions:
     chroma_location: ChromaLocation = ChromaLocation.LEFT
     score_threshold: float | None = None
     nms_threshold: float | None = None
+    refinement: Refinement = Refinement.DEFAULT
+    masks: MaskFlag = MaskFlag.DEFAULT
+    keep: KeepFlag = KeepFlag.NOTHING
+    box_blur: float | None = None
+    box_padding: BoxPadding | None = None
+    weight: float | None = None
+    pose_limit: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("score_threshold", "nms_threshold"):
@@ -50,15 +78,45 @@ class SwapOptions:
             ("color_matrix", ColorMatrix),
             ("color_range", ColorRange),
             ("chroma_location", ChromaLocation),
+            ("refinement", Refinement),
+            ("masks", MaskFlag),
+            ("keep", KeepFlag),
         ):
             if not isinstance(getattr(self, name), kind):
-                known = ", ".join(member.name for member in kind)
+                known = ", ".join(str(member.name) for member in kind)
                 raise BadOptions(
                     f"{name} must be one of {kind.__name__}'s {known}, not {getattr(self, name)!r}"
                 )
+        self._check_masks()
+        if self.weight is not None and not 0.0 <= self.weight <= 1.0:
+            raise BadOptions(
+                f"weight is how much of the swap is shown, from 0 to 1, not {self.weight}"
+            )
+        if self.pose_limit is not None and not 0.0 < self.pose_limit <= 180.0:
+            raise BadOptions(
+                f"pose_limit must be greater than 0 and at most 180 degrees (no limit), not "
+                f"{self.pose_limit}"
+            )
+
+    def _check_masks(self) -> None:
+        if MaskFlag.NONE in self.masks and self.masks != MaskFlag.NONE:
+            raise BadOptions("masks: NONE stands alone, it shows the whole crop")
+        if self.box_blur is not None and not 0.0 <= self.box_blur <= 1.0:
+            raise BadOptions(
+                f"box_blur is a share of the crop's side, from 0 to 1, not {self.box_blur}"
+            )
+        padding = self.box_padding
+        if padding is not None and not (
+            len(padding) == 4
+            and all(isinstance(side, int) and 0 <= side < PADDING_BASE for side in padding)
+        ):
+            raise BadOptions(
+                f"box_padding is four whole numbers, top, right, bottom and left, each between "
+                f"{_PADDING_BETWEEN}, not {padding!r}"
+            )
 
     def to_tensor(self) -> NDArray[np.float32]:
-        """Return `options`: (8,) float32, all zeros when nothing was changed."""
+        """Return `options`: (16,) float32, all zeros when nothing was changed."""
         tensor = np.zeros(OPTION_COUNT, np.float32)
         tensor[Option.FACE_ORDER] = self.face_order
         tensor[Option.COLOR_MATRIX] = self.color_matrix
@@ -66,4 +124,44 @@ class SwapOptions:
         tensor[Option.CHROMA_LOCATION] = self.chroma_location
         tensor[Option.SCORE_THRESHOLD] = self.score_threshold or 0.0
         tensor[Option.NMS_THRESHOLD] = self.nms_threshold or 0.0
+        tensor[Option.REFINEMENT] = self.refinement
+        tensor[Option.MASKS] = self.masks
+        tensor[Option.KEEP] = self.keep
+        tensor[Option.BOX_BLUR] = _given(self.box_blur)
+        tensor[Option.BOX_PADDING] = sum(
+            side * PADDING_BASE**place for place, side in enumerate(self.box_padding or ())
+        )
+        tensor[Option.SWAPPER_WEIGHT] = _given(self.weight)
+        tensor[Option.POSE_LIMIT] = self.pose_limit or 0.0
         return tensor
+
+
+def _given(value: float | None) -> float:
+    return 0.0 if value is None else value or _NEXT_TO_NOTHING
+
+
+def check_deployed(options: SwapOptions, ensemble: Ensemble) -> None:
+    """Refuse what the deployment's networks do not give: it would be left out without a word.
+
+    Raises:
+        BadOptions: what to build for it.
+    """
+    if MaskFlag.SWAPPER in options.masks and not ensemble.gives_mask:
+        raise BadOptions(
+            f"the server's swapper {ensemble.swapper} gives no mask of its own: build one that "
+            f"does (`build_engines.py --swapper hyperswap_1a_256`), or choose box and hull"
+        )
+    if ensemble.landmarker is not None:
+        return
+    wanted = {
+        "the mask `hull`": MaskFlag.HULL in options.masks,
+        "parts of the target to keep": bool(options.keep),
+        "a pose limit": options.pose_limit is not None,
+    }
+    for what, is_wanted in wanted.items():
+        if is_wanted:
+            raise BadOptions(
+                f"{what} needs the landmarks of a face, and the server has no landmark network: "
+                f"build its models with one (`build_engines.py --landmarker "
+                f"face_mesh_attention`), or leave that out"
+            )

@@ -9,10 +9,10 @@ from itertools import chain
 from typing import Any, Final
 
 from frameswap.allocation import zero_new_memory
+from frameswap.answers import SwappedFrame
 from frameswap.journal import Journal
-from frameswap.report import Tally, count_faces, frame_line
+from frameswap.report import Tally, count_faces, frame_line, read_verdicts
 from frameswap.segments import SEGMENT_FRAMES, Packet, reorder_depth, timed_packets
-from frameswap.stream import SwappedFrame
 from frameswap.video import VideoFrame, VideoReader
 from frameswap.video_writer import VideoWriter
 
@@ -82,7 +82,7 @@ class PlainJob:
         )
         if self._keeps_report:
             self._lines.append(_line(self._reader, swapped, self.tally.frames, self._slots))
-        self.tally.add(len(swapped.faces))
+        self.tally.add(len(swapped.faces), swapped.verdicts)
         self._on_frame(self.tally.frames)
 
     def report(self) -> list[str]:
@@ -125,7 +125,7 @@ class SegmentedJob:
         self._on_frame = on_frame
         self.tally = Tally()
         for line in journal.report():
-            self.tally.add(count_faces(line))
+            self.tally.add(count_faces(line), read_verdicts(line))
         self.tally.resumed_at = journal.frames
         self._encoder: Any = None
         self._packets: list[Packet] = []
@@ -158,7 +158,7 @@ class SegmentedJob:
         ticks = frame.pts + (frame.duration or 0)
         self._end_s = float(ticks * self._reader.time_base)
         self._lines.append(_line(self._reader, swapped, self.tally.frames, self._slots))
-        self.tally.add(len(swapped.faces))
+        self.tally.add(len(swapped.faces), swapped.verdicts)
         if len(self._lines) >= self._segment_frames or self._size >= _MOST_BYTES:
             self.close_segment()
         self._on_frame(self.tally.frames)
@@ -232,4 +232,6 @@ def _line(reader: VideoReader, swapped: SwappedFrame, index: int, slots: int) ->
     frame = swapped.original
     assert isinstance(frame, VideoFrame)  # what reader.frames() yields
     time_s = float(frame.pts * reader.time_base)
-    return frame_line(index, time_s, swapped.faces, slots=slots, corrupt=bool(frame.corrupt))
+    return frame_line(
+        index, time_s, swapped.faces, swapped.verdicts, slots=slots, corrupt=bool(frame.corrupt)
+    )

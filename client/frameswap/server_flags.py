@@ -25,7 +25,7 @@ from frameswap.transport import TRANSPORT_NAMES
 __all__ = ["add_server_flags", "connect", "tell"]
 
 _EMBEDDED_IN_FLIGHT: Final = 6
-"""One for each of the three steps of the ensemble and one that waits for it; more would only make
+"""One for each of the six steps of the ensemble, of which three are heavy; more would only make
 Ctrl-C wait on a machine without a GPU."""
 
 

@@ -1,7 +1,8 @@
 """Frames through memory that client and server share: gRPC carries only the words.
 
 A slot is one region, registered once and used again: the frame, the swapped frame and the source,
-side by side. `options` and `faces` are small and stay in the messages.
+side by side. `options`, `faces` and `landmarks` are small and stay in the messages. A slot whose
+frame was searched for faces serves the swap of what was found, too.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
 from frameswap.connection import CLOSING_S, Connection, PendingCall
-from frameswap.contract import FACES, FRAME, OPTIONS, SOURCE, SWAPPED_FRAME, VERDICTS
+from frameswap.contract import FRAME, SOURCE, SWAPPED_FRAME
 from frameswap.errors import (
     FrameswapError,
     ServerFault,
@@ -82,12 +83,15 @@ class SharedTransport:
     def submit(self, request: SwapRequest) -> PendingSwap:
         """Send one frame; one copy is made of it, into the slot."""
         layout = _Layout(request)
+        slot = self._take_over(request.held, layout.size)
+        holds_frame = slot is not None
         try:
-            slot = self._acquire(layout.size)
+            if slot is None:
+                slot = self._acquire(layout.size)
         except TransportUnavailable as error:
             return self.submit_as_bytes(request, error)
         try:
-            return _PendingShared(self, slot, request, layout)
+            return _PendingShared(self, slot, request, layout, holds_frame=holds_frame)
         except BaseException:
             self.give_back(slot)
             raise
@@ -129,8 +133,10 @@ class SharedTransport:
         slot.in_doubt = True
         return self._connection.submit(message, doing=DOING)
 
-    def read(self, message: bytes) -> Mapping[str, NDArray[Any] | SharedOutput]:
-        return read_outputs(message, self._connection, in_regions={SWAPPED_FRAME})
+    def read(
+        self, message: bytes, *, in_regions: set[str]
+    ) -> Mapping[str, NDArray[Any] | SharedOutput]:
+        return read_outputs(message, self._connection, in_regions=in_regions)
 
     def register_again(self, slot: _Slot) -> None:
         """Make a server that was restarted map the slot's region."""
@@ -154,6 +160,20 @@ class SharedTransport:
             given_up, self._given_up = self._given_up, []
         for pending in given_up:
             pending.release(patience_s=0.0)
+
+    def _take_over(self, held: PendingSwap | None, size: int) -> _Slot | None:
+        """The slot of an answered request, if it is ours, still there and large enough."""
+        if not isinstance(held, _PendingShared) or not held.can_be_taken_over(self):
+            return None
+        if held.slot.region.host.size < size:
+            return None
+        held.was_taken_over()
+        return held.slot
+
+    def owns(self, slot: _Slot) -> bool:
+        """Whether a slot is registered, and not removed by `renew` or `close`."""
+        with self._lock:
+            return slot in self._slots
 
     def _acquire(self, size: int) -> _Slot:
         self._collect()
@@ -204,8 +224,9 @@ class _Slot:
     """One region and what is in it.
 
     source: the array whose values it holds.
-    layout, options, message: the request that was last sent, and what it was made of: the next
-        one with the same is the same bytes, because the frame is not in them.
+    layout: what lies where in it.
+    messages: the request that was last sent to each model, and the options that it was made of: the
+        next one with the same is the same bytes, because the frame is not in them.
     in_doubt: whether the server may be working on it: it was sent, and no answer came yet.
     """
 
@@ -213,8 +234,7 @@ class _Slot:
         self.region = region
         self.source: NDArray[np.float32] | None = None
         self.layout: tuple[Any, ...] = ()
-        self.options: NDArray[np.float32] | None = None
-        self.message = b""
+        self.messages: dict[str, tuple[NDArray[np.float32], bytes]] = {}
         self.in_doubt = False
 
 
@@ -225,13 +245,20 @@ class _Layout:
         self.frame_size = math.prod(request.frame.shape)
         self.swapped = _round_up(self.frame_size)
         self.source = 2 * self.swapped
-        self.size = self.source + _round_up(request.source.nbytes)
-        self.key = (request.model, request.batched, request.frame.shape, request.source.shape)
+        room = request.room if request.source is None else request.source.nbytes
+        self.size = self.source + _round_up(room)
+        self.key = (request.batched, request.frame.shape)
 
 
 class _PendingShared:
     def __init__(
-        self, transport: SharedTransport, slot: _Slot, request: SwapRequest, layout: _Layout
+        self,
+        transport: SharedTransport,
+        slot: _Slot,
+        request: SwapRequest,
+        layout: _Layout,
+        *,
+        holds_frame: bool,
     ) -> None:
         self._transport = transport
         self.slot = slot
@@ -239,8 +266,8 @@ class _PendingShared:
         self._request = request
         self._released = False
         self._as_bytes: PendingSwap | None = None
-        _fill(slot, request, layout)
-        self._call: PendingCall | None = transport.send(slot, slot.message)
+        self._message = _fill(slot, request, layout, holds_frame=holds_frame)
+        self._call: PendingCall | None = transport.send(slot, self._message)
 
     def result(self) -> Mapping[str, NDArray[Any]]:
         if self._as_bytes is None:
@@ -253,7 +280,8 @@ class _PendingShared:
         return self._as_bytes.result()
 
     def _shared_result(self) -> Mapping[str, NDArray[Any]]:
-        outputs = dict(self._transport.read(self._answer()))
+        in_regions = {SWAPPED_FRAME} & set(self._request.outputs)
+        outputs = dict(self._transport.read(self._answer(), in_regions=in_regions))
         shared = outputs.get(SWAPPED_FRAME)
         if isinstance(shared, SharedOutput):
             expected = self._request.shape_on_wire(self._request.frame.shape)
@@ -286,7 +314,7 @@ class _PendingShared:
             self._transport.register_again(self.slot)
             # Should sending be interrupted, no earlier answer may be taken for this one's.
             self._call = None
-            self._call = self._transport.send(self.slot, self.slot.message)
+            self._call = self._transport.send(self.slot, self._message)
         return self._wait()
 
     def _wait(self) -> bytes:
@@ -304,6 +332,20 @@ class _PendingShared:
         if self._as_bytes is not None:
             return self._as_bytes.wait(patience_s)
         return self._call is not None and self._call.wait(patience_s)
+
+    def can_be_taken_over(self, transport: SharedTransport) -> bool:
+        """Whether another request may have its slot: this one was answered, and keeps it."""
+        return (
+            transport is self._transport
+            and not self._released
+            and self._as_bytes is None
+            and not self.slot.in_doubt
+            and transport.owns(self.slot)
+        )
+
+    def was_taken_over(self) -> None:
+        """The slot is another request's now, which gives it back."""
+        self._released = True
 
     def cancel(self) -> None:
         """In shared memory nothing: a server that is told so may still write, and not say when."""
@@ -327,53 +369,53 @@ class _PendingShared:
             self._transport.give_back(self.slot)
 
 
-def _fill(slot: _Slot, request: SwapRequest, layout: _Layout) -> None:
-    """The one copy of a frame on its way out; source and message only when they are others."""
+def _fill(slot: _Slot, request: SwapRequest, layout: _Layout, *, holds_frame: bool) -> bytes:
+    """The one copy of a frame on its way out; source and message only when they are others.
+
+    Returns:
+        The message to send.
+    """
     region = slot.region
     if slot.layout != layout.key:
         # The frame may be written over what lay elsewhere, and writing it may fail.
-        slot.layout, slot.source, slot.options = layout.key, None, None
-    target = region.host[: layout.frame_size].reshape(request.frame.shape)
-    if isinstance(request.frame, np.ndarray):
-        target[...] = request.frame
-    else:
-        request.frame.copy_to(target)
-    region.push(0, layout.frame_size)
-    if slot.source is not request.source:
+        slot.layout, slot.source = layout.key, None
+        slot.messages.clear()
+    if not holds_frame:
+        target = region.host[: layout.frame_size].reshape(request.frame.shape)
+        if isinstance(request.frame, np.ndarray):
+            target[...] = request.frame
+        else:
+            request.frame.copy_to(target)
+        region.push(0, layout.frame_size)
+    if request.source is not None and slot.source is not request.source:
+        if slot.source is None or slot.source.shape != request.source.shape:
+            slot.messages.clear()
         stop = layout.source + request.source.nbytes
         region.host[layout.source : stop] = request.source.reshape(-1).view(np.uint8)
         region.push(layout.source, stop)
         slot.source = request.source
-    if slot.options is not request.options:
+    options, message = slot.messages.get(request.model, (None, b""))
+    if options is not request.options or request.found:
         header = _build_header(region.name, request, layout)
-        slot.message = join_request(header, [request.options])
-        slot.options = request.options
+        message = join_request(header, list(request.small_tensors.values()))
+        slot.messages[request.model] = (request.options, message)
+    return message
 
 
 def _build_header(region: str, request: SwapRequest, layout: _Layout) -> bytes:
     frame_shape = request.shape_on_wire(request.frame.shape)
-    return build_header(
-        request.model,
-        [
-            TensorInfo(FRAME, "UINT8", frame_shape, region, 0, layout.frame_size),
-            TensorInfo(
-                SOURCE,
-                "FP32",
-                request.shape_on_wire(request.source.shape),
-                region,
-                layout.source,
-                request.source.nbytes,
-            ),
-            TensorInfo(OPTIONS, "FP32", request.shape_on_wire(request.options.shape)),
-        ],
-        [
-            TensorInfo(
-                SWAPPED_FRAME, "UINT8", frame_shape, region, layout.swapped, layout.frame_size
-            ),
-            FACES,
-            VERDICTS,
-        ],
-    )
+    inputs = [TensorInfo(FRAME, "UINT8", frame_shape, region, 0, layout.frame_size)]
+    if request.source is not None:
+        shape, size = request.shape_on_wire(request.source.shape), request.source.nbytes
+        inputs.append(TensorInfo(SOURCE, "FP32", shape, region, layout.source, size))
+    for name, array in request.small_tensors.items():
+        inputs.append(TensorInfo(name, "FP32", request.shape_on_wire(array.shape)))
+    outputs: list[TensorInfo | str] = list(request.outputs)
+    if SWAPPED_FRAME in request.outputs:
+        outputs[request.outputs.index(SWAPPED_FRAME)] = TensorInfo(
+            SWAPPED_FRAME, "UINT8", frame_shape, region, layout.swapped, layout.frame_size
+        )
+    return build_header(request.model, inputs, outputs)
 
 
 def _round_up(size: int) -> int:

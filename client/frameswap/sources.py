@@ -63,8 +63,21 @@ def average_sources(sources: Sequence[Source]) -> Source:
     return Source(mean.astype(np.float32), first.kind, first.swapper, first.faces)
 
 
-def stack_sources(sources: Source | Sequence[Source], ensemble: Ensemble) -> NDArray[np.float32]:
+def slot_count(persons: int, *, most: int) -> int:
+    """K for a number of persons: rounded up to 1, 2, 4, 8 or 16, at most `most`.
+
+    Requests of few different K form batches, and C++ TensorRT wants few shapes.
+    """
+    return min(1 << (persons - 1).bit_length(), most)
+
+
+def stack_sources(
+    sources: Source | Sequence[Source], ensemble: Ensemble, *, persons: int = 0
+) -> NDArray[np.float32]:
     """Make the `source` tensor of a request: (K, D) float32, slot k for the k-th face.
+
+    K is the number of sources, or `persons` where that is more, rounded up (`slot_count`); a row of
+    zeros is no source.
 
     Raises:
         BadSource: none or too many, another swapper's, of another length, or not finite.
@@ -88,4 +101,8 @@ def stack_sources(sources: Source | Sequence[Source], ensemble: Ensemble) -> NDA
             )
         if not np.isfinite(source.vector).all():
             raise BadSource("a source has numbers that are not finite: encode the photo again")
-    return np.ascontiguousarray(np.stack([source.vector for source in several]), np.float32)
+    rows = slot_count(max(persons, len(several)), most=ensemble.max_faces)
+    stacked = np.zeros((rows, several[0].vector.size), np.float32)
+    for row, source in zip(stacked, several, strict=False):
+        row[:] = source.vector
+    return stacked

@@ -2,41 +2,31 @@
 
 from __future__ import annotations
 
-import math
 import time
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from typing import Any, Final, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from frameswap.answers import SwappedFrame, is_row, read_frame, read_rows, read_verdicts
 from frameswap.connection import CLOSING_S
-from frameswap.contract import (
-    FACE_COLUMNS,
-    FACES,
-    MAX_DETECTIONS,
-    SCORE_COLUMN,
-    SWAP_MODELS,
-    SWAPPED_FRAME,
-)
-from frameswap.errors import (
-    BadOptions,
-    ContractMismatch,
-    FrameswapError,
-    ServerFault,
-    ServerTimeout,
-)
+from frameswap.contract import FACES, SWAP_MODELS, SWAPPED_FRAME, VERDICTS
+from frameswap.errors import ContractMismatch, FrameswapError, ServerTimeout
 from frameswap.frames import Frame, frame_format
 from frameswap.models import Ensemble, check_size
-from frameswap.options import SwapOptions
-from frameswap.padding import cut_frame, pad_frame
+from frameswap.options import SwapOptions, check_deployed
+from frameswap.padding import pad_frame
 from frameswap.servers import PASSING_ERRORS, Server, Servers
 from frameswap.sources import Source, stack_sources
 from frameswap.transport import PendingSwap, SwapRequest
 
-__all__ = ["FrameStream", "SwappedFrame", "found_faces", "take_output"]
+__all__ = ["FrameStream", "InFlight", "RequestStream"]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 _HEALTH_S: Final = 5.0
 """After so long without an answer, a server is asked whether it is there, if there are others."""
@@ -49,46 +39,18 @@ _FIRST_LATENCY_S: Final = 5.0
 _LOOK_S: Final = 0.02
 
 
-@dataclass(frozen=True, eq=False)
-class SwappedFrame:
-    """A finished frame.
-
-    frame: uint8, shape and format of the frame that was sent; pixels outside the blend are its.
-    faces: (F, 15) float32, the faces found, in the order asked for: x1 y1 x2 y2, score, five
-        landmarks x y; pixels.
-    original: the frame that was sent.
-    """
-
-    frame: NDArray[np.uint8]
-    faces: NDArray[np.float32]
-    original: Frame
-
-
-class FrameStream:
-    """What the frames of one stream share, and the window of those under way.
+class RequestStream(ABC, Generic[Item, Result]):
+    """A window of requests under way, one for each item.
 
     Args:
         servers: that take them.
-        reconnect_s: how long a frame may be sent again and again, in seconds from its first loss.
+        reconnect_s: how long one may be sent again and again, in seconds from its first loss.
     """
 
-    def __init__(
-        self,
-        servers: Servers,
-        sources: Source | Sequence[Source],
-        options: SwapOptions,
-        *,
-        reconnect_s: float,
-    ) -> None:
+    def __init__(self, servers: Servers, *, reconnect_s: float) -> None:
         self._servers = servers
-        self._sources = sources
-        self._options = options.to_tensor()
         self._reconnect_s = reconnect_s
-        # Made once an ensemble, not once a frame: an image source is most of a megabyte, and the
-        # same array tells shared memory that what it holds is still right.
-        self._stacked: dict[Ensemble, NDArray[np.float32]] = {}
-        self._fitting: tuple[Ensemble, tuple[int, ...]] | None = None
-        self._window: deque[_InFlight] = deque()
+        self._window: deque[InFlight[Item]] = deque()
         self._slowest_s = _FIRST_LATENCY_S
 
     @property
@@ -96,9 +58,35 @@ class FrameStream:
         """How old a request may be before it is asked once more."""
         return max(_LEAST_PATIENCE_S, _PATIENCE * self._slowest_s)
 
-    def run(self, frames: Iterable[Frame], *, copy: bool) -> Iterator[SwappedFrame]:
-        """Swap all frames; see `FaceSwapper.stream`."""
-        arriving = iter(frames)
+    @abstractmethod
+    def _model(self, item: Item) -> str:
+        """Which ensemble it is for."""
+
+    @abstractmethod
+    def _request(self, server: Server, model: str, item: Item) -> SwapRequest:
+        """Say what to send.
+
+        Raises:
+            FrameswapError: it cannot be sent to that server.
+        """
+
+    @abstractmethod
+    def _finish(
+        self, entry: InFlight[Item], outputs: Mapping[str, Any], server: Server, *, copy: bool
+    ) -> Result:
+        """Make the result of an answer.
+
+        Raises:
+            FrameswapError: the answer breaks the contract.
+        """
+
+    def _choose(self, item: Item) -> Server | None:
+        """The server for it; None while none takes requests."""
+        return self._servers.choose()
+
+    def run(self, items: Iterable[Item], *, copy: bool) -> Generator[Result, None, None]:
+        """Send all; see `FaceSwapper.stream`."""
+        arriving = iter(items)
         failure: Exception | None = None
         exhausted = False
         window = self._window
@@ -106,7 +94,7 @@ class FrameStream:
             while True:
                 while not exhausted and self._has_room():
                     try:
-                        entry = _InFlight(next(arriving))
+                        entry = InFlight(next(arriving))
                         self._send(entry)
                         window.append(entry)
                     except StopIteration:
@@ -138,40 +126,23 @@ class FrameStream:
             return False
         return self._servers.choose_free() is not None
 
-    def _send(self, entry: _InFlight) -> None:
-        """Send a frame to the server that has the least to do; it stays unsent where none takes it.
+    def _send(self, entry: InFlight[Item]) -> None:
+        """Send it to the server that has the least to do; it stays unsent where none takes it.
 
         Raises:
-            FrameswapError: that frame cannot be sent to any.
+            FrameswapError: that item cannot be sent to any.
         """
-        frame = pad_frame(entry.frame)
-        model = SWAP_MODELS[frame_format(frame)]
-        while (server := self._servers.choose()) is not None:
+        model = self._model(entry.item)
+        while (server := self._choose(entry.item)) is not None:
             try:
-                request = self._request(server, model, frame)
+                request = self._request(server, model, entry.item)
                 entry.request = _Request(server, model, server.submit(request))
                 return
             except PASSING_ERRORS as error:
                 server.fail(error)
                 entry.error = error
 
-    def _request(self, server: Server, model: str, frame: Frame) -> SwapRequest:
-        ensemble = server.find(model)
-        # A stream's frames are mostly of one size: it is checked when it, or the server, changes.
-        if self._fitting is None or self._fitting != (ensemble, frame.shape):
-            check_size(frame, ensemble)
-            self._fitting = (ensemble, frame.shape)
-        if ensemble not in self._stacked:
-            self._stacked[ensemble] = stack_sources(self._sources, ensemble)
-        return SwapRequest(
-            model=ensemble.name,
-            frame=frame,
-            source=self._stacked[ensemble],
-            options=self._options,
-            batched=ensemble.batched,
-        )
-
-    def _result(self, head: _InFlight, *, copy: bool) -> SwappedFrame:
+    def _result(self, head: InFlight[Item], *, copy: bool) -> Result:
         while True:
             if head.request is None:
                 self._send(head)
@@ -189,15 +160,15 @@ class FrameStream:
                 self._lose(head, head.request, error)
                 continue
             self._note_latency(time.monotonic() - request.sent_s)
-            swapped = _finish(head.frame, outputs, request.server.address, copy=copy)
+            result = self._finish(head, outputs, request.server, copy=copy)
             request.server.succeed()
-            return swapped
+            return result
 
     def _note_latency(self, latency_s: float) -> None:
         known = self._slowest_s != _FIRST_LATENCY_S
         self._slowest_s = max(self._slowest_s, latency_s) if known else latency_s
 
-    def _answered(self, head: _InFlight, request: _Request) -> _Request:
+    def _answered(self, head: InFlight[Item], request: _Request) -> _Request:
         """Wait for the answer to a frame, and ask once more where it is long overdue.
 
         Triton never answers some of the requests that a model's process had when it died.
@@ -220,7 +191,7 @@ class FrameStream:
                 return self._ask_again(head, request)
         return request
 
-    def _ask_again(self, head: _InFlight, first: _Request) -> _Request:
+    def _ask_again(self, head: InFlight[Item], first: _Request) -> _Request:
         """Send a frame once more; the request that is answered first stays the frame's."""
         head.request = None
         try:
@@ -239,7 +210,7 @@ class FrameStream:
         late.abandon()
         return winner
 
-    def _lose(self, head: _InFlight, request: _Request, error: FrameswapError) -> None:
+    def _lose(self, head: InFlight[Item], request: _Request, error: FrameswapError) -> None:
         """Have a lost frame sent again, and at once those that were lost with it.
 
         A swap changes nothing on the server, so sending a frame again is safe.
@@ -279,14 +250,68 @@ class _Request:
         self.release(patience_s=0.0)
 
 
-class _InFlight:
-    """One frame of a stream, and the request that it is in, if it is in one.
+class FrameStream(RequestStream[Frame, SwappedFrame]):
+    """Frames whose faces are found and swapped in one request each, all with the same sources."""
+
+    def __init__(
+        self,
+        servers: Servers,
+        sources: Source | Sequence[Source],
+        options: SwapOptions,
+        *,
+        reconnect_s: float,
+    ) -> None:
+        super().__init__(servers, reconnect_s=reconnect_s)
+        self._sources = sources
+        self._asked = options
+        self._options = options.to_tensor()
+        # Made once an ensemble, not once a frame: an image source is a quarter of a megabyte, and
+        # the same array tells shared memory that what it holds is still right.
+        self._stacked: dict[Ensemble, NDArray[np.float32]] = {}
+        self._fitting: tuple[Ensemble, tuple[int, ...]] | None = None
+
+    def _model(self, item: Frame) -> str:
+        return SWAP_MODELS[frame_format(item)]
+
+    def _request(self, server: Server, model: str, item: Frame) -> SwapRequest:
+        ensemble = server.find(model)
+        frame = pad_frame(item)
+        # A stream's frames are mostly of one size: it is checked when it, or the server, changes.
+        if self._fitting is None or self._fitting != (ensemble, frame.shape):
+            check_size(frame, ensemble)
+            check_deployed(self._asked, ensemble)
+            self._fitting = (ensemble, frame.shape)
+        if ensemble not in self._stacked:
+            self._stacked[ensemble] = stack_sources(self._sources, ensemble)
+        return SwapRequest(
+            model=ensemble.name,
+            frame=frame,
+            source=self._stacked[ensemble],
+            options=self._options,
+            outputs=(SWAPPED_FRAME, FACES, VERDICTS),
+            batched=ensemble.batched,
+        )
+
+    def _finish(
+        self, entry: InFlight[Frame], outputs: Mapping[str, Any], server: Server, *, copy: bool
+    ) -> SwappedFrame:
+        rows = read_rows(outputs, server.address)
+        return SwappedFrame(
+            frame=read_frame(entry.item, outputs, server.address, copy=copy),
+            faces=rows[is_row(rows)],
+            original=entry.item,
+            verdicts=read_verdicts(outputs, rows, server.address),
+        )
+
+
+class InFlight(Generic[Item]):
+    """One item of a stream, and the request that it is in, if it is in one.
 
     losses: how often it was lost.
     """
 
-    def __init__(self, frame: Frame) -> None:
-        self.frame = frame
+    def __init__(self, item: Item) -> None:
+        self.item = item
         self.error: FrameswapError | None = None
         self.losses = 0
         self.request: _Request | None = None
@@ -321,6 +346,13 @@ class _InFlight:
             request, self.request = self.request, None
             request.abandon()
 
+    def hand_over(self) -> PendingSwap:
+        """Give its answered request to somebody else, who releases it."""
+        assert self.request is not None
+        request, self.request = self.request, None
+        request.server.settle(request.pending)
+        return request.pending
+
     def cancel(self) -> None:
         if self.request is not None:
             self.request.pending.cancel()
@@ -329,55 +361,3 @@ class _InFlight:
         if self.request is not None:
             request, self.request = self.request, None
             request.release(patience_s=patience_s)
-
-
-def take_output(outputs: Mapping[str, Any], name: str, address: str) -> NDArray[Any]:
-    """One output of an answer.
-
-    Raises:
-        ServerFault: it is not there.
-    """
-    array = outputs.get(name)
-    if array is None:
-        # Triton drops an output that a step did not produce, without an error.
-        raise ServerFault(
-            f"the server at {address} did not return the output {name}: one of its models is "
-            f"broken; look at its log"
-        )
-    return np.asarray(array)
-
-
-def found_faces(outputs: Mapping[str, Any], address: str) -> NDArray[np.float32]:
-    """(F, 15) float32: the rows of `faces` that hold a face.
-
-    Raises:
-        ServerFault: there are no such rows.
-        BadOptions: the server could not use the options.
-    """
-    faces = take_output(outputs, FACES, address).reshape(-1, FACE_COLUMNS)
-    if len(faces) != MAX_DETECTIONS:
-        raise ServerFault(f"the server returned {len(faces)} rows of faces")
-    if np.isnan(faces).any():
-        raise BadOptions(
-            "the server could not use the options of the request: an option has a value that "
-            "it does not know, or the source is not finite"
-        )
-    return np.array(faces[faces[:, SCORE_COLUMN] > 0.0], np.float32)
-
-
-def _finish(
-    frame: Frame, outputs: Mapping[str, Any], address: str, *, copy: bool
-) -> SwappedFrame:
-    swapped = take_output(outputs, SWAPPED_FRAME, address)
-    sent = pad_frame(frame).shape
-    if swapped.dtype != np.uint8 or swapped.size != math.prod(sent):
-        raise ServerFault(
-            f"the server returned a frame of {swapped.dtype} {swapped.shape} for one of "
-            f"uint8 {sent}"
-        )
-    swapped = cut_frame(swapped.reshape(sent), frame)
-    return SwappedFrame(
-        frame=swapped.copy() if copy else swapped,
-        faces=found_faces(outputs, address),
-        original=frame,
-    )

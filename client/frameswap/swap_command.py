@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from frameswap.arguments import HelpFormatter, WholeNumber, share
-from frameswap.contract import MAX_DETECTIONS, FaceOrder, FrameFormat
+from frameswap.arguments import HelpFormatter
+from frameswap.contract import FrameFormat
 from frameswap.encoders import check_options
 from frameswap.errors import (
     BadOptions,
@@ -22,6 +22,7 @@ from frameswap.errors import (
     TransportUnavailable,
     UnwritableFile,
 )
+from frameswap.face_flags import ORDERS, add_face_flags, face_options
 from frameswap.file_flags import (
     add_encoding_flags,
     add_file_flags,
@@ -34,7 +35,7 @@ from frameswap.file_tasks import FileTask, FolderPlan, is_folder_job, plan_folde
 from frameswap.job_control import JobControl, JobStopped, describe_early_end, end_early_at_interrupt
 from frameswap.job_flags import add_job_flags, journaling
 from frameswap.journal import is_unfinished
-from frameswap.options import SwapOptions
+from frameswap.one_frame import swap_frame_at
 from frameswap.output_file import check_output, explain_failure
 from frameswap.photo import (
     Photo,
@@ -46,7 +47,7 @@ from frameswap.photo import (
 )
 from frameswap.preview import Preview
 from frameswap.progress import Progress, format_duration
-from frameswap.report import Tally
+from frameswap.report import Tally, describe_left
 from frameswap.server_flags import add_server_flags, connect, tell
 from frameswap.server_settings import add_security
 from frameswap.sources import Source
@@ -73,7 +74,6 @@ _SERVER_ERRORS: Final = (
 """What ends a job of many files: it is not about one of them."""
 _INTERRUPTED: Final = 130
 """What a shell says of a program that Ctrl-C ended."""
-ORDERS: Final = {order.name.lower().replace("_", "-"): order for order in FaceOrder}
 
 
 def register(subparsers: Subparsers) -> None:
@@ -85,45 +85,13 @@ def register(subparsers: Subparsers) -> None:
         formatter_class=HelpFormatter,
     )
     add_file_flags(parser)
-    _add_faces(parser)
+    add_face_flags(parser)
     add_encoding_flags(parser)
     add_reading_flags(parser)
     add_job_flags(parser)
     add_server_flags(parser)
     add_security(parser)
     parser.set_defaults(run=run)
-
-
-def _add_faces(parser: ArgumentParser) -> None:
-    group = parser.add_argument_group("faces")
-    group.add_argument(
-        "--source-face",
-        choices=ORDERS,
-        metavar="ORDER",
-        help=f"which face of a source photo, when it has several: {', '.join(ORDERS)} "
-        "(default: it must have one)",
-    )
-    group.add_argument(
-        "--face-order",
-        choices=ORDERS,
-        metavar="ORDER",
-        default="largest-first",
-        help="order in which the target's faces are given the source, the first K of them; choices "
-        "as for --source-face",
-    )
-    group.add_argument(
-        "--faces",
-        type=WholeNumber(1, MAX_DETECTIONS),
-        default=1,
-        metavar="K",
-        help="how many faces of each frame are swapped, at most",
-    )
-    group.add_argument(
-        "--score-threshold",
-        type=share,
-        metavar="SCORE",
-        help="how sure the detector must be of a face, above 0 to 1 (default: the server's)",
-    )
 
 
 def run(arguments: Namespace) -> int:
@@ -144,6 +112,8 @@ def run(arguments: Namespace) -> int:
         plan = plan_folder(arguments.target, arguments.output)
         return _run_folder(arguments, plan, [(path, read_photo(path)) for path in arguments.source])
     task = FileTask(arguments.target[0], arguments.output)
+    if arguments.at is not None:
+        check_photo_output(task.output)
     if not (is_standard(task.output) or is_sequence(task.output)):
         _check_outputs(arguments, task.output)
     photos = [(path, read_photo(path)) for path in arguments.source]
@@ -152,6 +122,8 @@ def run(arguments: Namespace) -> int:
         opened = _open_target(arguments, task, stack)
         swapper = connect(arguments, stack, [_pixel(opened)], _size(opened))
         sources = _sources(arguments, swapper, photos)
+        if arguments.at is not None:
+            return _swap_one_frame(arguments, swapper, sources, opened, task.output)
         return _swap_file(arguments, swapper, sources, opened, task.output)
 
 
@@ -164,7 +136,9 @@ def _check_outputs(arguments: Namespace, output: Path) -> None:
 def _check_usage(arguments: Namespace) -> None:
     """Raise BadOptions for flags that contradict each other or the encoder."""
     read_options(arguments)
-    if arguments.codec is not None:
+    if arguments.at is not None:
+        _check_one_frame(arguments)
+    elif arguments.codec is not None:
         check_options(arguments.codec, encoding(arguments))
     elif not is_folder_job(arguments.target, arguments.output):
         target, output = arguments.target[0], arguments.output
@@ -175,6 +149,14 @@ def _check_usage(arguments: Namespace) -> None:
             # A file that is not written is said later, as all that is no wrong usage.
             with suppress(UnwritableFile):
                 check_video_output(output, encoding(arguments))
+
+
+def _check_one_frame(arguments: Namespace) -> None:
+    target = arguments.target[0]
+    if is_folder_job(arguments.target, arguments.output) or is_standard(arguments.output):
+        raise BadOptions("--at writes one frame of one video to a file")
+    if _is_photo(target):
+        raise BadOptions(f"--at is a moment of a video, and {target} is a photo")
 
 
 def _run_folder(
@@ -243,7 +225,7 @@ def _probe(
 
 def _open_target(arguments: Namespace, task: FileTask, stack: ExitStack) -> Photo | VideoReader:
     """Open a target whose output can be written; the stack closes it."""
-    if _is_photo(task.target):
+    if _is_photo(task.target) or arguments.at is not None:
         check_photo_output(task.output)
     else:
         check_video_output(task.output, encoding(arguments))
@@ -286,8 +268,24 @@ def _swap_file(
         return _swap_video_file(arguments, swapper, sources, opened, output)
     progress = Progress(1, sys.stderr, form=arguments.progress)
     tally = swap_photo(
-        swapper, opened, sources, _options(arguments), output, force=arguments.force,
+        swapper, opened, sources, face_options(arguments), output, force=arguments.force,
         quality=arguments.quality,
+    )  # fmt: skip
+    return _summarise(arguments, output, tally, progress.elapsed_s)
+
+
+def _swap_one_frame(
+    arguments: Namespace,
+    swapper: FaceSwapper,
+    sources: Sequence[Source],
+    opened: Photo | VideoReader,
+    output: Path,
+) -> int:
+    assert isinstance(opened, VideoReader)  # `_check_usage` has seen to it
+    progress = Progress(1, sys.stderr, form=arguments.progress)
+    tally = swap_frame_at(
+        swapper, opened, arguments.at, sources, face_options(arguments), output,
+        force=arguments.force,
     )  # fmt: skip
     return _summarise(arguments, output, tally, progress.elapsed_s)
 
@@ -301,7 +299,7 @@ def _swap_video_file(
 ) -> int:
     progress = Progress(reader.frame_count, sys.stderr, form=arguments.progress)
     options = replace(
-        _options(arguments),
+        face_options(arguments),
         color_matrix=reader.tags.color_matrix,
         color_range=reader.tags.color_range,
         chroma_location=reader.chroma_location,
@@ -342,12 +340,6 @@ def _sources(
     return [source] * int(arguments.faces)
 
 
-def _options(arguments: Namespace) -> SwapOptions:
-    return SwapOptions(
-        face_order=ORDERS[arguments.face_order], score_threshold=arguments.score_threshold
-    )
-
-
 def _summarise(arguments: Namespace, output: Path, tally: Tally, elapsed_s: float) -> int:
     """Say what was done; returns the exit code."""
     rate = (tally.frames - tally.resumed_at) / elapsed_s if elapsed_s > 0 else 0.0
@@ -359,6 +351,8 @@ def _summarise(arguments: Namespace, output: Path, tally: Tally, elapsed_s: floa
         # Standard output may be the video.
         file=sys.stderr if is_standard(output) else sys.stdout,
     )
+    if left := describe_left(tally):
+        print(left, file=sys.stderr if is_standard(output) else sys.stdout)
     if tally.faces == 0:
         tell(["no face was found: the output shows what the input shows"])
         return 1 if arguments.require_face else 0

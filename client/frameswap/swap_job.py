@@ -91,7 +91,7 @@ def swap_photo(
         quality=quality,
     )
     tally = Tally()
-    tally.add(len(swapped.faces))
+    tally.add(len(swapped.faces), swapped.verdicts)
     return tally
 
 

@@ -9,26 +9,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from frameswap.answers import SwappedFrame, found_faces, take_output
 from frameswap.contract import (
     ENCODE_MODEL,
     FACES,
+    FIND_MODELS,
     FRAME,
     LANDMARK_COLUMN,
     MAX_DETECTIONS,
     OPTIONS,
     SCORE_COLUMN,
     SOURCE,
+    SWAP_FOUND_MODELS,
     SWAP_MODELS,
     FaceOrder,
     FrameFormat,
 )
 from frameswap.errors import BadFrame, BadOptions, NoFaceFound, ServerFault, SeveralFacesFound
+from frameswap.found_faces import FoundFaces, FoundFrame, Placement, Plan
+from frameswap.found_stream import FindStream, SwapFoundStream, swap_planned
 from frameswap.frames import Frame, frame_format
 from frameswap.models import Ensemble, SourceKind, fit_photo
 from frameswap.options import SwapOptions
@@ -36,7 +42,7 @@ from frameswap.padding import pad_photo
 from frameswap.security import Security
 from frameswap.servers import Server, Servers
 from frameswap.sources import Source
-from frameswap.stream import FrameStream, SwappedFrame, found_faces, take_output
+from frameswap.stream import FrameStream
 from frameswap.transport import TransportName, read_outputs
 from frameswap.wire import TensorInfo, build_header, join_request
 
@@ -111,11 +117,16 @@ class FaceSwapper:
         """The transport in use; the first server's, where there are several."""
         return self._servers.all[0].transport
 
-    def check_model(self, pixel: FrameFormat) -> None:
-        """Raise ContractMismatch or ServerNotReady unless frames of that format can be swapped."""
-        self._servers.call(
-            lambda server: server.find(SWAP_MODELS[pixel]), patience_s=self.reconnect_s
-        )
+    def check_model(self, pixel: FrameFormat, *, found: bool = False) -> None:
+        """Raise ContractMismatch or ServerNotReady unless frames of that format can be swapped.
+
+        Args:
+            found: in two steps, too.
+        """
+        steps = (SWAP_MODELS, FIND_MODELS, SWAP_FOUND_MODELS) if found else (SWAP_MODELS,)
+        for models in steps:
+            model = models[pixel]
+            self._servers.call(partial(Server.find, model=model), patience_s=self.reconnect_s)
 
     def encode_source(
         self,
@@ -206,6 +217,92 @@ class FaceSwapper:
             self._servers, sources, options or SwapOptions(), reconnect_s=self.reconnect_s
         )
         return job.run(frames, copy=not reuse_buffers)
+
+    def find(self, frame: Frame, options: SwapOptions | None = None) -> FoundFaces:
+        """Find the faces of one frame, their landmarks, and which way they look.
+
+        Raises:
+            BadFrame, BadOptions: what was given cannot be sent.
+            ContractMismatch: the server has no `find_faces` loaded.
+            FrameswapError: the call failed.
+        """
+        return next(self.find_stream([frame], options)).found
+
+    def find_stream(
+        self, frames: Iterable[Frame], options: SwapOptions | None = None
+    ) -> Iterator[FoundFrame]:
+        """`find` for many frames, at most `in_flight` at a time, in order; see `stream`."""
+        stream = FindStream(
+            self._servers, options or SwapOptions(), reconnect_s=self.reconnect_s
+        )
+        return stream.run(frames, copy=True)
+
+    def swap_found(
+        self,
+        frame: Frame,
+        sources: Source | Sequence[Source],
+        faces: NDArray[np.float32],
+        landmarks: NDArray[np.float32] | None = None,
+        options: SwapOptions | None = None,
+    ) -> SwappedFrame:
+        """Swap faces that are known: row k of `faces` is given the k-th source.
+
+        Args:
+            faces: (R, 15) float32, as `find` gives them or made up; a row of zeros is left out.
+            landmarks: (R, P, 3) float32, pixels; None, or rows of zeros: none, and the box mask.
+
+        Raises:
+            BadFrame, BadFaces, BadSource, BadOptions: what was given cannot be sent.
+            ContractMismatch: the server has no `swap_found_faces` loaded.
+            FrameswapError: the call failed.
+        """
+        persons = 1 if isinstance(sources, Source) else len(sources)
+        stream = SwapFoundStream(
+            self._servers,
+            options or SwapOptions(),
+            reconnect_s=self.reconnect_s,
+            persons=persons,
+        )
+        return stream.swap(frame, Placement(faces, sources, landmarks))
+
+    def stream_found(
+        self,
+        frames: Iterable[Frame],
+        plan: Plan,
+        options: SwapOptions | None = None,
+        *,
+        persons: int = 1,
+        ahead: int | None = None,
+        reuse_buffers: bool = False,
+    ) -> Iterator[SwappedFrame]:
+        """Find the faces of many frames, let `plan` say who is who, and swap them, in order.
+
+        Where memory is shared, a frame is sent once and both requests name the same region, which
+        is free again when both are answered. As bytes over gRPC it crosses twice.
+
+        Args:
+            plan: is given an iterator of found frames, and yields a placement for each, in order.
+                It may read up to `ahead` frames before it places the first of them.
+            persons: the most sources that any placement has: K of all requests, rounded up.
+            ahead: how many frames are looked for faces at a time; None is `in_flight`.
+            reuse_buffers: as in `stream`.
+
+        Raises:
+            As `swap_found`, and whatever `frames` and `plan` raise; BadOptions where the plan reads
+            farther ahead, or does not yield one placement a frame.
+        """
+        if persons < 1 or (ahead is not None and ahead < 1):
+            raise BadOptions(f"persons and ahead must be at least 1, not {persons} and {ahead}")
+        return swap_planned(
+            self._servers,
+            frames,
+            plan,
+            options or SwapOptions(),
+            persons=persons,
+            ahead=ahead or self.in_flight,
+            reconnect_s=self.reconnect_s,
+            copy=not reuse_buffers,
+        )
 
 
 def _encode(

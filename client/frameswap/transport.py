@@ -10,14 +10,14 @@ cuda        1 out (into pinned memory), 1 in (0); the device copies itself
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from frameswap.connection import Connection, PendingCall
-from frameswap.contract import FACES, FRAME, OPTIONS, SOURCE, SWAPPED_FRAME, VERDICTS
+from frameswap.contract import FRAME, OPTIONS, SOURCE
 from frameswap.errors import ServerFault
 from frameswap.frames import Frame
 from frameswap.wire import (
@@ -41,15 +41,31 @@ DOING: Final = "while swapping a frame"
 class SwapRequest:
     """One frame on its way.
 
-    frame: uint8, I420 or BGR. source: (K, D) float32, C-contiguous. options: (8,) float32.
+    frame: uint8, I420 or BGR. options: (16,) float32.
+    outputs: all that the model has. An ensemble asked for some of them can answer "unexpected
+        deadlock" (triton-inference-server/server issues 7280 and 7482).
     batched: whether the model has a batch axis, which is then 1.
+    source: (K, D) float32, C-contiguous; None for a model that takes none.
+    found: other tensors, float32, C-contiguous, by name: `faces` and `landmarks`.
+    room: bytes of the source of a later request that will be sent with `held`.
+    held: an answered request that was not released, and whose memory has this frame in it: this
+        one takes that over where it can. Where it cannot, the frame is sent again.
     """
 
     model: str
     frame: Frame
-    source: NDArray[np.float32]
     options: NDArray[np.float32]
+    outputs: tuple[str, ...]
     batched: bool
+    source: NDArray[np.float32] | None = None
+    found: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    room: int = 0
+    held: PendingSwap | None = None
+
+    @property
+    def small_tensors(self) -> dict[str, NDArray[np.float32]]:
+        """What is always sent in the message, in order."""
+        return {OPTIONS: self.options, **self.found}
 
     def shape_on_wire(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return (1, *shape) if self.batched else shape
@@ -59,7 +75,7 @@ class PendingSwap(Protocol):
     """A request in flight, and what holds its buffers."""
 
     def result(self) -> Mapping[str, NDArray[Any]]:
-        """Wait for `swapped_frame` and `faces`, with the batch axis; views until `release`.
+        """Wait for the outputs, with the batch axis; views until `release`.
 
         Raises:
             FrameswapError: how it failed.
@@ -104,14 +120,18 @@ class GrpcTransport:
 
     def submit(self, request: SwapRequest) -> PendingSwap:
         """Send one frame; one copy is made of it, into the message."""
-        key = (request.model, request.frame.shape, request.source.shape)
+        tensors = request.small_tensors
+        if request.source is not None:
+            tensors[SOURCE] = request.source
+        shapes = tuple(array.shape for array in tensors.values())
+        key = (request.model, request.frame.shape, shapes)
         header = self._headers.get(key)
         if header is None:
             # A video has one shape; a mixed stream should not let this table grow for ever.
             if len(self._headers) >= 64:
                 self._headers.clear()
-            header = self._headers[key] = _build_header(request)
-        message = join_request(header, [as_array(request.frame), request.source, request.options])
+            header = self._headers[key] = _build_header(request, tensors)
+        message = join_request(header, [as_array(request.frame), *tensors.values()])
         return _PendingBytes(self._connection.submit(message, doing=DOING), self._connection)
 
     def renew(self) -> None:
@@ -164,15 +184,15 @@ def read_outputs(
         ) from error
 
 
-def _build_header(request: SwapRequest) -> bytes:
+def _build_header(request: SwapRequest, tensors: Mapping[str, NDArray[np.float32]]) -> bytes:
     return build_header(
         request.model,
         [
             TensorInfo(FRAME, "UINT8", request.shape_on_wire(request.frame.shape)),
-            TensorInfo(SOURCE, "FP32", request.shape_on_wire(request.source.shape)),
-            TensorInfo(OPTIONS, "FP32", request.shape_on_wire(request.options.shape)),
+            *(
+                TensorInfo(name, "FP32", request.shape_on_wire(array.shape))
+                for name, array in tensors.items()
+            ),
         ],
-        # All outputs, always: an ensemble asked for some of them can answer "unexpected deadlock"
-        # (triton-inference-server/server issues 7280 and 7482).
-        [SWAPPED_FRAME, FACES, VERDICTS],
+        request.outputs,
     )

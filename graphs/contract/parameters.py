@@ -14,6 +14,7 @@ PARAMETER_DETECTOR: Final = "detector"
 PARAMETER_LANDMARKER: Final = "landmarker"
 PARAMETER_RECOGNIZER: Final = "recognizer"
 PARAMETER_PIXEL_BOOST: Final = "pixel_boost"
+PARAMETER_GIVES_MASK: Final = "gives_mask"
 # What the Python-based backends check of a request:
 PARAMETER_MAX_FACES: Final = "max_faces"
 PARAMETER_FRAME_FORMAT: Final = "frame_format"

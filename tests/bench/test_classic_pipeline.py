@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from frameswap.photo import read_photo
 
+from bench.classic_landmarks import hull_mask
 from bench.classic_pipeline import (
     CLASSIC_DETECTORS,
     ClassicSwapper,
@@ -24,6 +25,7 @@ from fetching import weights
 from graphs import face_blender, image_swapper
 from graphs.contract import OPTION_COUNT
 from networks.detectors import DETECTORS
+from networks.landmarkers import DEFAULT_LANDMARKER
 from networks.swappers import DEFAULT_SWAPPER, SWAPPERS
 from tests.graphs.chains import make_chain
 from tests.graphs.evaluation import open_session
@@ -139,3 +141,22 @@ def test_the_command_prints_every_stage(
 
 def test_every_detector_it_offers_is_known() -> None:
     assert set(CLASSIC_DETECTORS) <= set(DETECTORS)
+
+
+def test_landmarks_refine_the_five_and_bound_the_mask() -> None:
+    photo = read_photo(photo_path("gauss"))
+    swapper = ClassicSwapper(photo, landmarker=DEFAULT_LANDMARKER, threads=1)
+    found = swapper._largest_face(photo)
+    assert found is not None
+    box, detected = found
+    five, points = swapper._refine(photo, box, detected)
+    assert points is not None
+    side = float((box[2:] - box[:2]).max())
+    # Two networks mean slightly other places by an eye or a nose.
+    np.testing.assert_allclose(five, detected, atol=0.1 * side)
+    assert np.abs(points - points.mean(axis=0)).max() < 0.8 * side
+    mask = hull_mask(points, swapper._fit(five), 256)
+    assert mask[140, 128] == pytest.approx(1, abs=0.01)
+    assert mask[:4].max() < 0.1
+    alone = ClassicSwapper(photo, threads=1)
+    assert alone._refine(photo, box, detected)[1] is None

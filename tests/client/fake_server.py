@@ -22,6 +22,8 @@ from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
 MAX_DETECTIONS = 16
 SOURCE_LENGTH = 4
+VIEWS, POINTS = 4, 6
+NO_SLOT = 3
 
 TYPES = {"UINT8": np.uint8, "FP32": np.float32}
 
@@ -42,11 +44,16 @@ class Behavior:
     swapper: str = "fake_identity"
     provenance: str | None = "compositeWithTrainedAlgorithmicMedia"
     """What its outputs are said to be; None: it does not say."""
-    models: tuple[str, ...] = ("swap_faces_i420", "swap_faces_bgr", "encode_source_bgr")
+    models: tuple[str, ...] = (
+        "swap_faces_i420", "swap_faces_bgr", "find_faces_i420", "find_faces_bgr",
+        "swap_found_faces_i420", "swap_found_faces_bgr", "encode_source_bgr",
+    )  # fmt: skip
     parameters: dict[str, str] = field(default_factory=dict)
     max_batch_size: int = 8
     faces: int = 1
     nan_faces: bool = False
+    verdict: int = 0
+    """Of the first face; the others get NO_SLOT where the request has no source for them."""
     missing_output: str | None = None
     allow_shared_memory: bool = True
     swapped_shape: tuple[int, ...] | None = None
@@ -68,6 +75,8 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.regions: dict[str, tuple[str, int]] = {}
         self.registrations = 0
         self.received: list[dict[str, np.ndarray]] = []
+        self.places: list[tuple[str, str, int]] = []
+        """Of each request: its model, and region and offset of its frame; "" for bytes."""
         self._lock = threading.Lock()
         self._server: grpc.Server | None = None
         self.port = 0
@@ -126,8 +135,14 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         dims = [-1, -1, 3] if request.name.endswith("bgr") else [-1, -1]
         config.input.add(name="frame", data_type="TYPE_UINT8", dims=dims)
         config.input.add(name="options", data_type="TYPE_FP32", dims=[16])
-        config.output.add(name="faces", data_type="TYPE_FP32", dims=[16, 15])
-        if request.name.startswith("swap"):
+        is_given = request.name.startswith("swap_found")
+        side = config.input if is_given else config.output
+        side.add(name="faces", data_type="TYPE_FP32", dims=[16, 15])
+        if is_given or request.name.startswith("find"):
+            side.add(name="landmarks", data_type="TYPE_FP32", dims=[VIEWS, POINTS, 3])
+        if request.name.startswith("find"):
+            config.output.add(name="pose", data_type="TYPE_FP32", dims=[VIEWS, 3])
+        elif request.name.startswith("swap"):
             config.input.add(name="source", data_type="TYPE_FP32", dims=[-1, SOURCE_LENGTH])
             config.output.add(name="swapped_frame", data_type="TYPE_UINT8", dims=dims)
             config.output.add(name="verdicts", data_type="TYPE_FP32", dims=[16])
@@ -138,6 +153,7 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
             "swapper": behavior.swapper,
             "source_kind": behavior.source_kind,
             "max_faces": "4",
+            "landmarker": "fake_mesh",
             **behavior.parameters,
         }
         if behavior.provenance is not None:
@@ -180,6 +196,11 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
 
     def _infer(self, request: Any, context: grpc.ServicerContext) -> Any:
         inputs = self._read_inputs(request, context)
+        (frame,) = [info.parameters for info in request.inputs if info.name == "frame"]
+        self.places.append((
+            request.model_name, frame["shared_memory_region"].string_param,
+            frame["shared_memory_offset"].int64_param,
+        ))  # fmt: skip
         if self.behavior.fail is not None:
             self.behavior.fail(int(inputs["frame"].reshape(-1)[0]), context)
         self.received.append({name: array.copy() for name, array in inputs.items()})
@@ -259,11 +280,31 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
                 "source": (vector / np.linalg.norm(vector)).reshape(*leading, -1),
                 "faces": faces,
             }
+        if model.startswith("find"):
+            landmarks = np.zeros((*leading, VIEWS, POINTS, 3), np.float32)
+            landmarks[..., : behavior.faces, :, :] = faces[..., :VIEWS, :1, None][
+                ..., : behavior.faces, :, :
+            ]
+            return {"faces": faces, "landmarks": landmarks, "pose": landmarks[..., 0, :] / 2}
         swapped = 255 - frame
         if behavior.swapped_shape is not None:
             swapped = swapped.reshape(behavior.swapped_shape)
-        verdicts = np.zeros(faces.shape[:-1], np.float32)
-        return {"swapped_frame": swapped, "faces": faces, "verdicts": verdicts}
+        faces = inputs.get("faces", faces)
+        return {
+            "swapped_frame": swapped,
+            "faces": faces,
+            "verdicts": self._judge(faces, inputs["source"]),
+        }
+
+    def _judge(self, faces: np.ndarray, source: np.ndarray) -> np.ndarray:
+        """A slot's row of zeros in `source` is none, as rows behind K are none."""
+        has_source = np.zeros(faces.shape[:-1], bool)
+        has_source[..., : source.shape[-2]] = source.any(axis=-1)
+        verdicts = np.where(has_source, 0, NO_SLOT).astype(np.float32)
+        verdicts[..., 0] = self.behavior.verdict
+        verdicts[faces[..., 4] <= 0] = 0
+        verdicts[np.isnan(faces).any(axis=-1)] = np.nan
+        return verdicts
 
 
 def sleep_s(seconds: float) -> Callable[[int, Any], None]:

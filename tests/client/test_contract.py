@@ -24,6 +24,7 @@ from networks.swappers import ProvenanceMark
         "OPTION_COUNT",
         "FRAME",
         "SWAPPED_FRAME",
+        "PADDING_BASE",
     ],
 )
 def test_a_constant_is_the_same_on_both_sides(name: str) -> None:
@@ -37,24 +38,35 @@ def test_a_parameter_has_the_same_key_on_both_sides(name: str) -> None:
     assert getattr(contract, name) == getattr(served, name)
 
 
-@pytest.mark.parametrize("name", ["SOURCE", "OPTIONS", "FACES", "VERDICTS"])
+@pytest.mark.parametrize("name", ["SOURCE", "OPTIONS", "FACES", "VERDICTS", "LANDMARKS", "POSE"])
 def test_a_tensor_has_the_same_name_on_both_sides(name: str) -> None:
     assert getattr(contract, name) == getattr(served, name).name
 
 
 @pytest.mark.parametrize(
-    "name", ["Option", "FaceOrder", "ColorMatrix", "ColorRange", "ChromaLocation"]
-)
+    "name",
+    ["Option", "FaceOrder", "ColorMatrix", "ColorRange", "ChromaLocation", "Refinement",
+     "MaskFlag", "KeepFlag", "Verdict"],
+)  # fmt: skip
 def test_an_enumeration_is_the_same_on_both_sides(name: str) -> None:
     ours, theirs = getattr(contract, name), getattr(served, name)
-    assert {m.name: m.value for m in ours} == {m.name: m.value for m in theirs}
+    # `__members__`, because flags leave their zero out when they are walked through.
+    assert {n: m.value for n, m in ours.__members__.items()} == {
+        n: m.value for n, m in theirs.__members__.items()
+    }
 
 
 def test_what_an_output_may_be_is_the_same_on_both_sides() -> None:
     assert contract.PROVENANCES == get_args(contract.Provenance) == get_args(ProvenanceMark)
 
 
-@pytest.mark.parametrize("model", [*contract.SWAP_MODELS.values(), contract.ENCODE_MODEL])
+@pytest.mark.parametrize(
+    "model",
+    [
+        *contract.SWAP_MODELS.values(), *contract.FIND_MODELS.values(),
+        *contract.SWAP_FOUND_MODELS.values(), contract.ENCODE_MODEL,
+    ],
+)  # fmt: skip
 def test_the_tensors_of_an_ensemble_are_the_same_on_both_sides(model: str) -> None:
     from frameswap.models import _SIGNATURES
 
@@ -77,10 +89,44 @@ def test_each_option_has_its_place() -> None:
         chroma_location=contract.ChromaLocation.TOP_LEFT,
         score_threshold=0.25,
         nms_threshold=0.75,
+        refinement=contract.Refinement.NONE,
+        masks=contract.MaskFlag.BOX | contract.MaskFlag.SWAPPER,
+        keep=contract.KeepFlag.EYES | contract.KeepFlag.LIPS,
+        box_blur=0.5,
+        box_padding=(1, 2, 3, 63),
+        weight=0.75,
+        pose_limit=40.0,
     )
+    padding = 1 + 2 * 64 + 3 * 64**2 + 63 * 64**3
     np.testing.assert_array_equal(
-        options.to_tensor(), np.array([3, 3, 1, 2, 0.25, 0.75, *[0] * 10], np.float32)
+        options.to_tensor(),
+        np.float32([3, 3, 1, 2, 0.25, 0.75, 1, 5, 10, 0.5, padding, 0.75, 40, 0, 0, 0]),
     )
+
+
+def test_a_weight_or_a_blur_of_none_is_asked_for_by_next_to_nothing() -> None:
+    tensor = SwapOptions(weight=0.0, box_blur=0.0).to_tensor()
+    for option in (contract.Option.SWAPPER_WEIGHT, contract.Option.BOX_BLUR):
+        assert 0 < tensor[option] < 1e-20
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"masks": contract.MaskFlag.NONE | contract.MaskFlag.BOX}, "NONE stands alone"),
+        ({"masks": 3}, "masks must be one of MaskFlag's BOX, HULL, SWAPPER, NONE, not 3"),
+        ({"keep": "mouth"}, "keep must be one of KeepFlag's MOUTH, EYES, BROWS, LIPS, not 'mouth'"),
+        ({"weight": 1.01}, "weight is how much of the swap is shown, from 0 to 1, not 1.01"),
+        ({"weight": float("nan")}, "from 0 to 1, not nan"),
+        ({"pose_limit": 0.0}, "greater than 0 and at most 180 degrees"),
+        ({"box_blur": -0.1}, "box_blur is a share of the crop's side, from 0 to 1, not -0.1"),
+        ({"box_padding": (0, 0, 0, 64)}, "each between 0 and 63 percent"),
+        ({"box_padding": (1, 2, 3)}, "top, right, bottom and left"),
+    ],
+)
+def test_an_option_that_is_none_is_refused_in_a_sentence(given: dict, text: str) -> None:
+    with pytest.raises(BadOptions, match=text):
+        SwapOptions(**given)
 
 
 @pytest.mark.parametrize("value", [0.0, -0.1, 1.5, float("nan")])

@@ -162,8 +162,8 @@ def test_a_source_that_a_frame_was_written_over_is_written_again() -> None:
             raise ValueError("the frame is torn")
 
     def fill(frame: Frame, source: np.ndarray) -> None:
-        request = SwapRequest("m", frame, source, options, batched=True)
-        _fill(slot, request, _Layout(request))
+        request = SwapRequest("m", frame, options, ("swapped_frame",), batched=True, source=source)
+        _fill(slot, request, _Layout(request), holds_frame=False)
 
     options = np.zeros(16, np.float32)
     # Two small frames, a page each, and a long source: a larger frame reaches where it lies.

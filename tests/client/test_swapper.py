@@ -204,7 +204,6 @@ def test_faces_of_nan_mean_options_that_the_server_does_not_know(
 def test_a_server_that_dies_in_mid_stream_is_unreachable(
     server: FakeServer, swapper: FaceSwapper, source: Source
 ) -> None:
-    swapper.reconnect_s = 0.5
     stream = swapper.stream((make_frame(v) for v in range(50)), source)
     next(stream)
     server.stop()
@@ -265,7 +264,7 @@ def test_a_model_that_stays_away_is_given_up_in_time(server: FakeServer, text: s
 
 
 def test_a_slow_server_runs_into_the_time_limit(server: FakeServer) -> None:
-    with FaceSwapper(server.address, timeout_s=0.3, reconnect_s=0) as swapper:
+    with FaceSwapper(server.address, timeout_s=0.3) as swapper:
         source = swapper.encode_source(PHOTO)
         server.behavior.fail = sleep_s(1.0)
         with pytest.raises(ServerTimeout, match=r"did not answer within 0.3 s.*--timeout-s"):

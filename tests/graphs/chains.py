@@ -32,7 +32,7 @@ class Chain:
             "frame": found[DETECTED_FRAME],
             "faces": found["detections"],
             "landmarks": np.zeros((len(frame), MAX_VIEWS, point_count(None), 3), np.float32),
-            "source": np.zeros((len(frame), slots, length), np.float32),
+            "source": np.ones((len(frame), slots, length), np.float32),
             "options": options,
         }
         return {"faces": found["detections"], **ask(self.aligner, feeds)}

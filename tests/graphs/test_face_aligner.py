@@ -50,7 +50,7 @@ def make_request(rows: list[np.ndarray], *, slots: int = 1) -> dict[str, np.ndar
         "frame": frame,
         "faces": faces,
         "landmarks": np.zeros((1, MAX_VIEWS, MEDIAPIPE_POINTS, 3), np.float32),
-        "source": np.zeros((1, slots, ROW.source_length), np.float32),
+        "source": np.ones((1, slots, ROW.source_length), np.float32),
         "options": np.zeros((1, 16), np.float32),
     }
 
@@ -105,6 +105,20 @@ def test_every_slot_gets_its_own_landmarks_whatever_f_is(slots: int) -> None:
     assert not answer["chosen_faces"][0, chosen:].any()
     verdicts = [Verdict.SWAPPED] * chosen + [Verdict.NO_SLOT] * (8 - chosen) + [0] * 8
     np.testing.assert_array_equal(answer["verdicts"][0], verdicts)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_source_of_zeros_is_none(runtime: str) -> None:
+    request = make_request([face(60 + 8 * k, 90, 60, k) for k in range(5)], slots=4)
+    request["source"][0, [0, 3]] = 0
+    request["source"][0, 2] = -1e-6
+    answer = run(request, runtime)
+    none, swapped = Verdict.NO_SLOT, Verdict.SWAPPED
+    verdicts = [none, swapped, swapped, none, none, *[0] * 11]
+    np.testing.assert_array_equal(answer["verdicts"][0], verdicts)
+    for name in ("crops", "warps", "chosen_faces"):
+        shown = answer[name][0][:4].reshape(4, -1).any(axis=1)
+        np.testing.assert_array_equal(shown, [False, True, True, False])
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)

@@ -66,7 +66,7 @@ def judge(
         "frame": np.full((1, 256, 256, 3), 90, np.uint8),
         "faces": faces,
         "landmarks": landmarks,
-        "source": np.zeros((1, 1, SWAPPERS["uniface_256"].source_length), np.float32),
+        "source": np.ones((1, 1, SWAPPERS["uniface_256"].source_length), np.float32),
         "options": options,
     }
     names = ["verdicts", "chosen_faces", "crops", "warps", "slot_landmarks"]
