@@ -328,6 +328,7 @@ def test_the_config_of_an_ensemble_says_what_its_source_is() -> None:
         "landmarker": "face_mesh_attention",
         "recognizer": "w600k_r50",
         "pixel_boost": "1",
+        "gives_mask": "0",
         "max_faces": "16",
         "max_height": "8192",
         "max_width": "8192",

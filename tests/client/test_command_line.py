@@ -106,7 +106,7 @@ def test_colours_and_flags_reach_the_server(
     np.testing.assert_array_equal(
         server.received[-1]["options"], np.float32([[2, 2, 1, 0, 0.25, *[0] * 11]])
     )
-    assert server.received[-1]["source"].shape == (1, 3, 4)
+    assert server.received[-1]["source"].shape == (1, 4, 4)  # three persons, rounded up
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".jpeg", ".webp"])
