@@ -38,6 +38,7 @@ from deploy.swap_check import judge
 from engines.compilers import choose_compiler
 from engines.devices import visible_gpus
 from engines.errors import EngineError
+from engines.targets import TARGETS, target_of
 from server.errors import ServerError
 from server.launcher import EmbeddedServer
 from server.perf_analyzer import prepare_perf_analyzer
@@ -45,6 +46,7 @@ from server.perf_analyzer import prepare_perf_analyzer
 ROOT: Final = Path(__file__).resolve().parent.parent
 BATCHES: Final = (1, 2, 4, 8)
 FRAME: Final = (1920, 1080)
+ENGINE_NAMES: Final = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
 
 
 @dataclass
@@ -89,7 +91,8 @@ def build(target: str, repository: Path, cache: Path, swapper: Sequence[str]) ->
         subprocess.CalledProcessError: it failed; its sentence is on the screen.
     """
     command = ["build_engines.py", "--target", target, "--repository", str(repository)]
-    shapes = [] if target == "cpu" else ["--cache", str(cache), "--batch", "1", "8", "8"]
+    plans = TARGETS[target].flavour is not None
+    shapes = ["--cache", str(cache), "--batch", "1", "8", "8"] if plans else []
     subprocess.run([sys.executable, *command, *shapes, *swapper], cwd=ROOT, check=True)
 
 
@@ -181,7 +184,7 @@ def default_target() -> str:
     Raises:
         EngineError: neither.
     """
-    return "tensorrt" if choose_compiler().flavour == "tensorrt" else "rtx"
+    return target_of(choose_compiler().flavour).name
 
 
 def describe(target: str, given: argparse.Namespace) -> dict[str, Any]:
@@ -191,18 +194,18 @@ def describe(target: str, given: argparse.Namespace) -> dict[str, Any]:
         EngineError: no GPU, or no compiler, where one is needed.
     """
     gpus = visible_gpus()
+    flavour = TARGETS[target].flavour
     facts: dict[str, Any] = {
-        "engine": f"{ {'tensorrt': 'TensorRT', 'rtx': 'TensorRT-RTX'}.get(target, target) }"
-        f"{'' if target == 'cpu' else ' fp16'}",
+        "engine": target if flavour is None else f"{ENGINE_NAMES[flavour]} fp16",
         "swapper": given.swapper,
         "in flight": given.in_flight,
         "cores": len(os.sched_getaffinity(0)),
     }
-    if target == "cpu":
+    if flavour is None:
         return facts
     if not gpus:
         raise EngineError("no NVIDIA GPU is visible here: these rows are of one")
-    compiler = choose_compiler("tensorrt" if target == "tensorrt" else "tensorrt_rtx")
+    compiler = choose_compiler(flavour)
     return {
         **facts,
         "GPU": gpus[0].name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -114,13 +115,12 @@ def test_a_model_that_was_not_loaded_is_named(server: EmbeddedServer) -> None:
             swapper.check_model("bgr")
 
 
-def test_shared_memory_that_is_too_small_for_the_servers_taste_is_its_sentence(
-    server: EmbeddedServer,
-) -> None:
-    # Frames below the models' bounds: the refusal must give the slot back for the next frame.
+def test_a_refusal_through_shared_memory_gives_its_slot_back(server: EmbeddedServer) -> None:
+    # The server alone knows what is wrong; the refusal must leave the slot to the next frame.
+    broken = replace(SOURCE, vector=np.full(512, np.nan, np.float32))
     with FaceSwapper(server.grpc_url, transport="system", in_flight=1) as swapper:
         with pytest.raises(RequestRejected, match="refused the request"):
-            swapper.swap(np.zeros((24, 16), np.uint8), SOURCE)
+            swapper.swap(frames(1)[0], broken)
         sent = frames(1)[0]
         np.testing.assert_array_equal(swapper.swap(sent, SOURCE).frame, sent)
         assert len(list(FOLDER.glob("frameswap-client-*"))) >= 1

@@ -169,7 +169,7 @@ INVALID = {
     "threshold above one": {Option.NMS_THRESHOLD: 1.01},
     "masks that are none and one": {Option.MASKS: 9},
     "half a mask": {Option.MASKS: 1.5},
-    "unknown part to keep": {Option.KEEP: 8},
+    "unknown part to keep": {Option.KEEP: 16},
     "unknown refinement": {Option.REFINEMENT: 2},
     "blur above one": {Option.BOX_BLUR: 1.01},
     "half a percent of padding": {Option.BOX_PADDING: 0.5},
