@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -115,12 +114,15 @@ def test_a_model_that_was_not_loaded_is_named(server: EmbeddedServer) -> None:
             swapper.check_model("bgr")
 
 
-def test_a_refusal_through_shared_memory_gives_its_slot_back(server: EmbeddedServer) -> None:
-    # The server alone knows what is wrong; the refusal must leave the slot to the next frame.
-    broken = replace(SOURCE, vector=np.full(512, np.nan, np.float32))
+def test_a_refusal_through_shared_memory_gives_its_slot_back(
+    server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Below the models' bounds, as a client sends it that pads nothing: the slot must come back.
     with FaceSwapper(server.grpc_url, transport="system", in_flight=1) as swapper:
-        with pytest.raises(RequestRejected, match="refused the request"):
-            swapper.swap(frames(1)[0], broken)
+        with monkeypatch.context() as patched:
+            patched.setattr("frameswap.padding.MIN_SIDE", 0)
+            with pytest.raises(RequestRejected, match="refused the request"):
+                swapper.swap(np.zeros((24, 16), np.uint8), SOURCE)
         sent = frames(1)[0]
         np.testing.assert_array_equal(swapper.swap(sent, SOURCE).frame, sent)
         assert len(list(FOLDER.glob("frameswap-client-*"))) >= 1

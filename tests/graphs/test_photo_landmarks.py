@@ -26,7 +26,7 @@ from tests.graphs.photo_landmarks import (
 )
 
 # In pixels of the view, or of the frame where those are coarser (the Solvay faces, 30 pixels wide,
-# are enlarged): 0.06 (v2) and 0.03 were the most seen, 0.10 in the finer pixels of an enlarged view;
+# are enlarged): 0.06 (v2) and 0.03 were the most seen, 0.10 in an enlarged view's finer pixels;
 # with the coordinates' last layers in float16 as well it would be 0.09 and 0.25 on portraits.
 FP16_PX = 0.1
 FP16_DEGREES = 0.1
