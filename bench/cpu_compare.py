@@ -85,7 +85,10 @@ class MemorySample:
 
 
 class ServerStages:
-    """What Triton spent in each model since this was made, from its statistics."""
+    """What Triton spent in each model since this was made, from its statistics.
+
+    Where one process runs all steps of an ensemble, Triton knows the ensemble alone.
+    """
 
     def __init__(self, url: str) -> None:
         self._client = triton_grpc.InferenceServerClient(url)
@@ -93,15 +96,16 @@ class ServerStages:
 
     def _read(self) -> dict[str, tuple[int, int, int]]:
         """Model to (rows inferred, executions, nanoseconds of them); a batch counts once."""
-        return {
+        found = {
             model.name: (
                 int(model.inference_count),
                 int(model.execution_count),
                 sum(int(batch.compute_infer.ns) for batch in model.batch_stats),
             )
             for model in self._client.get_inference_statistics().model_stats
-            if model.name not in SERVED
         }
+        steps = {name: counts for name, counts in found.items() if name not in SERVED}
+        return steps or found
 
     def seconds(self, frames: int) -> dict[str, float]:
         """Seconds of inference of each model that ran; its name tells the mean batch as well.
@@ -110,8 +114,9 @@ class ServerStages:
         most, until the ensemble's last step has counted `frames` rows.
         """
         deadline = time.monotonic() + STATISTICS_S
-        before = self._before.get(LAST_STEP, (0, 0, 0))[0]
-        while (after := self._read()).get(LAST_STEP, (0, 0, 0))[0] - before < frames:
+        last = LAST_STEP if LAST_STEP in self._before else SERVED[0]
+        before = self._before.get(last, (0, 0, 0))[0]
+        while (after := self._read()).get(last, (0, 0, 0))[0] - before < frames:
             if time.monotonic() > deadline:
                 break
             time.sleep(0.01)

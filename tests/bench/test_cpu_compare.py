@@ -21,7 +21,6 @@ from bench.cpu_compare import (
     repeat_clip,
 )
 from demo.make_clip import clip_of, write_clip
-from graphs.contract import models_of
 
 
 def report(seconds: float) -> JobReport:
@@ -80,7 +79,7 @@ def test_both_sides_do_whole_jobs_through_a_real_server(
     assert row["frameswap"]["frames"] == row["classic"]["frames"] == 6
     assert row["frameswap"]["faces"] == row["classic"]["faces"] == 6
     stages = {name.split(",")[0] for name in row["frameswap"]["stages"]}
-    assert stages == set(models_of("swap_faces_i420"))
+    assert stages == {"swap_faces_i420"}, "a CPU's server runs its steps in one process"
     # Six frames through a detector, a swapper and an encoder are not done in 60 ms of CPU time.
     assert min(row[side]["cpu_seconds"] for side in ("frameswap", "classic")) > 0.06
     assert "360p" in capsys.readouterr().out.splitlines()[-1]
@@ -96,7 +95,7 @@ def test_memory_is_sampled_over_a_real_job(
         cpu_compare, "_build", lambda _, folder: shutil.copytree(real_repository, folder)
     )
     figures = tmp_path / "figures.json"
-    few = ["--soak", "--soak-frames", "20", "--sizes", "360p", "--json", str(figures)]
+    few = ["--soak", "--soak-frames", "150", "--sizes", "360p", "--json", str(figures)]
     assert main(few) == 0
     samples = json.loads(figures.read_text())
     assert max(sample["client_mib"] for sample in samples) > 20  # a Python with NumPy
