@@ -46,7 +46,7 @@ time.sleep(60)
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
     folder = tmp_path_factory.mktemp("copies")
     write_copy_repository(folder, COMMITTED)
-    with EmbeddedServer(folder, models=["swap_faces_i420"]) as running:
+    with EmbeddedServer(folder, models=["swap_faces_i420"], one_process=False) as running:
         yield running
 
 

@@ -65,7 +65,9 @@ class Load:
         try:
             for swapped in self._swapper.stream(endless(), self._source):
                 expected = self._expected[self.count % len(self._expected)]
-                assert np.array_equal(swapped.frame, expected), f"frame {self.count} came wrong"
+                difference = np.abs(swapped.frame.astype(int) - expected)
+                # Rows of requests that meet run as one batch, whose sums come in another order.
+                assert difference.max() <= 1, f"frame {self.count} is off by {difference.max()}"
                 self.count += 1
         except Exception as error:
             self.failure = error

@@ -93,8 +93,7 @@ def invert(address: str, credentials: Security | None, *, wait_s: float = 10.0) 
         request.raw_input_contents.append(array.tobytes())
     with open_channel(address, credentials) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-        token = None if credentials is None else credentials.metadata(address, is_local=True)
-        answer = stub.ModelInfer(request, timeout=wait_s, metadata=token)
+        answer = stub.ModelInfer(request, timeout=wait_s)
     return bytes(answer.raw_output_contents[0]) == (255 - frame).tobytes()
 
 
@@ -103,8 +102,13 @@ def open_channel(address: str, credentials: Security | None) -> grpc.Channel:
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
     if credentials is None:
         return grpc.insecure_channel(address, options=options)
-    options.append(("grpc.ssl_target_name_override", SERVER_NAME))
-    return grpc.secure_channel(address, credentials.credentials(), options=options)
+    channel = credentials.credentials()
+    if credentials.token is not None:
+        token = grpc.access_token_call_credentials(credentials.token)
+        channel = grpc.composite_channel_credentials(channel, token)
+    if credentials.name is not None:
+        options.append(("grpc.ssl_target_name_override", credentials.name))
+    return grpc.secure_channel(address, channel, options=options)
 
 
 def refused(address: str, credentials: Security | None) -> grpc.StatusCode:
@@ -134,7 +138,7 @@ def test_a_client_refuses_a_server_of_another_authority_or_name(
     address = f"127.0.0.1:{server.grpc_port}"
     right = keys.shown(keys.client)
     for wrong in (
-        replace(right, authority=keys.stranger.authority),
+        replace(right, ca=keys.stranger.authority),
         replace(right, name="other.example.org"),
     ):
         assert refused(address, wrong) == grpc.StatusCode.UNAVAILABLE
