@@ -259,9 +259,12 @@ def test_a_client_that_is_killed_at_ten_moments_and_started_again_each_time(
     with serve(real_repository) as server:
         words = command(reference.clip, output, server.grpc_url)
         killed = 0
-        for _ in range(10):
+        # How many end before they are killed depends on the machine: bounded, not counted.
+        for _ in range(60):
+            if killed == 10:
+                break
             job = start(words)
-            time.sleep(moments.uniform(0.6, 1.8))
+            time.sleep(moments.uniform(0.5, 1.5))
             killed += job.poll() is None
             job.kill()
             job.communicate()
@@ -269,7 +272,7 @@ def test_a_client_that_is_killed_at_ten_moments_and_started_again_each_time(
                 # It was done just before it was killed: an output is there whole or not at all.
                 assert output.read_bytes() == reference.output.read_bytes()
                 output.unlink()
-        assert killed >= 5
+        assert killed == 10
         code, err = end(start(words))
         assert code == 0, err
     assert output.read_bytes() == reference.output.read_bytes()
