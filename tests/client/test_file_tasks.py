@@ -88,7 +88,7 @@ def test_a_lost_server_ends_a_folder_and_says_what_was_not_tried(
             context.abort(__import__("grpc").StatusCode.UNAVAILABLE, "gone")
 
     server.behavior.fail = stop
-    code, out, _ = run(*arguments(photo, folder, tmp_path / "out", server), "--timeout-s", 5)
+    code, out, _ = run(*arguments(photo, folder, tmp_path / "out", server), "--reconnect-s", 1)
     assert code == 1
     assert "not tried" in out
 

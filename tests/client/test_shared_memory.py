@@ -415,7 +415,7 @@ def test_every_region_is_given_back_whatever_the_time_limit_of_frames(server: Fa
 
 def test_a_newer_server_gets_even_that_slot_back() -> None:
     with FakeServer(Behavior(version="2.53.0")) as server:
-        with connect(server, in_flight=1, timeout_s=0.5) as swapper:
+        with connect(server, in_flight=1, timeout_s=0.5, reconnect_s=0) as swapper:
             server.behavior.fail = sleep_s(1.0)
             with pytest.raises(ServerTimeout, match=r"within 0\.5 s"):
                 swapper.swap(np.zeros((72, 64), np.uint8), SOURCE)

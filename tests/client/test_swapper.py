@@ -42,7 +42,7 @@ def make_frame(value: int, pixel: str = "i420") -> np.ndarray:
 def swapper(server: FakeServer, request: pytest.FixtureRequest):
     """Every test that takes it runs over both transports."""
     with FaceSwapper(
-        server.address, in_flight=4, timeout_s=20, transport=request.param
+        server.address, in_flight=4, timeout_s=20, transport=request.param, reconnect_s=0
     ) as connected:
         assert connected.transport == request.param
         yield connected
@@ -264,7 +264,7 @@ def test_a_model_that_stays_away_is_given_up_in_time(server: FakeServer, text: s
 
 
 def test_a_slow_server_runs_into_the_time_limit(server: FakeServer) -> None:
-    with FaceSwapper(server.address, timeout_s=0.3) as swapper:
+    with FaceSwapper(server.address, timeout_s=0.3, reconnect_s=0) as swapper:
         source = swapper.encode_source(PHOTO)
         server.behavior.fail = sleep_s(1.0)
         with pytest.raises(ServerTimeout, match=r"did not answer within 0.3 s.*--timeout-s"):
