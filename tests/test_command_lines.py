@@ -29,7 +29,8 @@ COMMANDS = {
 }
 GROUPS = {
     "frameswap swap": (
-        "files", "faces", "encoding", "reading of a video", "job", "server", "security",
+        "files", "faces", "what is shown of a swap", "encoding", "reading of a video", "job",
+        "server", "security",
     ),
     "frameswap serve": (
         "models", "where it listens", "how models run", "memory that is set aside", "log",
