@@ -37,7 +37,8 @@ from frameswap.jobs import JobEvent, VideoJob
 from frameswap.options import SwapOptions
 from frameswap.persons.casting import Casting, Role
 from frameswap.persons.identity import average_embeddings
-from frameswap.persons.steadiness import Search, Steadiness
+from frameswap.persons.search import Search
+from frameswap.persons.steadiness import Steadiness
 from frameswap.persons.survey import Person, Survey, find_persons
 from frameswap.read_options import ReadOptions
 from frameswap.report import Tally

@@ -47,7 +47,7 @@ from frameswap.person_flags import (
 )
 from frameswap.persons.casting import Casting
 from frameswap.persons.following import check_followed, models_to_follow
-from frameswap.persons.steadiness import Search
+from frameswap.persons.search import Search
 from frameswap.photo import (
     Photo,
     check_photo_output,

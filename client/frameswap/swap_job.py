@@ -24,7 +24,8 @@ from frameswap.persons.casting import Casting, Role
 from frameswap.persons.eyes import Tape, read_tape, write_tape
 from frameswap.persons.following import follow
 from frameswap.persons.one_picture import swap_one
-from frameswap.persons.steadiness import Search, Steadiness
+from frameswap.persons.search import Search
+from frameswap.persons.steadiness import Steadiness
 from frameswap.photo import Photo, write_photo
 from frameswap.preview import Preview
 from frameswap.provenance import Edit
