@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
@@ -85,9 +85,9 @@ class PlainJob:
         self.tally.add(len(swapped.faces), swapped.verdicts)
         self._on_frame(self.tally.frames)
 
-    def report(self) -> list[str]:
+    def report(self) -> Iterator[str]:
         """The line of each frame."""
-        return self._lines
+        return iter(self._lines)
 
 
 class SegmentedJob:
@@ -210,9 +210,9 @@ class SegmentedJob:
             writer.abort()
             raise
 
-    def report(self) -> list[str]:
+    def report(self) -> Iterator[str]:
         """The line of each frame."""
-        return [*self._journal.report(), *self._lines]
+        return chain(self._journal.report(), self._lines)
 
     def _flush(self) -> None:
         if self._encoder is not None:

@@ -18,7 +18,7 @@ from frameswap.file_kinds import is_sequence, is_standard
 from frameswap.job_control import JobControl, JobStopped
 from frameswap.journal import Journal, describe_file, is_unfinished
 from frameswap.options import SwapOptions
-from frameswap.output_file import output_file, ready_output
+from frameswap.output_file import check_output, output_file, ready_output
 from frameswap.photo import Photo, write_photo
 from frameswap.preview import Preview
 from frameswap.provenance import Edit
@@ -181,6 +181,9 @@ def swap_video(
         swapper, reader, sources, options, output, force, encoding, audio, on_notes, on_frame,
         journaling, control or JobControl(), report, preview,
     )  # fmt: skip
+    if report is not None:
+        # Now: it is written when the work is done.
+        check_output(report, force=True)
     if _can_be_journaled(reader, output):
         return _swap_in_segments(task)
     if journaling.resume:

@@ -55,7 +55,9 @@ def swap(server: FakeServer, clip: Path, output: Path, **options: object) -> Tal
         return swap_video(swapper, reader, [source], SwapOptions(), output, **given)
 
 
-def cut_short(server: FakeServer, clip: Path, output: Path, after: int) -> None:
+def cut_short(
+    server: FakeServer, clip: Path, output: Path, after: int, **options: object
+) -> None:
     """A run whose server breaks for good after so many frames; it is whole again then."""
     answered = 0
 
@@ -67,7 +69,7 @@ def cut_short(server: FakeServer, clip: Path, output: Path, after: int) -> None:
 
     server.behavior.fail = fail
     with pytest.raises(ServerFault, match="out of memory"):
-        swap(server, clip, output)
+        swap(server, clip, output, **options)
     server.behavior.fail = None
 
 
