@@ -1,5 +1,6 @@
 """Thin client of the frameswap Triton ensembles: swap faces in photos and video."""
 
+from frameswap.addresses import Url
 from frameswap.contract import (
     ChromaLocation,
     ColorMatrix,
@@ -82,6 +83,7 @@ __all__ = [
     "TransportUnavailable",
     "UnreadableFile",
     "UnwritableFile",
+    "Url",
     "Verdict",
     "VideoJob",
     "average_sources",

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from frameswap.addresses import Target, Url
 from frameswap.arguments import HelpFormatter
 from frameswap.contract import FrameFormat
 from frameswap.encoders import check_options
@@ -103,13 +104,13 @@ def run(arguments: Namespace) -> int:
     # All that can fail without a server fails before one is started.
     try:
         _check_usage(arguments)
+        plan = _plan(arguments)
     except BadOptions as error:
         tell([str(error)])
         return 2
     for path in arguments.source:
         check_source_kind(path)
-    if is_folder_job(arguments.target, arguments.output):
-        plan = plan_folder(arguments.target, arguments.output)
+    if plan is not None:
         return _run_folder(arguments, plan, [(path, read_photo(path)) for path in arguments.source])
     task = FileTask(arguments.target[0], arguments.output)
     if arguments.at is not None:
@@ -125,6 +126,13 @@ def run(arguments: Namespace) -> int:
         if arguments.at is not None:
             return _swap_one_frame(arguments, swapper, sources, opened, task.output)
         return _swap_file(arguments, swapper, sources, opened, task.output)
+
+
+def _plan(arguments: Namespace) -> FolderPlan | None:
+    """What is to be done with many files; None for one."""
+    if not is_folder_job(arguments.target, arguments.output):
+        return None
+    return plan_folder(arguments.target, arguments.output)
 
 
 def _check_outputs(arguments: Namespace, output: Path) -> None:
@@ -164,7 +172,7 @@ def _run_folder(
 ) -> int:
     """Swap many files with one connection; an error of one is kept for the summary."""
     pixels, size = _probe(arguments, plan)
-    failed: dict[Path, FrameswapError] = {}
+    failed: dict[Target, FrameswapError] = {}
     done = 0
     with ExitStack() as stack:
         swapper = connect(arguments, stack, pixels, size)
@@ -196,7 +204,7 @@ def _run_folder(
     return 1 if failed else 0
 
 
-def _summarise_folder(plan: FolderPlan, done: int, failed: Mapping[Path, FrameswapError]) -> None:
+def _summarise_folder(plan: FolderPlan, done: int, failed: Mapping[Target, FrameswapError]) -> None:
     missing = len(plan.tasks) - done - len(failed)
     parts = [f"{_count(len(plan.tasks), 'file')}: {done} done"]
     parts += [f"{len(failed)} failed"] if failed else []
@@ -235,14 +243,14 @@ def _open_target(arguments: Namespace, task: FileTask, stack: ExitStack) -> Phot
     return opened
 
 
-def _open(arguments: Namespace, target: Path, stack: ExitStack) -> Photo | VideoReader:
-    if _is_photo(target):
+def _open(arguments: Namespace, target: Target, stack: ExitStack) -> Photo | VideoReader:
+    if isinstance(target, Path) and _is_photo(target):
         return open_photo(target)
     return stack.enter_context(VideoReader(target, read_options(arguments)))
 
 
-def _is_photo(path: Path) -> bool:
-    return not is_standard(path) and is_photo(path)
+def _is_photo(path: Target) -> bool:
+    return not isinstance(path, Url) and not is_standard(path) and is_photo(path)
 
 
 def _pixel(opened: Photo | VideoReader) -> FrameFormat:

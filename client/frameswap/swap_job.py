@@ -192,8 +192,9 @@ def swap_video(
 
 
 def _can_be_journaled(reader: VideoReader, output: Path) -> bool:
-    is_plain = not (is_standard(output) or is_sequence(output)) and reader.path.is_file()
-    return is_plain and file_suffix(output) not in _WHOLE_SUFFIXES
+    is_plain = not (is_standard(output) or is_sequence(output))
+    is_file = isinstance(reader.path, Path) and reader.path.is_file()
+    return is_plain and is_file and file_suffix(output) not in _WHOLE_SUFFIXES
 
 
 def _swap_as_it_comes(task: VideoTask) -> Tally:
@@ -251,6 +252,7 @@ def _swap_in_segments(task: VideoTask) -> Tally:
 
 def _begin(task: VideoTask, journal: Journal, form: VideoWriter) -> list[Source]:
     """Begin the journal, or go on with it; returns the sources that its segments were made with."""
+    assert isinstance(task.reader.path, Path)  # what can be journaled
     job = {
         "input": describe_file(task.reader.path),
         "reading": {key: str(value) for key, value in asdict(task.reader.options).items()},

@@ -124,7 +124,7 @@ WRONG_KINDS = [
     ("--source", "FOLDER", "is a folder: give the photos in it one by one"),
     ("--source", "CLIP", "is a video: a source is a photo; save a frame"),
     ("--source", "-", "is read from a file, not from standard input"),
-    ("--target", "https://example.org/a.mp4", "is an address, and only files are read"),
+    ("--target", "rtsp://example.org/a.mp4", "of those http and https are read"),
     ("--target", "FOLDER", "names a file, out.mp4"),
 ]
 
