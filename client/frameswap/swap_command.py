@@ -132,13 +132,27 @@ def _plan(arguments: Namespace) -> FolderPlan | None:
     """What is to be done with many files; None for one."""
     if not is_folder_job(arguments.target, arguments.output):
         return None
+    if arguments.report is not None and arguments.report.is_file():
+        raise BadOptions(
+            f"the reports of several files go into a folder, and {arguments.report} is a file"
+        )
     return plan_folder(arguments.target, arguments.output)
 
 
 def _check_outputs(arguments: Namespace, output: Path) -> None:
     check_output(output, force=arguments.force or is_unfinished(output))
-    if arguments.report is not None:
-        check_output(arguments.report, force=True)
+    report = _report(arguments, output)
+    if report is not None:
+        check_output(report, force=True)
+
+
+def _report(arguments: Namespace, output: Path) -> Path | None:
+    """Where the report of an output goes: one of several has its own, in a folder of them."""
+    report: Path | None = arguments.report
+    if report is None or not is_folder_job(arguments.target, arguments.output):
+        return report
+    place = output.relative_to(arguments.output)
+    return report / place.with_name(f"{place.name}.jsonl")
 
 
 def _check_usage(arguments: Namespace) -> None:
@@ -179,7 +193,9 @@ def _run_folder(
         sources = _sources(arguments, swapper, photos)
         for task in plan.tasks:
             try:
-                task.output.parent.mkdir(parents=True, exist_ok=True)
+                report = _report(arguments, task.output)
+                for path in (task.output, *([] if report is None else [report])):
+                    path.parent.mkdir(parents=True, exist_ok=True)
                 _check_outputs(arguments, task.output)
                 with ExitStack() as files:
                     opened = _open_target(arguments, task, files)
@@ -320,7 +336,7 @@ def _swap_video_file(
                 swapper, reader, sources, options, output, force=arguments.force,
                 encoding=encoding(arguments), audio=arguments.audio, on_notes=tell,
                 on_frame=progress.update, journaling=journaling(arguments), control=control,
-                report=arguments.report, preview=preview,
+                report=_report(arguments, output), preview=preview,
             )  # fmt: skip
     except JobStopped:
         raise KeyboardInterrupt from None

@@ -300,46 +300,6 @@ def test_a_job_pauses_goes_on_and_stops(server: FakeServer, clip: Path, tmp_path
     assert swap(server, clip, tmp_path / "out.mp4").resumed_at == 24
 
 
-def test_the_report_tells_of_each_frame_also_of_an_interrupted_job(
-    server: FakeServer, clip: Path, tmp_path: Path
-) -> None:
-    swap(server, clip, tmp_path / "whole.mp4", report=tmp_path / "whole.jsonl")
-    cut_short(server, clip, tmp_path / "out.mp4", after=20)
-    swap(server, clip, tmp_path / "out.mp4", report=tmp_path / "out.jsonl")
-    lines = (tmp_path / "out.jsonl").read_text().splitlines()
-    assert lines == (tmp_path / "whole.jsonl").read_text().splitlines()
-    rows = [json.loads(line) for line in lines]
-    assert [row["frame"] for row in rows[:-1]] == list(range(FRAMES))
-    assert rows[3]["time_s"] == 0.1
-    assert rows[0]["faces"][0]["swapped"] is True
-    assert rows[0]["faces"][0]["score"] == 0.9
-    assert rows[-1] == {"summary": {
-        "frames": FRAMES, "faces": FRAMES, "frames_without_face": 0, "drop_outs": 0,
-        "longest_drop_out": 0, "left": {},
-    }}  # fmt: skip
-
-
-def test_why_a_face_was_not_swapped_is_reported(
-    server: FakeServer, clip: Path, tmp_path: Path
-) -> None:
-    server.behavior.faces = 2
-    swap(server, clip, tmp_path / "two.mp4", report=tmp_path / "two.jsonl")
-    first = json.loads((tmp_path / "two.jsonl").read_text().splitlines()[0])
-    assert [face["swapped"] for face in first["faces"]] == [True, False]
-    assert first["why_not"] == "1 more than --faces 1"
-    server.behavior.faces = 0
-    swap(server, clip, tmp_path / "none.mp4", report=tmp_path / "none.jsonl")
-    first = json.loads((tmp_path / "none.jsonl").read_text().splitlines()[0])
-    assert (first["faces"], first["why_not"]) == ([], "no face was found")
-
-
-def test_drop_outs_are_runs_between_faces() -> None:
-    tally = Tally()
-    for faces in [0, 0, 1, 0, 1, 0, 0, 0, 2, 0]:
-        tally.add(faces)
-    assert (tally.drop_outs, tally.longest_drop_out, tally.frames_without_face) == (2, 3, 7)
-
-
 def test_a_preview_shows_a_finished_frame(server: FakeServer, clip: Path, tmp_path: Path) -> None:
     swap(server, clip, tmp_path / "out.mp4", preview=Preview(tmp_path / "now.png"))
     assert cv2.imread(str(tmp_path / "now.png")).shape == (48, 64, 3)

@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 from clips import Clip, write_clip
+from fake_server import regions
 from frameswap import Encoding, FaceSwapper, SwapOptions
-from frameswap.shared_memory import FOLDER, PREFIX, server_of
 from frameswap.swap_job import swap_video
 from frameswap.video import VideoReader
 from test_swapper import PHOTO
@@ -41,12 +41,6 @@ def server_elsewhere() -> Iterator[str]:
         assert process.stdout is not None
         yield process.stdout.readline().strip()
         process.communicate("")
-
-
-def regions(address: str) -> int:
-    """How much shared memory there is of clients of that server, in files."""
-    names = (path.name for path in FOLDER.glob(PREFIX + "*"))
-    return sum(server_of(name) == address for name in names)
 
 
 @pytest.mark.parametrize("transport", ["grpc", "system"])
