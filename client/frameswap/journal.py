@@ -187,7 +187,7 @@ class Journal:
         Raises:
             UnwritableFile: a full disk, or another job took over.
         """
-        self._lease.check()
+        self.check()
         number = len(self.rows)
         with self._explained():
             _write_whole(self._report_path(number), "".join(report).encode())
@@ -199,6 +199,10 @@ class Journal:
             )  # fmt: skip
             self._append(asdict(row))
         self.rows.append(row)
+
+    def check(self) -> None:
+        """Raise UnwritableFile where another job took over: this process stood still for long."""
+        self._lease.check()
 
     def packets(self) -> Iterator[list[Packet]]:
         """The packets of each whole segment."""

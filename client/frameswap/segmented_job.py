@@ -187,9 +187,11 @@ class SegmentedJob:
             writer: the output, made of `again`.
 
         Raises:
-            FrameswapError: a full disk, or a segment that was damaged meanwhile.
+            FrameswapError: a full disk, another job that took over, or a segment that was damaged
+                meanwhile.
         """
         try:
+            self._journal.check()
             depths = [row.depth for row in self._journal.rows]
             packets = timed_packets(
                 chain(self._journal.packets(), [self._packets]),

@@ -201,7 +201,8 @@ def _run_folder(
                     opened = _open_target(arguments, task, files)
                     code = _swap_file(arguments, swapper, sources, opened, task.output)
                 if code == _INTERRUPTED:
-                    raise KeyboardInterrupt
+                    _summarise_folder(plan, done, failed)
+                    return code
                 if code:
                     failed[task.target] = NoFaceFound("no frame had a face (--require-face)")
                     continue
@@ -224,7 +225,7 @@ def _summarise_folder(plan: FolderPlan, done: int, failed: Mapping[Target, Frame
     missing = len(plan.tasks) - done - len(failed)
     parts = [f"{_count(len(plan.tasks), 'file')}: {done} done"]
     parts += [f"{len(failed)} failed"] if failed else []
-    parts += [f"{missing} not tried"] if missing else []
+    parts += [f"{missing} not done"] if missing else []
     parts += [f"{plan.left_alone} that are no photo or video left alone"] if plan.left_alone else []
     print(", ".join(parts))
     for path, error in failed.items():

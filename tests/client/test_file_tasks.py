@@ -90,7 +90,7 @@ def test_a_lost_server_ends_a_folder_and_says_what_was_not_tried(
     server.behavior.fail = stop
     code, out, _ = run(*arguments(photo, folder, tmp_path / "out", server), "--reconnect-s", 1)
     assert code == 1
-    assert "not tried" in out
+    assert "not done" in out
 
 
 def test_a_format_that_is_not_written_becomes_one_that_is(folder: Path, tmp_path: Path) -> None:

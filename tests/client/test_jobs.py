@@ -241,6 +241,36 @@ def test_an_output_that_exists_costs_no_journal(
     swap(server, clip, output, force=True)
 
 
+def test_a_job_that_stood_still_for_too_long_does_not_write_its_output(
+    server: FakeServer, clip: Path, tmp_path: Path
+) -> None:
+    """Another machine has taken over meanwhile; here it says so in the lease, after the last
+    segment."""
+    output = tmp_path / "out.mp4"
+
+    def take_over(done: int) -> None:
+        if done == FRAMES:
+            (job_folder(output) / "lease").write_text("another-machine 0123")
+
+    with pytest.raises(UnwritableFile, match="another job has taken over"):
+        swap(server, clip, output, on_frame=take_over)
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("row", ["{}", '{"frames": 8}', "[1]", '{"unfinished": 1, "x": 2}'])
+def test_a_line_that_is_no_row_ends_what_is_gone_on_with(
+    server: FakeServer, clip: Path, tmp_path: Path, row: str
+) -> None:
+    output = tmp_path / "out.mp4"
+    swap(server, clip, tmp_path / "whole.mp4")
+    cut_short(server, clip, output, after=24)
+    path = job_folder(output) / "journal.jsonl"
+    first, *others = path.read_text().splitlines()
+    path.write_text("\n".join([first, row, *others, ""]))
+    swap(server, clip, output)
+    assert output.read_bytes() == (tmp_path / "whole.mp4").read_bytes()
+
+
 def test_journals_that_nobody_wants_are_removed_after_a_while(
     server: FakeServer, clip: Path, tmp_path: Path
 ) -> None:
@@ -347,6 +377,33 @@ def test_a_lease_of_another_machine_counts_until_its_heart_stops(tmp_path: Path)
     with pytest.raises(UnwritableFile, match="has taken over"):
         lease.check()
     lease.release()
+
+
+def test_ctrl_c_in_a_folder_sums_up_what_is_done(server: FakeServer, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name, frames in (("a.mp4", 3), ("b.mp4", 300), ("c.mp4", 3)):
+        write_clip(tmp_path / "in" / name, Clip(frames=frames))
+    cv2.imwrite(str(tmp_path / "face.png"), PHOTO)
+    server.behavior.fail = lambda value, context: time.sleep(0.05)
+    command = [
+        sys.executable, "-m", "frameswap", "swap", "--source", str(tmp_path / "face.png"),
+        "--target", str(tmp_path / "in"), "--output", str(tmp_path / "out"), "--window", "2",
+        "--server", server.address,
+    ]  # fmt: skip
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as job:
+        try:
+            deadline = time.monotonic() + 30
+            while server.requests < 20 and time.monotonic() < deadline:
+                time.sleep(0.02)
+            job.send_signal(signal.SIGINT)
+            out, err = job.communicate(timeout=30)
+        finally:
+            job.kill()
+    assert job.returncode == 130
+    assert "3 files: 1 done, 2 not done" in out
+    assert "b.mp4 holds the frames so far" in err
+    assert {path.name for path in (tmp_path / "out").glob("*.mp4")} == {"a.mp4", "b.mp4"}
 
 
 def test_ctrl_c_finishes_the_file_and_the_same_command_goes_on(
