@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import onnx
 
@@ -21,12 +22,25 @@ from graphs import (
     source_encoder,
 )
 from graphs.contract import FRAME_FORMATS, MODEL_SPECS, FrameFormat
+from graphs.frames import Runtime
 from networks.detectors import DETECTORS
 from networks.landmarkers import point_count
-from networks.passes import CHANNELS_LAST_PASSES, CPU_LANDMARKER_PASSES, PORTABLE_PASSES
+from networks.passes import (
+    CHANNELS_LAST_PASSES,
+    CPU_LANDMARKER_PASSES,
+    GPU_LANDMARKER_PASSES,
+    PORTABLE_PASSES,
+)
 
 LoadNetwork = Callable[[str], onnx.ModelProto]
 """A weight's name, as in `fetching.weights.WEIGHTS`, to its network."""
+
+
+_LANDMARKER_PASSES: Final[Mapping[Runtime, tuple[str, ...]]] = {
+    "onnxruntime": CPU_LANDMARKER_PASSES,
+    "onnxruntime_gpu": GPU_LANDMARKER_PASSES,
+    "tensorrt": (),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +74,7 @@ def served_graphs(deployment: Deployment, target: Target) -> Mapping[str, Served
         _recognizer(deployment),
         _landmarker(deployment, target),
         _swapper(deployment, target),
-        _masker(deployment),
+        _masker(deployment, target),
     ]
     for pixel in FRAME_FORMATS:
         graphs += [
@@ -97,7 +111,7 @@ def _detector(
 
 def _landmarker(deployment: Deployment, target: Target) -> ServedGraph:
     landmarker = deployment.landmarker
-    passes = CPU_LANDMARKER_PASSES if target.runtime == "onnxruntime" else ()
+    passes = _LANDMARKER_PASSES[target.runtime]
     settings = {
         "landmarker": deployment.landmarker_name,
         "skip empty": str(target.skip_empty),
@@ -209,18 +223,23 @@ def _swapper(deployment: Deployment, target: Target) -> ServedGraph:
     )
 
 
-def _masker(deployment: Deployment) -> ServedGraph:
+def _masker(deployment: Deployment, target: Target) -> ServedGraph:
     points = point_count(deployment.landmarker)
+    branches = target.runtime != "onnxruntime_gpu"
     return ServedGraph(
         model="face_masker",
         settings={
             **_swapper_settings(deployment),
             "crop size": str(deployment.crop_size),
             "landmarker": deployment.landmarker_name,
+            "branches": str(branches),
         },
         weights=(),
         author=lambda _: face_masker.build(
-            deployment.swapper, crop_size=deployment.crop_size, point_count=points
+            deployment.swapper,
+            crop_size=deployment.crop_size,
+            point_count=points,
+            branches=branches,
         ),
     )
 
