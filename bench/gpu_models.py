@@ -29,7 +29,7 @@ from bench.detector_forms import in_half_until
 from bench.scenes import Scene
 from engines.configs import CudaOptions
 from fetching import weights
-from graphs import face_blender, face_detector, face_landmarker, face_masker
+from graphs import face_blender, face_detector, face_landmarker
 from graphs.contract import DETECTED_FRAME, MAX_VIEWS, SEEN_FRAME
 from networks.detectors import DETECTORS
 from networks.face_points import MEDIAPIPE_POINTS
@@ -226,6 +226,7 @@ def masker_feeds(batch: int) -> dict[str, Any]:
 def cases(repository: Path) -> list[Case]:
     """The served graphs, and the forms that they could have instead."""
     plain = CudaOptions().parameters()
+    exact = CudaOptions().parameters(exact=True)
     nhwc = CudaOptions().parameters(channels_last=True)
     searched = {"cudnn_conv_algo_search": "EXHAUSTIVE"}
 
@@ -252,12 +253,9 @@ def cases(repository: Path) -> list[Case]:
         network = weights.load_network(row.weight)
         return _bytes(face_landmarker.build(row, network, skip_empty=False))
 
-    def masker() -> bytes:
-        return _bytes(face_masker.build(gpu_repository.deployment().swapper, crop_size=128))
-
     return [
         ("detector", served("face_detector_i420"), detector_feeds, plain),
-        ("landmarker", served("face_landmarker"), landmarker_feeds, plain),
+        ("landmarker", served("face_landmarker"), landmarker_feeds, exact),
         ("aligner", served("face_aligner_i420"), aligner_feeds, plain),
         ("masker", served("face_masker"), masker_feeds, plain),
         ("detector, rounds written out", detector, detector_feeds, plain),
@@ -267,8 +265,8 @@ def cases(repository: Path) -> list[Case]:
         ("detector, two stages in half", in_half(2), detector_feeds, plain),
         ("detector, three stages in half", in_half(3), detector_feeds, plain),
         ("blender, whole frames", blender, blender_feeds, plain),
-        ("landmarker, as converted", landmarker, landmarker_feeds, plain),
-        ("masker, with branches", masker, masker_feeds, plain),
+        ("landmarker, as converted", landmarker, landmarker_feeds, exact),
+        ("landmarker, in TF32", served("face_landmarker"), landmarker_feeds, plain),
     ]
 
 

@@ -74,7 +74,7 @@ def served_graphs(deployment: Deployment, target: Target) -> Mapping[str, Served
         _recognizer(deployment),
         _landmarker(deployment, target),
         _swapper(deployment, target),
-        _masker(deployment, target),
+        _masker(deployment),
     ]
     for pixel in FRAME_FORMATS:
         graphs += [
@@ -223,23 +223,18 @@ def _swapper(deployment: Deployment, target: Target) -> ServedGraph:
     )
 
 
-def _masker(deployment: Deployment, target: Target) -> ServedGraph:
+def _masker(deployment: Deployment) -> ServedGraph:
     points = point_count(deployment.landmarker)
-    branches = target.runtime != "onnxruntime_gpu"
     return ServedGraph(
         model="face_masker",
         settings={
             **_swapper_settings(deployment),
             "crop size": str(deployment.crop_size),
             "landmarker": deployment.landmarker_name,
-            "branches": str(branches),
         },
         weights=(),
         author=lambda _: face_masker.build(
-            deployment.swapper,
-            crop_size=deployment.crop_size,
-            point_count=points,
-            branches=branches,
+            deployment.swapper, crop_size=deployment.crop_size, point_count=points
         ),
     )
 

@@ -17,9 +17,8 @@ import onnx
 import onnx_ir as ir
 from onnxscript import GraphBuilder
 
-from graphs.arithmetic import any_of
 from graphs.contract import IR_VERSION, OPSET, TensorSpec
-from graphs.shapes import MICROSOFT_DOMAIN, Op, constant, outputs, typed_value
+from graphs.shapes import MICROSOFT_DOMAIN, constant, outputs, typed_value
 from networks.opset import to_project_opset
 
 _DTYPES = {"uint8": ir.DataType.UINT8, "float32": ir.DataType.FLOAT}
@@ -187,31 +186,3 @@ class GraphAuthor:
         proto = ir.to_proto(model)
         onnx.checker.check_model(proto, full_check=False)
         return proto
-
-
-def if_any(
-    op: Op,
-    asked: ir.Value,
-    make: Callable[[Op], ir.Value],
-    leave: Callable[[Op], ir.Value],
-    dims: Sequence[int | str],
-    *,
-    name: str,
-) -> ir.Value:
-    """What `make` makes where any row asks for it, else what `leave` does: float32 of `dims`.
-
-    Args:
-        asked: bool [B, 1]. make, leave: called once each, with the builder of a branch.
-        name: of the two branches, see `GraphAuthor.subgraph`.
-    """
-    branches = [
-        GraphAuthor.subgraph(
-            op,
-            lambda inner, trace=trace: [trace(inner)],
-            [],
-            [typed_value(f"{label}_output", ir.DataType.FLOAT, *dims)],
-            name=label,
-        )
-        for label, trace in ((f"{name}_asked", make), (f"{name}_not_asked", leave))
-    ]
-    return op.If(any_of(op, asked), then_branch=branches[0], else_branch=branches[1])

@@ -89,7 +89,7 @@ def build(
     with author.scope("preprocess"):
         frames, valid = read_frames(op, frame, options, frame_format, runtime)
         slots = dimension(op, source, 1)
-        given = op.Greater(op.ReduceMax(op.Abs(source), [2], keepdims=1), 0.0)
+        given = op.Greater(op.ReduceSum(op.Abs(source), [2], keepdims=1), 0.0)
         mesh, mesh_numbers = _safe_points(op, landmarks)
     with author.scope("judge"):
         away = _looks_away(op, mesh, frames.options, landmarker)
@@ -189,7 +189,7 @@ def _looks_away(
     given = option(op, options, Option.POSE_LIMIT)
     limit = op.Where(op.Greater(given, 0.0), given, DEFAULT_POSE_LIMIT)
     beyond = op.Less(toward, op.Unsqueeze(op.Cos(op.Mul(limit, _DEGREE)), [2]))
-    known = op.Greater(op.ReduceMax(op.Abs(landmarks), [2, 3], keepdims=1), 0.0)
+    known = op.Greater(op.ReduceSum(op.Abs(landmarks), [2, 3], keepdims=1), 0.0)
     return _as_rows(op, op.And(op.Unsqueeze(beyond, [3]), known), False)
 
 

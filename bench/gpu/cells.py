@@ -55,7 +55,7 @@ ENDPOINT_SECONDS: Final = 24.0
 """The server renews what it says of the GPU every ten."""
 TWO_STEPS: Final = ((6, 16), (6, 4))
 """Client processes, and frames in flight of each, found and swapped in two requests."""
-TWO_STEP_INSTANCES: Final = ((FIND, 2), (SWAP_FOUND, 5))
+TWO_STEP_INSTANCES: Final = ((FIND, 4), (SWAP_FOUND, 5))
 STREAMS: Final = ((4, 16), (1, 64))
 """Client processes, and requests in flight of each: once as one stream, once as a stream each."""
 

@@ -21,8 +21,8 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from graphs.arithmetic import are_numbers, is_number
-from graphs.authoring import GraphAuthor, if_any
+from graphs.arithmetic import any_of, are_numbers, is_number
+from graphs.authoring import GraphAuthor
 from graphs.contract import (
     FACES,
     LANDMARKS,
@@ -41,7 +41,7 @@ from graphs.face_masker.hull import hull_masks
 from graphs.face_masker.keep import keep_masks
 from graphs.geometry import apply_warps
 from graphs.pixels import option, safe_options, valid_options
-from graphs.shapes import Op, constant, dimension, split
+from graphs.shapes import Op, constant, dimension, split, typed_value
 from networks.face_points import MEDIAPIPE_POINTS
 from networks.face_regions import FACE_REGIONS, FaceRegions
 from networks.swappers import Swapper
@@ -51,11 +51,7 @@ _PLAIN: Final = 1.0
 
 
 def build(
-    swapper: Swapper,
-    *,
-    crop_size: int,
-    point_count: int = MEDIAPIPE_POINTS,
-    branches: bool = True,
+    swapper: Swapper, *, crop_size: int, point_count: int = MEDIAPIPE_POINTS
 ) -> onnx.ModelProto:
     """The served model: swap_masks, landmarks, warps, faces, options -> masks.
 
@@ -63,8 +59,6 @@ def build(
         swapper: whose row says which masks a request that names none gets.
         crop_size: S, side of the crops.
         point_count: P, of the deployment's landmarks.
-        branches: leave out what no row of a batch asks for; ONNX Runtime on a GPU waits for all
-            that it was given before it takes a branch, and computes both faster.
 
     Returns:
         A model with `swap_masks` [B, K, 1, S, S], `landmarks` [B, K, P, 3] (frame pixels; zeros or
@@ -88,7 +82,7 @@ def build(
         held = _held_slots(op, faces, warps)
         seen = are_numbers(op, points, [2, 3])
         points = op.Where(seen, points, 0.0)
-        seen = op.And(seen, op.Greater(op.ReduceMax(op.Abs(points), [2, 3], keepdims=1), 0.0))
+        seen = op.And(seen, op.Greater(op.ReduceSum(op.Abs(points), [2, 3], keepdims=1), 0.0))
         seen = op.Unsqueeze(seen, [4])
         x, y = _in_crop(op, points, warps)
     with author.scope("masks"):
@@ -96,12 +90,12 @@ def build(
         boxed = op.Or(boxed, op.And(hulled, op.Not(seen)))
         hull = _as_slots(op, hull_masks(op, x, y, regions, crop_size), warps)
         masks = op.Min(
-            op.Where(boxed, box_masks(op, options, crop_size, branches=branches), _PLAIN),
+            op.Where(boxed, box_masks(author, options, crop_size), _PLAIN),
             op.Where(op.And(hulled, seen), hull, _PLAIN),
             op.Where(owned, _harmless(op, own), _PLAIN),
         )
     with author.scope("keep"):
-        kept = _keep(op, options, x, y, regions, crop_size, branches=branches)
+        kept = _keep(author, options, x, y, regions, crop_size)
         masks = op.Min(masks, op.Where(seen, _as_slots(op, kept, warps), _PLAIN))
     with author.scope("postprocess"):
         masks = op.Where(held, masks, 0.0)
@@ -163,26 +157,34 @@ def _wanted_masks(
 
 
 def _keep(
-    op: Op,
+    author: GraphAuthor,
     options: ir.Value,
     x: ir.Value,
     y: ir.Value,
     regions: FaceRegions,
     size: int,
-    *,
-    branches: bool,
 ) -> ir.Value:
-    """`keep_masks` [B*K, 1, S, S]; ones where a row keeps nothing."""
+    """`keep_masks` [B*K, 1, S, S]; ones, and nothing computed, where no row keeps anything."""
+    op: Op = author.op
     flags = option(op, options, Option.KEEP)
 
-    def make(op: Op) -> ir.Value:
+    def make(op: Op) -> list[ir.Value]:
         slots = op.Div(dimension(op, x, 0), dimension(op, flags, 0))
         each = op.Expand(flags, op.Concat(dimension(op, flags, 0), slots, axis=0))
-        return keep_masks(op, x, y, op.Reshape(each, [-1, 1]), regions, size)
+        return [keep_masks(op, x, y, op.Reshape(each, [-1, 1]), regions, size)]
 
-    def leave(op: Op) -> ir.Value:
-        return op.Expand(_PLAIN, op.Concat(dimension(op, x, 0), [1, size, size], axis=0))
+    def leave(op: Op) -> list[ir.Value]:
+        return [op.Expand(_PLAIN, op.Concat(dimension(op, x, 0), [1, size, size], axis=0))]
 
-    if not branches:
-        return make(op)
-    return if_any(op, op.Greater(flags, 0.0), make, leave, ("slots", 1, size, size), name="keep")
+    branches = [
+        GraphAuthor.subgraph(
+            op,
+            trace,
+            [],
+            [typed_value(f"{name}_masks", ir.DataType.FLOAT, "slots", 1, size, size)],
+            name=name,
+        )
+        for name, trace in (("kept", make), ("swapped", leave))
+    ]
+    asked = any_of(op, op.Greater(flags, 0.0))
+    return op.If(asked, then_branch=branches[0], else_branch=branches[1])

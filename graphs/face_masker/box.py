@@ -17,10 +17,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from graphs.authoring import if_any
+from graphs.arithmetic import any_of
+from graphs.authoring import GraphAuthor
 from graphs.contract import DEFAULT_BOX_BLUR, PADDING_BASE, Option
 from graphs.pixels import option
-from graphs.shapes import Op, constant, dimension, to_float
+from graphs.shapes import Op, constant, dimension, to_float, typed_value
 
 _LEAST_SIGMA: Final = 0.25
 """Where nothing is blurred, so that nothing divides by 0."""
@@ -40,25 +41,33 @@ def box_mask_profile(size: int) -> npt.NDArray[np.float32]:
     return side
 
 
-def box_masks(op: Op, options: ir.Value, size: int, *, branches: bool) -> ir.Value:
+def box_masks(author: GraphAuthor, options: ir.Value, size: int) -> ir.Value:
     """Masks [B, 1, 1, S, S] float32 in [0, 1], one a row of valid options [B, 16].
 
-    Where blur and padding are the default, `box_mask_profile` to the last bit; with `branches`,
-    nothing is computed where no row of a batch asks for anything else.
+    Where blur and padding are the default, `box_mask_profile` to the last bit; where no row of a
+    batch asks for anything else, nothing is computed.
     """
+    op: Op = author.op
     asked = op.Greater(
         op.Add(option(op, options, Option.BOX_BLUR), option(op, options, Option.BOX_PADDING)), 0.0
     )
     usual = constant(op, np.tile(box_mask_profile(size), (1, 2, 1)))
+    sides = ir.TensorType(ir.DataType.FLOAT)
 
-    def make(op: Op) -> ir.Value:
-        return op.Where(op.Unsqueeze(asked, [2]), _profiles(op, options, size), usual)
+    def make(op: Op) -> list[ir.Value]:
+        return [op.Where(op.Unsqueeze(asked, [2]), _profiles(op, options, size), usual)]
 
-    def take(op: Op) -> ir.Value:
-        return op.Expand(usual, op.Concat(dimension(op, options, 0), [2, size], axis=0))
+    def take(op: Op) -> list[ir.Value]:
+        return [op.Expand(usual, op.Concat(dimension(op, options, 0), [2, size], axis=0))]
 
+    branches = [
+        GraphAuthor.subgraph(
+            op, trace, [], [typed_value(f"{name}_sides", sides.dtype, "B", 2, size)], name=name
+        )
+        for name, trace in (("asked_box", make), ("usual_box", take))
+    ]
     # [B, 2, S]: down the rows and along the columns
-    found = if_any(op, asked, make, take, ("B", 2, size), name="box") if branches else make(op)
+    found = op.If(any_of(op, asked), then_branch=branches[0], else_branch=branches[1])
     down, along = (op.Slice(found, [part], [part + 1], [1]) for part in (0, 1))
     return op.Mul(op.Unsqueeze(down, [1, 4]), op.Unsqueeze(along, [1, 2]))
 

@@ -32,8 +32,8 @@ import onnx_ir.passes.common as common_passes
 
 from networks.opset import to_project_opset
 from networks.passes.cancel_transposes import cancel_transposes
-from networks.passes.compose_separable_convolutions import compose_separable_convolutions
 from networks.passes.drop_cancelled_biases import drop_cancelled_biases
+from networks.passes.fold_depthwise_biases import fold_depthwise_biases
 from networks.passes.fold_output_activation import fold_output_activation
 from networks.passes.fuse_instance_normalization import fuse_instance_normalization
 from networks.passes.join_separable_biases import join_separable_biases
@@ -46,6 +46,7 @@ from networks.passes.rewriting import Pass, infer_shapes
 from networks.passes.sample_channels_first import sample_channels_first
 from networks.passes.spell_out_prelu import spell_out_prelu
 from networks.passes.upsample_channels_last import upsample_channels_last
+from networks.passes.widen_by_convolution import widen_by_convolution
 from networks.passes.widen_image_channels import widen_image_channels
 
 PASSES: Final[Mapping[str, Pass]] = MappingProxyType(
@@ -65,7 +66,8 @@ PASSES: Final[Mapping[str, Pass]] = MappingProxyType(
             join_separable_biases,
             pool_before_relu,
             spell_out_prelu,
-            compose_separable_convolutions,
+            fold_depthwise_biases,
+            widen_by_convolution,
             sample_channels_first,
         )
     }
@@ -91,7 +93,11 @@ CHANNELS_LAST_PASSES: Final = (
 DETECTOR_PASSES: Final = ("merge_sibling_convolutions",)
 GPU_DETECTOR_PASSES: Final = (*DETECTOR_PASSES, "join_separable_biases", "pool_before_relu")
 CPU_LANDMARKER_PASSES: Final = ("spell_out_prelu",)
-GPU_LANDMARKER_PASSES: Final = ("compose_separable_convolutions", "sample_channels_first")
+GPU_LANDMARKER_PASSES: Final = (
+    "fold_depthwise_biases",
+    "widen_by_convolution",
+    "sample_channels_first",
+)
 
 
 def apply_passes(

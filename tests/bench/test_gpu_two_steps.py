@@ -1,4 +1,4 @@
-"""Frames that are found and swapped in two requests, on the real server of a machine without GPU."""
+"""Frames that are found and swapped in two requests, on the real server of a GPU-less machine."""
 
 from __future__ import annotations
 

@@ -135,21 +135,6 @@ def test_each_row_of_a_batch_has_the_box_it_asks_for() -> None:
     np.testing.assert_array_equal(found[0, 0, 0], mask(masks=1))
 
 
-def test_without_branches_the_masks_are_the_same() -> None:
-    """As a GPU has them: every part of every row, whether it is asked for or not."""
-    points = heads.head(20, 5)
-    rows = [
-        request(points), request(points, keep=sum(KeepFlag)), request(masks=MaskFlag.BOX),
-        request(points, masks=1, box_blur=0.8, box_padding=packed(10, 0, 25, 3)),
-    ]  # fmt: skip
-    plain = open_session(face_masker.build(SWAPPER, crop_size=SIZE, branches=False))
-    for asked in (rows, rows[:1]):
-        feeds = {name: np.concatenate([row[name] for row in asked]) for name in rows[0]}
-        (found,) = plain.run(["masks"], feeds)
-        # The branch that is not taken gives constants, which sums of this many terms only near.
-        np.testing.assert_allclose(found, run(feeds), rtol=0, atol=1e-6)
-
-
 # --- hull --------------------------------------------------------------------------------------
 
 TURNS = [(0, 0), (20, 0), (-40, 0), (40, 20), (-30, -25), (0, 30), (0, -30), (60, 0)]
