@@ -1,6 +1,7 @@
 """Thin client of the frameswap Triton ensembles: swap faces in photos and video."""
 
 from frameswap.contract import (
+    AreaFlag,
     ChromaLocation,
     ColorMatrix,
     ColorRange,
@@ -43,6 +44,7 @@ from frameswap.sources import Source, average_sources
 from frameswap.swapper import FaceSwapper, SwappedFrame
 
 __all__ = [
+    "AreaFlag",
     "BadFaces",
     "BadFrame",
     "BadOptions",
