@@ -9,7 +9,7 @@ recogniser for each face of each frame. At its default of 0.5 it mixes nothing, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -296,7 +296,7 @@ def _run(
 def _answers(
     author: GraphAuthor,
     network: onnx.ModelProto,
-    feeds: Mapping[str, ir.Value],
+    feeds: dict[str, ir.Value],
     occupied: ir.Value | None,
 ) -> Sequence[ir.Value]:
     """The network's outputs. occupied: to leave it out of a batch without faces; None: never."""
