@@ -85,11 +85,14 @@ def crop_faces(op: Op, frames: Frames, warps: ir.Value, side: int) -> ir.Value:
     there = op.Greater(op.ReduceMax(op.Abs(warps), [2, 3], keepdims=0), 0.0)
     slots, used = dimension(op, warps, 1), used_slots(op, there)
     crops = _crop(op, frames, op.Slice(warps, [0], used, [1]), side)
-    shape = [3, side, side]
-    batch = dimension(op, warps, 0)
-    # Not by Pad, which takes a GPU far longer.
-    rest = op.Expand(0.0, op.Concat(batch, op.Sub(slots, used), shape, axis=0))
-    padded = op.Concat(crops, rest, axis=1)
+    batch, shape = dimension(op, warps, 0), [3, side, side]
+    rest = op.Sub(slots, used)
+    if frames.sampled:
+        # A GPU's Pad takes far longer; a CPU's writes everything once.
+        zeros = op.Expand(0.0, op.Concat(batch, rest, shape, axis=0))
+        padded = op.Concat(crops, zeros, axis=1)
+    else:
+        padded = op.Pad(crops, op.Concat([0, 0, 0, 0, 0, 0], rest, [0, 0, 0], axis=0))
     return op.Reshape(padded, op.Concat(batch, slots, shape, axis=0))
 
 
