@@ -2,6 +2,7 @@
 
 from frameswap.addresses import Url
 from frameswap.contract import (
+    AreaFlag,
     ChromaLocation,
     ColorMatrix,
     ColorRange,
@@ -44,6 +45,7 @@ from frameswap.sources import Source, average_sources
 from frameswap.swapper import FaceSwapper, SwappedFrame
 
 __all__ = [
+    "AreaFlag",
     "BadFaces",
     "BadFrame",
     "BadOptions",

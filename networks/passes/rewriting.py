@@ -23,8 +23,9 @@ def infer_shapes(model: ir.Model) -> None:
     """Work out every shape anew: passes read them, and make values that have none yet."""
     for node in model.graph:
         for value in node.outputs:
-            # What an earlier pass widened would contradict its old shape.
-            if not value.is_graph_output():
+            # What an earlier pass widened would contradict its old shape; of another domain's
+            # operator no other shape is known.
+            if not value.is_graph_output() and node.domain == "":
                 value.shape = None
     common_passes.ShapeInferencePass(data_prop=True)(model)
 
