@@ -23,7 +23,12 @@ from graphs import (
 from graphs.contract import FRAME_FORMATS, MODEL_SPECS, FrameFormat
 from networks.detectors import DETECTORS
 from networks.landmarkers import point_count
-from networks.passes import CHANNELS_LAST_PASSES, CPU_LANDMARKER_PASSES, PORTABLE_PASSES
+from networks.passes import (
+    CHANNELS_LAST_PASSES,
+    CPU_LANDMARKER_PASSES,
+    GPU_SAMPLING_PASSES,
+    PORTABLE_PASSES,
+)
 
 LoadNetwork = Callable[[str], onnx.ModelProto]
 """A weight's name, as in `fetching.weights.WEIGHTS`, to its network."""
@@ -180,6 +185,8 @@ def _source_encoder(deployment: Deployment) -> ServedGraph:
 def _swapper(deployment: Deployment, target: Target) -> ServedGraph:
     swapper, boost = deployment.swapper, deployment.pixel_boost
     passes = CHANNELS_LAST_PASSES if deployment.is_channels_last(target) else PORTABLE_PASSES
+    if swapper.points and target.runtime == "onnxruntime_gpu":
+        passes = (*passes, *GPU_SAMPLING_PASSES)
 
     def author(load: LoadNetwork) -> onnx.ModelProto:
         if swapper.weight is None:

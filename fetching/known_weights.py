@@ -131,7 +131,8 @@ _ROWS: Final = (
     ),
     WeightFile(
         "frameswap_256", "swapper", "swapper.npz", None, None, "Apache-2.0",
-        "any use; doubts in weights/README.md", needs_acceptance=False, folder="weights", form="npz",
+        "any use (doubts: weights/README.md)", needs_acceptance=False, folder="weights",
+        form="npz",
     ),
     _released(
         "inswapper_128", "swapper", "3.0.0", _INSIGHTFACE, _RESEARCH, 554_253_681,

@@ -1,9 +1,10 @@
 """Bringing the weight files that this project knows here, and reading them.
 
 Of `fetching.known_weights` the project's own network alone is shipped. The defaults (YuNet, SFace)
-are free to use and lie in a package of the Python index; the rest is fetched by name, on the user's word where its licence
-asks for it, or taken from a local file. A file is used only when its SHA-256 is the one written
-there (or, for a file without a known one, the one recorded when the user brought it).
+are free to use and lie in a package of the Python index; the rest is fetched by name, on the user's
+word where its licence asks for it, or taken from a local file. A file that was fetched is used only
+when its SHA-256 is the one written there (or, for a file without a known one, the one recorded when
+the user brought it).
 
     weights.fetch("yunet")
     network = weights.load_network("yunet")    # onnx.ModelProto, fp32

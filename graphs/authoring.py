@@ -18,8 +18,8 @@ import onnx_ir as ir
 from onnxscript import GraphBuilder
 
 from graphs.contract import IR_VERSION, OPSET, TensorSpec
-from graphs.shapes import MICROSOFT_DOMAIN, constant, outputs, typed_value
-from networks.opset import FLOAT32_PREFIX, to_project_opset
+from graphs.shapes import constant, outputs, typed_value
+from networks.opset import FLOAT32_PREFIX, MICROSOFT_DOMAIN, to_project_opset
 
 _DTYPES = {"uint8": ir.DataType.UINT8, "float32": ir.DataType.FLOAT}
 
@@ -150,6 +150,8 @@ class GraphAuthor:
             ValueError: an input of the network is not fed, or a name is not one of its inputs.
         """
         graph = ir.from_proto(to_project_opset(network)).graph
+        for domain, version in graph.opset_imports.items():
+            self.builder.graph.opset_imports[domain] = version
         wanted = {value.name for value in graph.inputs}
         if wanted != set(inputs):
             raise ValueError(

@@ -291,11 +291,12 @@ def _target_places(
     """
     seen = op.Greater(op.ReduceMax(op.Abs(landmarks), [2, 3], keepdims=1), 0.0)
     places = op.Where(seen, points_in_crops(op, landmarks, warps), 0.0)
+    flat = op.Concat([-1], op.Shape(places, start=2), axis=0)
     held = op.Slice(faces, [0], dimension(op, warps, 1), [1])
     x, y = split(op, landmark_points(op, held), 2, 3)
     five = op.Concat(*apply_warps(op, warps, x, y), axis=3)
     return {
-        "target_landmarks": op.Mul(op.Reshape(places, op.Concat([-1], op.Shape(places, start=2), axis=0)), 1.0 / side),
+        "target_landmarks": op.Mul(op.Reshape(places, flat), 1.0 / side),
         "target_points": op.Mul(op.Reshape(five, [-1, 5, 2]), 1.0 / side),
     }
 

@@ -9,6 +9,8 @@ from onnx import version_converter
 
 from graphs.contract import OPSET
 
+MICROSOFT_DOMAIN: Final = "com.microsoft"
+"""ONNX Runtime's own operators; a model that has one must import version 1 of it."""
 FLOAT32_PREFIX: Final = "float32/"
 """First part of the names of a network's nodes that make coordinates or light: they are never
 typed float16, which rounds 200 pixels to an eighth."""

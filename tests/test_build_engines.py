@@ -181,6 +181,7 @@ def test_every_flag_is_documented() -> None:
             ["--swapper", "inswapper_128", "--recognizer", "sface"],
             "inswapper_128 needs embeddings of w600k_r50",
         ),
+        (["--swapper", "frameswap_256", "--landmarker", "none"], "the landmarker is none; use"),
         (["--pixel-boost", "3"], "image_swapper_256 takes a pixel boost of 1, but 3"),
         (["--frames", "/no/such/picture"], "/no/such/picture does not exist: --frames takes"),
         (["--target", "cpu", "--precision", "int8"], "int8 is for TensorRT plans"),

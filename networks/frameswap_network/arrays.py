@@ -1,4 +1,4 @@
-"""What the parts of the network share: sizes, weights by name, and matrices that blur and resize."""
+"""What the parts of the network share: sizes, weights by name, matrices that blur and resize."""
 
 from __future__ import annotations
 

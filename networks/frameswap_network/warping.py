@@ -94,7 +94,8 @@ def mean_mesh(op: Op, arrays: Arrays, landmarks: ir.Value, five: ir.Value | None
 def _shape_basis(arrays: Arrays) -> Array:
     """(64, 1434): one standard deviation along each of the retargeter's directions, px."""
     inputs = arrays["retargeter.inputs"].astype(np.float64)
-    return inputs / (inputs**2).sum(1, keepdims=True)
+    basis: Array = inputs / (inputs**2).sum(1, keepdims=True)
+    return basis
 
 
 def _five_of(meshes: Array) -> Array:
@@ -108,11 +109,10 @@ def retarget(op: Op, arrays: Arrays, target: ir.Value, source: ir.Value) -> ir.V
 
     target, source: landmarks [N, 478, 3] px.
     """
-    mean, inputs = arrays["retargeter.mean"], arrays["retargeter.inputs"]
-    shapes = [
-        op.MatMul(op.Sub(op.Reshape(points, [-1, 3 * _POINTS]), constant(op, mean)), constant(op, inputs.T))
-        for points in (target, source)
-    ]
+    mean = constant(op, arrays["retargeter.mean"])
+    directions = constant(op, arrays["retargeter.inputs"].T)
+    flat = (op.Reshape(points, [-1, 3 * _POINTS]) for points in (target, source))
+    shapes = [op.MatMul(op.Sub(points, mean), directions) for points in flat]
     hidden = op.Concat(*shapes, axis=1)
     for layer in (0, 2, 4):
         if layer:
