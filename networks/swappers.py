@@ -288,8 +288,6 @@ _ROWS: Final[tuple[Swapper, ...]] = (
 SWAPPERS: Final[Mapping[str, Swapper]] = MappingProxyType({row.name: row for row in _ROWS})
 """Every swapper by name."""
 
-DEFAULT_SWAPPER: Final = "image_swapper_256"
-
 
 def check_pairing(swapper: Swapper, recognizer: Recognizer) -> None:
     """Refuse a recogniser whose embedding the swapper was not made for.

@@ -5,7 +5,6 @@ import pytest
 from networks.landmarkers import LANDMARKERS
 from networks.recognizers import RECOGNIZERS
 from networks.swappers import (
-    DEFAULT_SWAPPER,
     SWAPPERS,
     Swapper,
     check_landmarker,
@@ -52,14 +51,12 @@ def test_a_published_swapper_has_its_published_contract(row: tuple[object, ...])
 
 def test_the_table_holds_the_published_swappers_and_the_projects_own() -> None:
     assert set(SWAPPERS) == {"image_swapper_256", *(str(row[0]) for row in PUBLISHED)}
-    assert DEFAULT_SWAPPER == "image_swapper_256"
 
 
-def test_only_the_projects_own_swapper_has_no_weight_file_and_no_trained_mark() -> None:
-    assert [row.name for row in SWAPPERS.values() if row.weight is None] == [DEFAULT_SWAPPER]
-    assert [row.name for row in SWAPPERS.values() if row.provenance == "composite"] == [
-        DEFAULT_SWAPPER
-    ]
+def test_only_the_authored_swapper_has_no_weight_file_and_no_trained_mark() -> None:
+    authored = ["image_swapper_256"]
+    assert [row.name for row in SWAPPERS.values() if row.weight is None] == authored
+    assert [row.name for row in SWAPPERS.values() if row.provenance == "composite"] == authored
 
 
 @pytest.mark.parametrize("swapper", SWAPPERS.values(), ids=lambda row: row.name)
