@@ -93,7 +93,7 @@ def _rows() -> tuple[Target, ...]:
             backend="onnxruntime",
             filename="model.onnx",
             on_gpu=False,
-            # The network costs two cores seven tenths of their frames (docs/swappers.md).
+            # The network takes four times the processor time of a frame (docs/swappers.md).
             swapper="image_swapper_256",
             precision="fp32",
             runtime="onnxruntime",
