@@ -34,7 +34,7 @@ FRAMES = 60
 SEGMENT = 8
 QUALITY = 4
 """So that what is written is many pages of a disk."""
-MODELS = ["swap_faces_i420", "encode_source_bgr"]
+MODELS = ["find_faces_i420", "swap_found_faces_i420", "encode_source_bgr"]
 
 
 @dataclass(frozen=True)

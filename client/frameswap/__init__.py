@@ -37,6 +37,11 @@ from frameswap.found_faces import FoundFaces, FoundFrame, Placement
 from frameswap.job_control import JobStopped
 from frameswap.jobs import JobEvent, VideoJob
 from frameswap.options import SwapOptions
+from frameswap.persons.casting import Casting, Role
+from frameswap.persons.identity import average_embeddings
+from frameswap.persons.search import Search
+from frameswap.persons.steadiness import Steadiness
+from frameswap.persons.survey import Person, Survey, find_persons
 from frameswap.read_options import ReadOptions
 from frameswap.report import Tally
 from frameswap.security import Security
@@ -50,6 +55,7 @@ __all__ = [
     "BadFrame",
     "BadOptions",
     "BadSource",
+    "Casting",
     "ChromaLocation",
     "ColorMatrix",
     "ColorRange",
@@ -66,10 +72,13 @@ __all__ = [
     "KeepFlag",
     "MaskFlag",
     "NoFaceFound",
+    "Person",
     "Placement",
     "ReadOptions",
     "Refinement",
     "RequestRejected",
+    "Role",
+    "Search",
     "Security",
     "ServeUnavailable",
     "ServerFault",
@@ -79,6 +88,8 @@ __all__ = [
     "ServerUnreachable",
     "SeveralFacesFound",
     "Source",
+    "Steadiness",
+    "Survey",
     "SwapOptions",
     "SwappedFrame",
     "Tally",
@@ -88,5 +99,7 @@ __all__ = [
     "Url",
     "Verdict",
     "VideoJob",
+    "average_embeddings",
     "average_sources",
+    "find_persons",
 ]

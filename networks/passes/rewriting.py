@@ -28,9 +28,8 @@ def infer_shapes(model: ir.Model) -> None:
         if node.domain:
             continue
         for value in node.outputs:
-            # What an earlier pass widened would contradict its old shape; of another domain's
-            # operator no other shape is known.
-            if not value.is_graph_output() and node.domain == "":
+            # What an earlier pass widened would contradict its old shape.
+            if not value.is_graph_output():
                 value.shape = None
     common_passes.ShapeInferencePass(data_prop=True)(model)
 
