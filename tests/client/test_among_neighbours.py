@@ -9,7 +9,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 import tritonclient.grpc as triton_grpc
 from frameswap import FaceSwapper
@@ -166,19 +165,3 @@ def test_requests_that_were_given_up_do_not_hold_up_the_next(
     # All 200 take 4 seconds of one process.
     assert waited_s < 2
     assert statistics.inference_stats.success.count < 150
-
-
-def test_models_that_died_are_not_collected_and_go_with_the_server(copies: Path) -> None:
-    """Triton 24.10 does not wait for its models' processes; nobody else may."""
-    with (
-        EmbeddedServer(copies, models=["swap_faces_i420"], one_process=False) as server,
-        Watchdog(server, lambda line: None),
-    ):
-        model_processes(server)[0].kill()
-        stream_whole(server, "grpc", 10)
-        zombies = [
-            child for child in psutil.Process(server.pid).children()
-            if child.status() == psutil.STATUS_ZOMBIE
-        ]  # fmt: skip
-        assert len(zombies) == 1
-    assert not any(each.is_running() for each in zombies)
