@@ -33,7 +33,7 @@ from frameswap import (
 from frameswap.cuda_memory import CudaDriver, CudaRegion
 from frameswap.frames import Frame
 from frameswap.shared_memory import FOLDER, SystemRegion, reclaim_leftovers
-from frameswap.shared_transport import _fill, _Layout, _Slot
+from frameswap.slots import Layout, Slot, fill
 from frameswap.transport import SwapRequest
 
 SOURCE = Source(
@@ -161,19 +161,19 @@ def test_a_source_that_a_frame_was_written_over_is_written_again() -> None:
             out[...] = 255
             raise ValueError("the frame is torn")
 
-    def fill(frame: Frame, source: np.ndarray) -> None:
+    def write(frame: Frame, source: np.ndarray) -> None:
         request = SwapRequest("m", frame, options, ("swapped_frame",), batched=True, source=source)
-        _fill(slot, request, _Layout(request), holds_frame=False)
+        fill(slot, request, Layout(request), holds_frame=False)
 
     options = np.zeros(16, np.float32)
     # Two small frames, a page each, and a long source: a larger frame reaches where it lies.
     small, long = np.zeros((3, 2), np.uint8), np.arange(1 << 14, dtype=np.float32)[None]
     region = SystemRegion(2 * 4096 + long.nbytes)
-    slot = _Slot(region)
-    fill(small, long)
+    slot = Slot(region)
+    write(small, long)
     with pytest.raises(ValueError, match="torn"):
-        fill(Torn(), SOURCE.vector[None])
-    fill(small, long)
+        write(Torn(), SOURCE.vector[None])
+    write(small, long)
     np.testing.assert_array_equal(region.host[2 * 4096 :].view(np.float32), long[0])
     region.close()
 
