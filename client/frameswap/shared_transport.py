@@ -322,14 +322,16 @@ class _PendingShared:
         """Wait until the server is done with the slot, then let another frame use it."""
         if self._released:
             return
-        self._released = True
+        self._released, given_up = True, False
         try:
             if self.slot.in_doubt and self._call is not None:
-                if patience_s is not None and not self._call.wait(patience_s):
-                    self._released = False
-                    self._transport.give_up(self)
-                    return
-                with suppress(FrameswapError):
-                    self._wait()
+                given_up = patience_s is not None and not self._call.wait(patience_s)
+                if not given_up:
+                    with suppress(FrameswapError):
+                        self._wait()
         finally:
-            self._transport.give_back(self.slot)
+            if given_up:
+                self._released = False
+                self._transport.give_up(self)
+            else:
+                self._transport.give_back(self.slot)

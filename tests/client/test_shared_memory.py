@@ -373,6 +373,36 @@ def test_slots_that_were_given_up_are_used_again_when_their_answers_have_come(
     assert server.regions == {}
 
 
+def test_a_slot_that_was_given_up_is_given_back_once_whatever_the_server_does_meanwhile(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice would be two frames in one slot, or a file descriptor closed that is another's."""
+    monkeypatch.setattr("frameswap.stream.CLOSING_S", 0.1)
+    answer = threading.Event()
+    with connect(server, in_flight=4) as swapper:
+        server.behavior.fail = lambda value, _: value and answer.wait(20)
+        stream = swapper.stream(frames(5), SOURCE)
+        assert next(stream).frame[0, 0] == 255
+        stream.close()
+        transport = swapper._servers.all[0]._transport
+        given_up = [pending.slot for pending in transport._given_up]
+        assert len(given_up) == 3
+        for _ in range(2):
+            # As when a server that was lost is found again, with these unanswered.
+            transport.renew()
+            assert swapper.swap(np.full((72, 64), 0, np.uint8), SOURCE).frame[0, 0] == 255
+        assert [pending.slot for pending in transport._given_up] == given_up
+        answer.set()
+        for pending in transport._given_up:
+            assert pending._call.wait(10.0)
+        done = [int(s.frame[0, 0]) for s in swapper.stream(frames(8), SOURCE)]
+        assert done == [255 - value for value in range(8)]
+        transport.renew()
+        assert len(transport._slots) == len(transport._free) == 4
+        assert len(set(map(id, transport._free))) == 4
+    assert server.regions == {}
+
+
 def test_a_frame_whose_second_sending_was_interrupted_keeps_its_slot(
     server: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -129,34 +129,29 @@ class Storm:
 
 
 @pytest.mark.timeout(STORM_S + 300)
-def test_the_server_lives_through_http_given_up_requests_and_dying_models(
-    tiny_repository: Path,
+def test_what_dies_in_http_given_up_requests_and_kills_comes_back(
+    tiny_repository: Path, tmp_path: Path
 ) -> None:
     random.seed(8)
     told: list[str] = []
     with (
         EmbeddedServer(
             tiny_repository, models=["invert_twice"], one_process=False,
-            http_port=0, metrics_port=0,
+            http_port=0, metrics_port=0, log_file=tmp_path / "server.log",
         ) as server,
         Watchdog(server, told.append),
     ):  # fmt: skip
-        pid, storm = server.pid, Storm(server)
+        storm = Storm(server)
         storm.blow(STORM_S)
-        wait_for(lambda: sum("back after" in line for line in told) >= 1)
+        wait_for(lambda: serves(server), at_most_s=120)
         assert_serves(server)
-        log = server.log_path.read_text(errors="replace")
-        restarts = [line for line in told if "starting the server again" in line]
         size = psutil.Process(server.pid).memory_info().rss >> 20
-        print(
-            f"{storm.kills} kills in {STORM_S:g} s, {len(restarts)} restarts: {set(restarts)}; "
-            f"ends of models by signal: {Counter(storm.ends.values())}; {size} MiB at the end"
-        )
-        # A model that is killed while it loads makes Triton wait for ever; many that die with
-        # requests in hand leave it their memory. Nothing else ends it.
-        known = ("died while it was loaded", "are kept for dead processes")
-        assert all(any(text in line for text in known) for line in restarts)
-        assert restarts or server.pid == pid
-        # None died but those that were killed: no stub, and no server, met a fault of its own.
-        assert set(storm.ends.values()) <= {signal.SIGKILL}
-        assert "Signal (" not in log
+    again = "; starting the server again."
+    reasons = Counter(line.removesuffix(again) for line in told if line.endswith(again))
+    ends = Counter(storm.ends.values())
+    print(f"{storm.kills} kills in {STORM_S:g} s; models ended by signals {dict(ends)}; "
+          f"{size} MiB at the end; starts of the server: {dict(reasons)}")  # fmt: skip
+    # Whatever ends the server, its watchdog has brought it back.
+    assert sum(reasons.values()) == sum("the server is back" in line for line in told)
+    # None of the models' processes ended but by being killed: no fault of ours.
+    assert set(ends) == {signal.SIGKILL}
