@@ -17,9 +17,9 @@ the variable. That takes ptrace; where the system forbids it, the keys stand on 
 
 The server's files in /dev/shm are this user's alone. Its library makes them readable for all by
 `fchmod` (Boost.Interprocess, shared_memory_object.hpp), so that call is made to do nothing in the
-server by a filter (seccomp). Of a user who is not root, a filter takes the privileges of
-set-user-id programs, of which NVIDIA's driver needs one (nvidia-modprobe) to make its device files.
-Where these are not there yet with ON_GPU 1, and where filters are forbidden, the files' modes are
+server by a filter (seccomp). For one, a user who is not root gives up the privileges of set-user-id
+programs, and NVIDIA's driver needs such a program (nvidia-modprobe) to make its device files. So
+with ON_GPU 1 where these are not there yet, and where filters are forbidden, the files' modes are
 put right twice a second instead.
 
 Imports little and holds no state, so that it starts at once and has nothing to fail on.
