@@ -1,6 +1,8 @@
 """Thin client of the frameswap Triton ensembles: swap faces in photos and video."""
 
+from frameswap.addresses import Url
 from frameswap.contract import (
+    AreaFlag,
     ChromaLocation,
     ColorMatrix,
     ColorRange,
@@ -48,6 +50,7 @@ from frameswap.sources import Source, average_sources
 from frameswap.swapper import FaceSwapper, SwappedFrame
 
 __all__ = [
+    "AreaFlag",
     "BadFaces",
     "BadFrame",
     "BadOptions",
@@ -93,6 +96,7 @@ __all__ = [
     "TransportUnavailable",
     "UnreadableFile",
     "UnwritableFile",
+    "Url",
     "Verdict",
     "VideoJob",
     "average_embeddings",
