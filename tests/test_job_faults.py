@@ -27,13 +27,16 @@ from tritonclient.utils import InferenceServerException
 from demo.make_clip import clip_of, write_clip
 from demo.photos import photo_path
 from server.launcher import EmbeddedServer
+from tests.small_disk import small_disk
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).resolve().parent.parent
 FRAMES = 60
 SEGMENT = 8
-MODELS = ["swap_faces_i420", "encode_source_bgr"]
+QUALITY = 4
+"""So that what is written is many pages of a disk."""
+MODELS = ["find_faces_i420", "swap_found_faces_i420", "encode_source_bgr"]
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,8 @@ def command(target: Path, output: Path, server: str, *options: str) -> list[str]
     return [
         sys.executable, "-m", "frameswap", "swap", "--source", str(photo_path("newton")),
         "--target", str(target), "--output", str(output), "--server", server,
-        "--segment-frames", str(SEGMENT), "--progress", "json", *options,
+        "--segment-frames", str(SEGMENT), "--quality", str(QUALITY), "--progress", "json",
+        *options,
     ]  # fmt: skip
 
 
@@ -302,6 +306,33 @@ def test_a_client_that_is_killed_at_ten_moments_and_started_again_each_time(
         assert code == 0, err
     assert output.read_bytes() == reference.output.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.mp4"]
+
+
+def test_a_disk_that_fills_up(
+    reference: Reference, real_repository: Path, tmp_path: Path
+) -> None:
+    """Among the segments, and when they are joined; another place of each job's writing is tried
+    in `tests/client/test_full_disk.py`."""
+    (tmp_path / "disk").mkdir()
+    size, last = reference.output.stat().st_size, -(-FRAMES // SEGMENT)
+    with small_disk(tmp_path / "disk", mebibytes=16) as disk, serve(real_repository) as server:
+        output = disk.folder / "out.mp4"
+        words = command(reference.clip, output, server.grpc_url)
+        for room, segments_done in ((0.6, range(1, last)), (1.8, range(last, last + 1))):
+            disk.fill(leaving=int(room * size))
+            code, err = end(start(words))
+            assert code == 1
+            assert "Traceback" not in err
+            assert f"the disk of {disk.folder} is full" in err.splitlines()[-1]
+            assert disk.names() == [job_folder(output).name]
+            journal = (job_folder(output) / "journal.jsonl").read_text()
+            assert len(journal.splitlines()) - 1 in segments_done
+        disk.empty()
+        code, err = end(start([*words, "--resume"]))
+        assert code == 0, err
+        assert f"going on behind frame {FRAMES}" in err
+        assert output.read_bytes() == reference.output.read_bytes()
+        assert disk.names() == ["out.mp4"]
 
 
 def test_two_jobs_at_once(reference: Reference, real_repository: Path, tmp_path: Path) -> None:
