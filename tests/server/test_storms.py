@@ -153,6 +153,5 @@ def test_what_dies_in_http_given_up_requests_and_kills_comes_back(
           f"{size} MiB at the end; starts of the server: {dict(reasons)}")  # fmt: skip
     # Whatever ends the server, its watchdog has brought it back.
     assert sum(reasons.values()) == sum("the server is back" in line for line in told)
-    # The models' processes were killed or told to end: none met a fault of its own.
-    assert -signal.SIGKILL in ends
-    assert set(ends) <= {0, -signal.SIGKILL}
+    # No signal but ours ended a model's process: none met a fault of its own.
+    assert {code for code in ends if code < 0} == {-signal.SIGKILL}
