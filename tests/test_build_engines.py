@@ -289,6 +289,29 @@ def stand_in_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [(None, "is not here, but frameswap_256 is part of this"), (b"cut", "not a whole .npz file")],
+)
+def test_our_own_network_missing_or_damaged_ends_the_build_with_one_line(
+    content: bytes | None,
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(weights, "CHECKOUT", tmp_path)
+    if content is not None:
+        (tmp_path / "weights").mkdir()
+        (tmp_path / "weights" / "swapper.npz").write_bytes(content)
+    arguments = ("--target", "cpu", "--swapper", "frameswap_256", "--models", "face_swapper")
+    assert run(*arguments, "--repository", tmp_path / "repository") == 1
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert said.endswith("restore it with Git\n")
+    assert said.count("\n") == 1
+
+
 def test_a_published_swapper_with_pixel_boost_fits_its_config(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
