@@ -30,7 +30,7 @@ training: $(VENV)/training.stamp ## Run those of training/, which need PyTorch
 soak: $(VENV)/test.stamp ## Run the long ones: memory over ten thousand frames
 	@$(BIN)/python -m pytest -m soak $(PYTEST_ARGS)
 
-readers: ## Have ffmpeg and exiftool, which the tests of file formats compare with (Debian)
+readers: ## Have ffmpeg, exiftool and promtool, which tests compare with (Debian)
 	@tests/install-readers
 
 lint: $(VENV)/test.stamp ## ruff and mypy

@@ -57,8 +57,8 @@ def build(
 ) -> onnx.ModelProto:
     """The served model: `crops`, `source`, `faces` and the rest -> `swapped_crops`, `swap_masks`.
 
-    Slot k holds a face where row k of `faces` has a score above 0; other slots answer zeros,
-    whatever the network makes of them. Where a crop is grey, so is its swap (`graphs.grey_crops`).
+    Slot k holds a face where row k of `faces` has a score above 0; other slots answer zeros.
+    Where a crop is grey, so is its swap (`graphs.grey_crops`).
 
     Args:
         swapper: which contract `network` has.
@@ -70,9 +70,8 @@ def build(
         point_count: P, of the deployment's landmarks.
         pixel_boost: b; crops are b * S wide and are swapped as b * b interleaved ones.
         passes: names of `networks.passes.PASSES`, applied to the network before it is embedded.
-        skip_empty: do not run the network for a batch without any face. Costs one look at a
-            scalar from the host where the runtime branches there (ONNX Runtime on a GPU), so a
-            backend that drops empty slots itself wants it off.
+        skip_empty: do not run the network for a batch without any face; off for a backend that
+            drops empty slots itself, since the host looks at a scalar for it on a GPU.
 
     Returns:
         A model with inputs `crops` [B, K, 3, bS, bS] RGB in [0, 1], `source` [B, K, D], `faces`
@@ -101,23 +100,24 @@ def build(
         feeds = {"target": target, **_source_rows(op, source, swapper, emap, pixel_boost)}
         if swapper.points:
             feeds |= _target_places(op, faces, landmarks, warps, side)
-    answers = (
-        _run_if_any(author, free, feeds, occupied)
-        if skip_empty
-        else _run(author, free, feeds, author.builder)
-    )
+    answers = _answers(author, free, feeds, occupied if skip_empty else None)
     with author.scope("postprocess"):
         swapped = _finish_crops(op, answers[0], crops, swapper, pixel_boost)
         swapped = lerp(op, swapped, crops, _kept_share(op, options))
+        # Of the two inputs that nothing else reads.
         slots = op.Concat(dimension(op, landmarks, 0), dimension(op, warps, 1), axis=0)
-        shape = op.Concat(slots, [1, side, side], axis=0)
-        masks = _own_masks(op, answers, shape, swapper, pixel_boost)
-        # Where, not a product with 0: a NaN in an empty slot must not leave it.
-        held = op.Unsqueeze(occupied, [2, 3, 4])
-        swapped, masks = (op.Where(held, value, 0.0) for value in (swapped, masks))
-    for value, made in ((swapped, SWAPPED_CROPS), (masks, SWAP_MASKS)):
-        author.output(value, replace(made, dims=(*made.dims[:2], side, side)))
-    author.metadata({"swapper": swapper.name, "pixel_boost": str(pixel_boost)})
+        masks = _own_masks(op, answers, slots, swapper, pixel_boost)
+        held = _in_occupied(op, occupied, swapped, masks)
+    return _finish(author, held, swapper, pixel_boost)
+
+
+def _finish(
+    author: GraphAuthor, made: Sequence[ir.Value], swapper: Swapper, boost: int
+) -> onnx.ModelProto:
+    side = swapper.crop_size * boost
+    for value, spec in zip(made, (SWAPPED_CROPS, SWAP_MASKS), strict=True):
+        author.output(value, replace(spec, dims=(*spec.dims[:2], side, side)))
+    author.metadata({"swapper": swapper.name, "pixel_boost": str(boost)})
     return author.finish()
 
 
@@ -186,6 +186,13 @@ def _occupied_slots(op: Op, crops: ir.Value, faces: ir.Value) -> ir.Value:
     return op.Greater(op.Squeeze(scores, [2]), 0.0)
 
 
+def _in_occupied(op: Op, occupied: ir.Value, *values: ir.Value) -> list[ir.Value]:
+    """[B, K, C, bS, bS] each, with 0 in the slots that have no face."""
+    held = op.Unsqueeze(occupied, [2, 3, 4])
+    # Where, not a product with 0: a NaN in an empty slot must not leave it.
+    return [op.Where(held, value, 0.0) for value in values]
+
+
 def _kept_share(op: Op, options: ir.Value) -> ir.Value:
     """How much of the target stays, [B, 1, 1, 1, 1] float32: 1 - SWAPPER_WEIGHT; 0 by default."""
     given = option(op, safe_options(op, options, valid_options(op, options)), Option.SWAPPER_WEIGHT)
@@ -215,9 +222,11 @@ def _finish_crops(
 
 
 def _own_masks(
-    op: Op, answers: Sequence[ir.Value], shape: ir.Value, swapper: Swapper, boost: int
+    op: Op, answers: Sequence[ir.Value], slots: ir.Value, swapper: Swapper, boost: int
 ) -> ir.Value:
-    """The network's own masks, or ones: `shape` is [B, K, 1, bS, bS]."""
+    """The network's own masks [B, K, 1, bS, bS], or ones; `slots` is B and K."""
+    side = swapper.crop_size * boost
+    shape = op.Concat(slots, [1, side, side], axis=0)
     if not swapper.gives_mask:
         return op.Expand(1.0, shape)
     tiles = _join_tiles(op, op.Clip(answers[1], 0.0, 1.0), 1, swapper, boost)
@@ -320,6 +329,18 @@ def _run(
         value if dtype == onnx.TensorProto.FLOAT else op.Cast(value, to=ir.DataType.FLOAT)
         for value, dtype in zip(embedded, types, strict=True)
     ]
+
+
+def _answers(
+    author: GraphAuthor,
+    network: onnx.ModelProto,
+    feeds: dict[str, ir.Value],
+    occupied: ir.Value | None,
+) -> Sequence[ir.Value]:
+    """The network's outputs. occupied: to leave it out of a batch without faces; None: never."""
+    if occupied is None:
+        return _run(author, network, feeds, author.builder)
+    return _run_if_any(author, network, feeds, occupied)
 
 
 def _run_if_any(

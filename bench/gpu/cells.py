@@ -15,7 +15,9 @@ from bench.gpu.load import IN_FLIGHT, LoadTest, Request, scene_request
 from bench.gpu.modes import MODES, added_environment
 from bench.gpu.repositories import FORMS, OWN, OWN_REFERENCE, TENSORRT, Repositories
 from bench.gpu.results import NotRun, Results
-from bench.gpu.serving import ServerKeeper, Setup
+from bench.gpu.sampler import Sampler, find_probe, gpu_facts
+from bench.gpu.serving import ServerKeeper, Setup, statistics, statistics_between
+from bench.gpu.two_steps import FIND, SWAP_FOUND, TwoStepLoad, two_step_rate
 from bench.gpu_models import blender_feeds, swapper_feeds
 from bench.scenes import Scene
 
@@ -51,6 +53,9 @@ PRICE_MODE: Final = "one process, 2 instances, MPS"
 ENDPOINT: Final = "one face, GPU use by the server's metrics"
 ENDPOINT_SECONDS: Final = 24.0
 """The server renews what it says of the GPU every ten."""
+TWO_STEPS: Final = ((6, 16), (6, 4))
+"""Client processes, and frames in flight of each, found and swapped in two requests."""
+TWO_STEP_INSTANCES: Final = ((FIND, 4), (SWAP_FOUND, 5))
 STREAMS: Final = ((4, 16), (1, 64))
 """Client processes, and requests in flight of each: once as one stream, once as a stream each."""
 
@@ -135,6 +140,7 @@ def all_cells(main: Setup, *, fp16_only: bool) -> list[Cell]:
         Cell("matrix rate, TFLOP/s", lambda bench: matrix_rate()),
         *(_engine(batch) for batch in BATCHES[:2]),
         *_headline(main),
+        *(_two_steps(*shape, main) for shape in TWO_STEPS),
         *(_peers(threads, spared=False) for threads in THREADS),
         *(_peers(threads, spared=True) for threads in THREADS[:3]),
         *_modes(main),
@@ -250,6 +256,25 @@ def _client(name: str, load: ClientLoad, setup: Setup) -> Cell:
             return client_rate(bench.url, load)
 
     return Cell(name, work, setup)
+
+
+def two_steps_name(processes: int, in_flight: int) -> str:
+    return f"find and swap_found, {CUDA}, {processes * in_flight} in flight"
+
+
+def _two_steps(processes: int, in_flight: int, main: Setup) -> Cell:
+    """The pair of ensembles, each of them one process an instance, as the headline's is."""
+    setup = replace(main, models=(FIND, SWAP_FOUND), instances=TWO_STEP_INSTANCES)
+
+    def work(bench: Bench) -> Any:
+        load = TwoStepLoad(processes, in_flight, bench.load.seconds)
+        before = statistics(bench.url)
+        with added_environment(bench.keeper.environment), Sampler(find_probe()) as gpu:
+            facts = two_step_rate(bench.url, load)
+        models = statistics_between(before, statistics(bench.url))
+        return {**facts, "models": models, **gpu_facts(gpu)}
+
+    return Cell(two_steps_name(processes, in_flight), work, setup)
 
 
 def _details(main: Setup) -> list[Cell]:
