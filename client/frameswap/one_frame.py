@@ -25,7 +25,7 @@ from frameswap.sources import Source
 from frameswap.swapper import FaceSwapper
 from frameswap.video import VideoFrame, VideoReader
 
-__all__ = ["read_frame_at", "read_picture_at", "swap_frame_at"]
+__all__ = ["read_frame_at", "swap_frame_at"]
 
 _MICROSECONDS: Final = 1_000_000
 _MATRICES: Final = {
@@ -53,25 +53,23 @@ def swap_frame_at(
         UnreadableFile: past the end of the video.
         FrameswapError: what went wrong; nothing is written then.
     """
-    options = _with_colors(options, reader)
+    options = replace(
+        options,
+        color_matrix=reader.tags.color_matrix,
+        color_range=reader.tags.color_range,
+        chroma_location=reader.chroma_location,
+    )
     swapped = swapper.swap(read_frame_at(reader, at_s), sources, options)
-    image = _picture(swapped.frame, reader, options)
+    image = _to_bgr(swapped.frame, options)
+    height, width = reader.height, reader.width
+    if reader.orientation.transposed:
+        height, width = width, height
+    # Odd sizes were made even for the server.
+    image = np.ascontiguousarray(image[:height, :width])
     write_photo(output, image, edit=Edit(swapper.swapper, swapper.provenance), force=force)
     tally = Tally()
     tally.add(len(swapped.faces), swapped.verdicts)
     return tally
-
-
-def read_picture_at(reader: VideoReader, at_s: Fraction) -> NDArray[np.uint8]:
-    """The frame that is shown at `at_s` seconds as a picture, (H, W, 3) uint8 BGR, upright.
-
-    Raises:
-        UnreadableFile: as `read_frame_at`.
-    """
-    frame = read_frame_at(reader, at_s)
-    planes = np.empty(frame.shape, np.uint8)
-    frame.copy_to(planes)
-    return _picture(planes, reader, _with_colors(SwapOptions(), reader))
 
 
 def read_frame_at(reader: VideoReader, at_s: Fraction) -> VideoFrame:
@@ -97,25 +95,6 @@ def read_frame_at(reader: VideoReader, at_s: Fraction) -> VideoFrame:
             f"choose an earlier moment"
         )
     return shown
-
-
-def _with_colors(options: SwapOptions, reader: VideoReader) -> SwapOptions:
-    return replace(
-        options,
-        color_matrix=reader.tags.color_matrix,
-        color_range=reader.tags.color_range,
-        chroma_location=reader.chroma_location,
-    )
-
-
-def _picture(
-    frame: NDArray[np.uint8], reader: VideoReader, options: SwapOptions
-) -> NDArray[np.uint8]:
-    """A frame of a reader as BGR; odd sizes were made even for the server."""
-    height, width = reader.height, reader.width
-    if reader.orientation.transposed:
-        height, width = width, height
-    return np.ascontiguousarray(_to_bgr(frame, options)[:height, :width])
 
 
 def _to_bgr(frame: NDArray[np.uint8], options: SwapOptions) -> NDArray[np.uint8]:

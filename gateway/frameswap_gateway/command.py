@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Final
 
 from frameswap import BadOptions
 from frameswap.arguments import HelpFormatter, WholeNumber, port
-from frameswap.contract import ENCODE_MODEL, FIND_MODELS, SWAP_FOUND_MODELS, SWAP_MODELS
+from frameswap.contract import (
+    EMBED_MODEL,
+    ENCODE_MODEL,
+    FIND_MODELS,
+    SWAP_FOUND_MODELS,
+    SWAP_MODELS,
+)
 from frameswap.embedded import embedded_server
 from frameswap.server_flags import add_server_flags, tell
 from frameswap.server_settings import add_security, read_server
@@ -29,6 +35,7 @@ _DRAIN_S: Final = 20
 _LIVE_BYTES: Final = 4 << 20
 _MODELS: Final = (
     *SWAP_MODELS.values(), *FIND_MODELS.values(), *SWAP_FOUND_MODELS.values(), ENCODE_MODEL,
+    EMBED_MODEL,
 )  # fmt: skip
 
 

@@ -60,8 +60,8 @@ class Options(_Strict):
     keep: list[Literal["mouth", "lips", "eyes", "brows"]] = Field(default=[], max_length=4)
     weight: Share | None = None
     pose_limit: Annotated[float, Field(gt=0, le=180, allow_inf_nan=False)] | None = None
-    steady: bool | None = Field(
-        default=None, description="Follow faces from frame to frame; null: where persons are named."
+    steady: bool = Field(
+        default=True, description="Follow faces from frame to frame; false: each by itself."
     )
 
 

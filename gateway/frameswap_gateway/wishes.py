@@ -46,7 +46,7 @@ class Wishes:
     audio: AudioMode
     reading: ReadOptions
     require_face: bool
-    steady: bool | None
+    steady: bool
 
 
 def read_wishes(wishes: Mapping[str, Any]) -> Wishes:

@@ -29,8 +29,9 @@ import cv2
 from frameswap import FrameswapError, JobStopped
 from frameswap.allocation import keep_large_buffers
 
+from frameswap_gateway.bench import Bench
 from frameswap_gateway.problems import error_code
-from frameswap_gateway.tasks import TASKS, Bench
+from frameswap_gateway.tasks import TASKS
 
 __all__ = ["main"]
 
