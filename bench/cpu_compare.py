@@ -224,6 +224,7 @@ def measure_memory(server: EmbeddedServer, target: Path, output: Path) -> list[M
     command = [
         sys.executable, "-m", "frameswap", "swap", "--server", server.grpc_url, "--source",
         str(photo_path(SOURCE)), "--target", str(target), "--output", str(output), "--force",
+        "--steady", "off",
     ]  # fmt: skip
     samples = []
     start = time.perf_counter()

@@ -148,6 +148,7 @@ def run_job(url: str, clip: Path, folder: Path) -> float:
     command = [
         sys.executable, "-m", "frameswap", "swap", "--source", str(photo_path(SOURCE)),
         "--target", str(clip), "--output", str(output), "--server", url, "--force",
+        "--steady", "off",
     ]  # fmt: skip
     start = time.perf_counter()
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)

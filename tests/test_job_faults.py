@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 ROOT = Path(__file__).resolve().parent.parent
 FRAMES = 60
 SEGMENT = 8
-MODELS = ["swap_faces_i420", "encode_source_bgr"]
+MODELS = ["find_faces_i420", "swap_found_faces_i420", "encode_source_bgr"]
 
 
 @dataclass(frozen=True)

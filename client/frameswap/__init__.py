@@ -35,6 +35,10 @@ from frameswap.found_faces import FoundFaces, FoundFrame, Placement
 from frameswap.job_control import JobStopped
 from frameswap.jobs import JobEvent, VideoJob
 from frameswap.options import SwapOptions
+from frameswap.persons.casting import Casting, Role
+from frameswap.persons.identity import average_embeddings
+from frameswap.persons.steadiness import Search, Steadiness
+from frameswap.persons.survey import Person, Survey, find_persons
 from frameswap.read_options import ReadOptions
 from frameswap.report import Tally
 from frameswap.security import Security
@@ -47,6 +51,7 @@ __all__ = [
     "BadFrame",
     "BadOptions",
     "BadSource",
+    "Casting",
     "ChromaLocation",
     "ColorMatrix",
     "ColorRange",
@@ -63,10 +68,13 @@ __all__ = [
     "KeepFlag",
     "MaskFlag",
     "NoFaceFound",
+    "Person",
     "Placement",
     "ReadOptions",
     "Refinement",
     "RequestRejected",
+    "Role",
+    "Search",
     "Security",
     "ServeUnavailable",
     "ServerFault",
@@ -76,6 +84,8 @@ __all__ = [
     "ServerUnreachable",
     "SeveralFacesFound",
     "Source",
+    "Steadiness",
+    "Survey",
     "SwapOptions",
     "SwappedFrame",
     "Tally",
@@ -84,5 +94,7 @@ __all__ = [
     "UnwritableFile",
     "Verdict",
     "VideoJob",
+    "average_embeddings",
     "average_sources",
+    "find_persons",
 ]
