@@ -105,6 +105,8 @@ def _routes() -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json",
+        # What generated clients call their functions.
+        generate_unique_id_function=lambda route: route.name,
     )
     for routes in (asset_routes, job_routes, system_routes, live):
         app.include_router(routes.ROUTER)

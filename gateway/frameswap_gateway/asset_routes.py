@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Query, Request, Response
 from starlette.responses import FileResponse, JSONResponse
 
-from frameswap_gateway.documents import BYTES, problems
+from frameswap_gateway.documents import BYTES, FILES, problems
 from frameswap_gateway.gateway import Gateway
 from frameswap_gateway.job_requests import AssetList, AssetView, Name, Seconds
 from frameswap_gateway.problems import Problem
@@ -23,8 +23,8 @@ __all__ = ["ROUTER", "find_asset", "send_file"]
 ROUTER: Final = APIRouter(prefix="/v1/assets", tags=["assets"])
 _RANGE: Final = re.compile(r"bytes=(?:(\d{1,15})-(\d{0,15})|-(\d{1,15}))")
 _SAYS_FILE: Final[dict[int | str, dict[str, Any]]] = {
-    200: {"description": "The file", "content": BYTES},
-    206: {"description": "A part of it", "content": BYTES},
+    200: {"description": "The file", "content": FILES},
+    206: {"description": "A part of it", "content": FILES},
     304: {"description": "As it was"},
     **problems("bad-token", "not-found", "upload-incomplete", "range-not-satisfiable",
                "not-possible"),

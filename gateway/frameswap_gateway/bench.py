@@ -34,7 +34,7 @@ class Bench:
     def __init__(self, servers: Mapping[str, Any] | None) -> None:
         self._servers = servers
         self._swapper: FaceSwapper | None = None
-        self._number = 0
+        self._number = self._canceled = 0
         self._stops = threading.Event()
         self._job: VideoJob | None = None
         self._newest: dict[str, Any] | None = None
@@ -54,14 +54,16 @@ class Bench:
             self._swapper.close()
 
     def begin(self, number: int, tell: OnEvent) -> None:
-        self._number, self.tell = number, tell
-        self._stops.clear()
-        self._newest = None
+        with self._came:
+            self._number, self.tell, self._newest = number, tell, None
+            self._stops.clear()
+            if number == self._canceled:
+                self._stops.set()
 
     def bring(self, number: int, message: dict[str, Any]) -> None:
         """Something for the task that runs; it takes the place of what was not taken yet."""
-        if number == self._number:
-            with self._came:
+        with self._came:
+            if number == self._number:
                 self._newest = message
                 self._came.notify()
 
@@ -76,11 +78,14 @@ class Bench:
         return message
 
     def cancel(self, number: int) -> None:
-        """Stop a task; a late word about another one is not meant for this."""
-        if number == self._number:
+        """Stop a task, which may not have begun; a late word about another is not for this one."""
+        with self._came:
+            self._canceled = number
+            if number != self._number:
+                return
             self._stops.set()
-            if self._job is not None:
-                self._job.cancel()
+        if self._job is not None:
+            self._job.cancel()
 
     def check(self) -> None:
         """Raise JobStopped if the task is to stop."""

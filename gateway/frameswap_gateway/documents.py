@@ -9,11 +9,14 @@ from frameswap_gateway.job_requests import ProblemView
 from frameswap_gateway.problems import MEDIA_TYPE, STATUSES
 from frameswap_gateway.tokens import COOKIE
 
-__all__ = ["BYTES", "add_shared", "problems"]
+__all__ = ["BYTES", "FILES", "add_shared", "problems"]
 
-BYTES: Final[dict[str, Any]] = {
-    "application/octet-stream": {"schema": {"type": "string", "format": "binary"}}
-}
+_BINARY: Final = {"schema": {"type": "string", "format": "binary"}}
+BYTES: Final[dict[str, Any]] = {"application/octet-stream": _BINARY}
+FILES: Final[dict[str, Any]] = {
+    "image/*": _BINARY, "video/*": _BINARY, "application/x-ndjson": _BINARY, **BYTES,
+}  # fmt: skip
+"""What is given back: pictures, videos, reports, and what has no type of its own."""
 
 
 def problems(*codes: str) -> dict[int | str, dict[str, Any]]:

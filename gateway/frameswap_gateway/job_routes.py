@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, StreamingResponse
 
 from frameswap_gateway.admission import admit_job
 from frameswap_gateway.asset_routes import find_asset, send_file
-from frameswap_gateway.documents import BYTES, problems
+from frameswap_gateway.documents import FILES, problems
 from frameswap_gateway.events import stream_events
 from frameswap_gateway.folder import new_key
 from frameswap_gateway.gateway import Gateway
@@ -45,8 +45,8 @@ _PROBLEMS: Final = problems(
     "storage-full",
 )  # fmt: skip
 _SAYS_FILE: Final[dict[int | str, dict[str, Any]]] = {
-    200: {"description": "The file", "content": BYTES},
-    206: {"description": "A part of it", "content": BYTES},
+    200: {"description": "The file", "content": FILES},
+    206: {"description": "A part of it", "content": FILES},
     304: {"description": "As it was"},
     **problems("bad-token", "not-found", "not-finished", "range-not-satisfiable", "not-possible"),
 }

@@ -37,9 +37,8 @@ def sign(secret: bytes, id: str, timestamp: int, body: bytes) -> str:
 class Webhooks:
     """Sends what waits in the table; after a restart the tries are counted anew."""
 
-    def __init__(self, gateway: Gateway, *, delays_s: tuple[float, ...] = DELAYS_S) -> None:
+    def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._delays_s = delays_s
         self._tried: dict[str, tuple[int, float]] = {}
 
     async def run(self) -> None:
@@ -72,11 +71,11 @@ class Webhooks:
             trouble = "" if answer.is_success else f"it answered {answer.status_code}"
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             trouble = str(error) or type(error).__name__
-        if not trouble or tries >= len(self._delays_s):
+        if not trouble or tries >= len(DELAYS_S):
             self._tried.pop(job.key, None)
             state = "failed" if trouble else "sent"
             await self._gateway.ask(self._gateway.store.finish_webhook, job.key, state)
         else:
-            self._tried[job.key] = (tries + 1, time.monotonic() + self._delays_s[tries])
+            self._tried[job.key] = (tries + 1, time.monotonic() + DELAYS_S[tries])
         if trouble:
             LOG.warning("webhook of job %s: %s", job.key, trouble)

@@ -21,7 +21,7 @@ from server.launcher import EmbeddedServer
 pytestmark = pytest.mark.e2e
 
 SCREENSHOTS = Path(__file__).resolve().parents[2] / "out" / "screenshots"
-DONE_MS = 30_000
+DONE_MS = 90_000
 NEWEST = "#job-list li:first-child"
 
 

@@ -121,10 +121,11 @@ def test_a_page_of_another_site_may_change_nothing(house: House) -> None:
 
 def test_a_page_of_another_site_opens_no_camera(house: House) -> None:
     with (
-        pytest.raises(WebSocketDisconnect),
-        house.client.websocket_connect("/v1/live", headers={"Origin": "https://evil.example"}),
+        pytest.raises(WebSocketDisconnect) as refused,
+        house.client.websocket_connect("ws://127.0.0.1/v1/live", headers={"Origin": "https://evil.example"}),
     ):
         pass
+    assert refused.value.reason == "other-origin"
 
 
 def test_no_other_site_may_read_an_answer(house: House) -> None:

@@ -18,6 +18,8 @@ import cv2
 import numpy as np
 import psutil
 import pytest
+from frameswap import JobStopped
+from frameswap_gateway.bench import Bench
 from frameswap_gateway.workers import TaskFailed, WorkerDied, WorkerPool
 
 MOST_PIXELS = 1_000_000
@@ -194,3 +196,16 @@ def test_a_worker_ends_when_the_gateway_is_gone() -> None:
     worker.stdin.close()
     assert worker.wait(10) == 0
     worker.stdout.close()
+
+
+def test_a_word_to_stop_that_comes_before_its_task_is_not_lost() -> None:
+    with Bench(None) as bench:
+        bench.begin(4, print)
+        bench.cancel(5)
+        bench.check()
+        bench.begin(5, print)
+        with pytest.raises(JobStopped):
+            bench.check()
+        bench.begin(6, print)
+        bench.cancel(5)
+        bench.check()
