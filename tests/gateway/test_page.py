@@ -12,8 +12,8 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from running import RunningGateway
 
+from bench.gateway.running import RunningGateway
 from demo.make_clip import clip_of, write_clip
 from demo.photos import photo_path
 from server.launcher import EmbeddedServer

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from running import RunningGateway
 
+from bench.gateway.running import RunningGateway
 from demo.photos import photo_path
 from server.launcher import EmbeddedServer
 
