@@ -13,8 +13,15 @@ _AGAIN_S: Final = 5.0
 _LATER_S: Final = 60.0
 
 
-async def admit_upload(gateway: Gateway, owner: str, size: int) -> None:
-    """Raise Problem unless so many bytes more may come; 0 where nobody said how many."""
+async def admit_upload(gateway: Gateway, owner: str, size: int) -> int:
+    """How many bytes more may come.
+
+    Args:
+        size: how many shall; 0 where nobody said it.
+
+    Raises:
+        Problem: too many, or too many at a time.
+    """
     limits = gateway.settings.limits
     if size > limits.asset_bytes:
         raise Problem(
@@ -37,6 +44,7 @@ async def admit_upload(gateway: Gateway, owner: str, size: int) -> None:
             "storage-full", "there is no room for another file now: try again later",
             retry_after_s=_LATER_S,
         )  # fmt: skip
+    return min(limits.user_bytes - mine, limits.all_bytes - everybodys)
 
 
 async def admit_job(gateway: Gateway, owner: str, frames: int) -> None:

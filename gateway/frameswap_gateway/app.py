@@ -36,6 +36,8 @@ _PROBE_BYTES: Final = 3 << 30
 _WORKER_BYTES: Final = 12 << 30
 """Of address space: what a process has mapped, several times what it uses."""
 _PROBES: Final = 2
+_NICE: Final = 5
+"""Of films: somebody waits for a photo."""
 _OF_STATUS: Final = {404: "not-found", 405: "method-not-allowed"}
 
 
@@ -49,8 +51,10 @@ def build_gateway(settings: Settings, servers: Servers) -> Gateway:
     folder = Folder(settings.folder)
     limits = settings.limits
 
-    def pool(count: int) -> WorkerPool:
-        return WorkerPool(count, servers=servers, memory_bytes=_WORKER_BYTES)
+    def pool(count: int, niceness: int = 0) -> WorkerPool:
+        return WorkerPool(
+            count, servers=servers, memory_bytes=_WORKER_BYTES, niceness=niceness
+        )
 
     return Gateway(
         settings=settings,
@@ -58,7 +62,7 @@ def build_gateway(settings: Settings, servers: Servers) -> Gateway:
         store=SqliteStore(folder.table),
         tokens=Tokens(settings.tokens, key=folder.session_key),
         probes=WorkerPool(_PROBES, servers=None, memory_bytes=_PROBE_BYTES),
-        lanes={"short": pool(limits.short_workers), "long": pool(limits.long_workers)},
+        lanes={"short": pool(limits.short_workers), "long": pool(limits.long_workers, _NICE)},
         live=pool(limits.live_sessions),
     )
 
@@ -84,7 +88,6 @@ def build_app(gateway: Gateway) -> ASGIApp:
                 task.cancel()
             await asyncio.gather(*app.state.background, return_exceptions=True)
             await scheduler.stop()
-            gateway.feed.tell_all()
             await gateway.close()
 
     app.router.lifespan_context = life

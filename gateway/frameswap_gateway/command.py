@@ -172,17 +172,26 @@ def _serve(settings: Settings, servers: Servers) -> None:
         proxy_headers=False, timeout_graceful_shutdown=_DRAIN_S, ws_max_size=_LIVE_BYTES,
         http="httptools", ws="websockets-sansio",
     )  # fmt: skip
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            # Streams of events have no end of their own, and would be waited for.
+            gateway.begin_to_stop()
+            await super().shutdown(sockets)
+
     tell([f"http://{shown}:{number}/ is the page; Ctrl-C stops it"])
-    uvicorn.Server(config).run(sockets=[listener])
+    Server(config).run(sockets=[listener])
 
 
 def _listen(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
-        return socket.create_server(
-            (settings.host, settings.port), family=family, backlog=256
-        )
+        listener = socket.create_server((settings.host, settings.port), family=family, backlog=256)
     except OSError as error:
         raise BadOptions(
             f"{settings.host}:{settings.port} cannot be listened on: {error.strerror}"
         ) from error
+    # Inherited by every connection. Without it an answer of a head and a body waits 40 ms for the
+    # client's delayed acknowledgement of the head.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener

@@ -77,9 +77,17 @@ class Gateway:
         self._table_thread = ThreadPoolExecutor(1, "table")
 
     async def ask(self, method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call a method of the store in the thread that it has for itself."""
+        """Call a method of the store: in the thread that it has for itself, unless it is quick."""
+        if getattr(method, "is_quick", False):
+            return method(*args, **kwargs)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._table_thread, partial(method, *args, **kwargs))
+
+    def begin_to_stop(self) -> None:
+        """Take no more, and let those who listen and wait go."""
+        self.is_stopping = True
+        self.feed.tell_all()
+        self.wake.set()
 
     async def change(self, job: Job, **changes: object) -> Job | None:
         """Change a job that is not final, and tell who waits for that."""

@@ -231,7 +231,6 @@ async def _begin_swap(
         total=target.frames, webhook="waiting" if wanted.webhook else "", created_s=time.time(),
         result={"suffix": suffix, "names": {f"result{suffix}": f"{stem}-swapped{suffix}"}},
     )  # fmt: skip
-    await gateway.ask(gateway.store.touch_assets, owner, list(assets), time.time())
     return await _begin(request, job, prefer)
 
 

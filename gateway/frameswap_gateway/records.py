@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
 
@@ -103,6 +103,10 @@ class Store(Protocol):
     lease ran out is anybody's again. Every method is whole or did nothing.
     """
 
+    def begin_asset(self, asset: Asset) -> None:
+        """Of which not all is there; what a machine that loses power forgets is asked for again."""
+        ...
+
     def put_asset(self, asset: Asset) -> None: ...
     def get_asset(self, owner: str, id: str) -> Asset | None: ...
     def list_assets(self, owner: str) -> list[Asset]: ...
@@ -111,9 +115,8 @@ class Store(Protocol):
         """Of this user's uploads, and of everybody's."""
         ...
 
-    def touch_assets(self, owner: str, ids: Collection[str], now_s: float) -> None: ...
     def add_job(self, job: Job) -> Job:
-        """Returns it, or the one that has its name."""
+        """Returns it, or the one that has its name. Its files were used now."""
         ...
 
     def get_job(self, owner: str, id: str) -> Job | None: ...
@@ -125,7 +128,7 @@ class Store(Protocol):
 
     def renew(self, holder: str, *, until_s: float) -> None: ...
     def release(self, holder: str) -> None:
-        """Let others claim at once what a holder has: it is gone."""
+        """Let others claim at once what a holder has, or with "*" everybody: they are gone."""
         ...
 
     def update(self, key: str, changes: Mapping[str, Any]) -> Job | None:

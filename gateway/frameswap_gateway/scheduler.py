@@ -70,7 +70,7 @@ class Scheduler:
 
     async def stop(self) -> None:
         """Give what runs back to the table; whole segments stay."""
-        self._gateway.is_stopping = True
+        self._gateway.begin_to_stop()
         for runner in self._gateway.lanes.values():
             await runner.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)

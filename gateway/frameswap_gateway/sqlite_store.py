@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, replace
 from functools import wraps
 from pathlib import Path
@@ -60,31 +60,43 @@ R = TypeVar("R")
 def _whole(
     method: Callable[Concatenate[SqliteStore, P], R],
 ) -> Callable[Concatenate[SqliteStore, P], R]:
-    """Run as one transaction; a full disk is a Problem."""
+    """Run as one transaction, which is on the disk when it returns; a full disk is a Problem."""
 
     @wraps(method)
     def run(self: SqliteStore, /, *args: P.args, **kwargs: P.kwargs) -> R:
         with self.lock:
-            try:
-                self.database.execute("BEGIN IMMEDIATE")
-                try:
-                    answer = method(self, *args, **kwargs)
-                except BaseException:
-                    self.database.rollback()
-                    raise
-                self.database.commit()
-                return answer
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
-                    if self.database.in_transaction:
-                        self.database.rollback()
-                    raise Problem(
-                        "storage-full",
-                        "the gateway's disk is full: what is running goes on when there is room",
-                        retry_after_s=60,
-                    ) from error
-                raise
+            return self.transact(lambda: method(self, *args, **kwargs), is_durable=True)
 
+    return run
+
+
+def _soon(
+    method: Callable[Concatenate[SqliteStore, P], R],
+) -> Callable[Concatenate[SqliteStore, P], R]:
+    """The same, but a machine that loses power may forget it: it is found out again anyway.
+
+    A kill of the process forgets nothing.
+    """
+
+    @wraps(method)
+    def run(self: SqliteStore, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with self.lock:
+            return self.transact(lambda: method(self, *args, **kwargs), is_durable=False)
+
+    return run
+
+
+def _look(
+    method: Callable[Concatenate[SqliteStore, P], R],
+) -> Callable[Concatenate[SqliteStore, P], R]:
+    """Read what is committed, by a connection that waits for no writer: some microseconds."""
+
+    @wraps(method)
+    def run(self: SqliteStore, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with self.reading:
+            return method(self, *args, **kwargs)
+
+    run.is_quick = True  # type: ignore[attr-defined]
     return run
 
 
@@ -96,13 +108,10 @@ class SqliteStore:
     """
 
     def __init__(self, path: Path) -> None:
-        self.lock = threading.Lock()
-        self.database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        self.database.row_factory = sqlite3.Row
+        self.lock, self.reading = threading.Lock(), threading.Lock()
+        self.database = _connect(path)
         self.database.execute("PRAGMA journal_mode = WAL")
-        # A job that was accepted is on the disk: a machine that loses power forgets none.
-        self.database.execute("PRAGMA synchronous = FULL")
-        self.database.execute("PRAGMA busy_timeout = 5000")
+        self._is_durable: bool | None = None
         (version,) = self.database.execute("PRAGMA user_version").fetchone()
         if version == 0:
             script = f"BEGIN; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;"
@@ -114,24 +123,58 @@ class SqliteStore:
                 f"{VERSION}): finish its jobs there, or name an empty folder",
             )
 
+        self.reader = _connect(path)
+        self.reader.execute("PRAGMA query_only = ON")
+
     def close(self) -> None:
-        with self.lock:
+        with self.lock, self.reading:
+            self.reader.close()
             self.database.close()
+
+    def transact(self, work: Callable[[], R], *, is_durable: bool) -> R:
+        """See `_whole` and `_soon`."""
+        database = self.database
+        if is_durable is not self._is_durable:
+            database.execute(f"PRAGMA synchronous = {'FULL' if is_durable else 'NORMAL'}")
+            self._is_durable = is_durable
+        try:
+            database.execute("BEGIN IMMEDIATE")
+            answer = work()
+            database.commit()
+            return answer
+        except BaseException as error:
+            if database.in_transaction:
+                database.rollback()
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+                raise Problem(
+                    "storage-full",
+                    "the gateway's disk is full: what is running goes on when there is room",
+                    retry_after_s=60,
+                ) from error
+            raise
 
     @_whole
     def put_asset(self, asset: Asset) -> None:
+        self._put_asset(asset)
+
+    @_soon
+    def begin_asset(self, asset: Asset) -> None:
+        self._put_asset(asset)
+
+    def _put_asset(self, asset: Asset) -> None:
         marks = ", ".join(f":{name}" for name in _ASSET_COLUMNS)
         self.database.execute(
             f"INSERT OR REPLACE INTO assets ({', '.join(_ASSET_COLUMNS)}) VALUES ({marks})",
             {name: getattr(asset, name) for name in _ASSET_COLUMNS},
         )
 
-    @_whole
+    @_look
     def get_asset(self, owner: str, id: str) -> Asset | None:
         rows = self._assets("owner = ? AND id = ?", owner, id)
         return rows[0] if rows else None
 
-    @_whole
+    @_look
     def list_assets(self, owner: str) -> list[Asset]:
         return self._assets("owner = ? ORDER BY created_s DESC", owner)
 
@@ -139,24 +182,17 @@ class SqliteStore:
     def delete_asset(self, owner: str, id: str) -> None:
         self.database.execute("DELETE FROM assets WHERE owner = ? AND id = ?", (owner, id))
 
-    @_whole
+    @_look
     def asset_bytes(self, owner: str) -> tuple[int, int]:
-        mine, everybodys = self.database.execute(
+        mine, everybodys = self.reader.execute(
             "SELECT coalesce(sum(CASE WHEN owner = ? THEN size END), 0), coalesce(sum(size), 0) "
             "FROM assets", (owner,),
         ).fetchone()  # fmt: skip
         return int(mine), int(everybodys)
 
     @_whole
-    def touch_assets(self, owner: str, ids: Collection[str], now_s: float) -> None:
-        self.database.executemany(
-            "UPDATE assets SET used_s = ? WHERE owner = ? AND id = ?",
-            [(now_s, owner, id) for id in ids],
-        )
-
-    @_whole
     def add_job(self, job: Job) -> Job:
-        found = self._jobs("owner = ? AND id = ?", job.owner, job.id)
+        found = _read_jobs(self.database, "owner = ? AND id = ?", job.owner, job.id)
         if found:
             return found[0]
         values = {name: _to_column(name, getattr(job, name)) for name in _JOB_COLUMNS}
@@ -164,14 +200,18 @@ class SqliteStore:
         self.database.execute(
             f"INSERT INTO jobs ({', '.join(_JOB_COLUMNS)}) VALUES ({marks})", values
         )
+        self.database.executemany(
+            "UPDATE assets SET used_s = ? WHERE key = ?",
+            [(job.created_s, key) for key in job.files.values()],
+        )
         return job
 
-    @_whole
+    @_look
     def get_job(self, owner: str, id: str) -> Job | None:
         rows = self._jobs("owner = ? AND id = ?", owner, id)
         return rows[0] if rows else None
 
-    @_whole
+    @_look
     def list_jobs(self, owner: str, *, before_s: float, most: int) -> list[Job]:
         return self._jobs(
             "owner = ? AND created_s < ? ORDER BY created_s DESC LIMIT ?", owner, before_s, most
@@ -181,7 +221,7 @@ class SqliteStore:
     def delete_job(self, key: str) -> None:
         self.database.execute("DELETE FROM jobs WHERE key = ?", (key,))
 
-    @_whole
+    @_soon
     def claim(self, lane: Lane, *, holder: str, now_s: float, lease_s: float) -> Job | None:
         row = self.database.execute(_NEXT, {"lane": lane, "now": now_s}).fetchone()
         if row is None:
@@ -199,13 +239,13 @@ class SqliteStore:
             "started_s": job.started_s or now_s,
         })  # fmt: skip
 
-    @_whole
+    @_soon
     def renew(self, holder: str, *, until_s: float) -> None:
         self.database.execute(
             f"UPDATE jobs SET lease_s = ? WHERE holder = ? AND {_ACTIVE}", (until_s, holder)
         )
 
-    @_whole
+    @_soon
     def release(self, holder: str) -> None:
         where = "" if holder == "*" else "AND holder = :holder"
         self.database.execute(
@@ -213,46 +253,51 @@ class SqliteStore:
             {"holder": holder},
         )
 
-    @_whole
     def update(self, key: str, changes: Mapping[str, Any]) -> Job | None:
-        found = self._jobs(f"key = ? AND {_ACTIVE}", key)
+        with self.lock:
+            # How far a job is may be forgotten; that it ended, or was canceled, may not.
+            is_durable = "state" in changes or "is_canceling" in changes
+            return self.transact(lambda: self._update(key, changes), is_durable=is_durable)
+
+    def _update(self, key: str, changes: Mapping[str, Any]) -> Job | None:
+        found = _read_jobs(self.database, f"key = ? AND {_ACTIVE}", key)
         return self._change(found[0], changes) if found else None
 
     @_whole
     def finish_webhook(self, key: str, state: str) -> None:
         self.database.execute("UPDATE jobs SET webhook = ? WHERE key = ?", (state, key))
 
-    @_whole
+    @_look
     def waiting_webhooks(self) -> list[Job]:
         return self._jobs(f"webhook = 'waiting' AND NOT ({_ACTIVE})")
 
-    @_whole
+    @_look
     def usage(self, owner: str | None) -> Usage:
         mine = "" if owner is None else "AND owner = :owner"
-        jobs, frames = self.database.execute(
+        jobs, frames = self.reader.execute(
             f"SELECT count(*), coalesce(sum(total), 0) FROM jobs WHERE {_ACTIVE} {mine}",
             {"owner": owner},
         ).fetchone()
         return Usage(int(jobs), int(frames))
 
-    @_whole
+    @_look
     def count_states(self) -> dict[str, int]:
-        rows = self.database.execute("SELECT state, count(*) FROM jobs GROUP BY state")
+        rows = self.reader.execute("SELECT state, count(*) FROM jobs GROUP BY state")
         return {str(state): int(count) for state, count in rows}
 
-    @_whole
+    @_look
     def keys_in_use(self) -> set[str]:
-        keys = {str(key) for (key,) in self.database.execute("SELECT key FROM assets")}
-        keys |= {str(key) for (key,) in self.database.execute("SELECT key FROM jobs")}
-        for (files,) in self.database.execute(f"SELECT files FROM jobs WHERE {_ACTIVE}"):
+        keys = {str(key) for (key,) in self.reader.execute("SELECT key FROM assets")}
+        keys |= {str(key) for (key,) in self.reader.execute("SELECT key FROM jobs")}
+        for (files,) in self.reader.execute(f"SELECT files FROM jobs WHERE {_ACTIVE}"):
             keys |= set(json.loads(files).values())
         return keys
 
-    @_whole
+    @_look
     def stale_assets(self, before_s: float) -> list[Asset]:
         return self._assets("used_s < ? ORDER BY used_s", before_s)
 
-    @_whole
+    @_look
     def stale_jobs(self, before_s: float) -> list[Job]:
         return self._jobs(f"completed_s < ? AND NOT ({_ACTIVE}) ORDER BY completed_s", before_s)
 
@@ -267,14 +312,25 @@ class SqliteStore:
         return changed
 
     def _assets(self, where: str, *values: Any) -> list[Asset]:
-        rows: Iterable[sqlite3.Row] = self.database.execute(
+        rows: Iterable[sqlite3.Row] = self.reader.execute(
             f"SELECT * FROM assets WHERE {where}", values
         )
         return [Asset(**dict(row)) for row in rows]
 
     def _jobs(self, where: str, *values: Any) -> list[Job]:
-        rows = self.database.execute(f"SELECT * FROM jobs WHERE {where}", values)
-        return [_job(row) for row in rows]
+        return _read_jobs(self.reader, where, *values)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    database.row_factory = sqlite3.Row
+    database.execute("PRAGMA busy_timeout = 5000")
+    return database
+
+
+def _read_jobs(database: sqlite3.Connection, where: str, *values: Any) -> list[Job]:
+    rows = database.execute(f"SELECT * FROM jobs WHERE {where}", values)
+    return [_job(row) for row in rows]
 
 
 def _job(row: sqlite3.Row) -> Job:

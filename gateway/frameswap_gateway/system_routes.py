@@ -144,9 +144,12 @@ async def delete_session() -> Response:
     return response
 
 
-@ROUTER.get("/healthz", tags=["system"], response_class=PlainTextResponse, responses=problems())
-async def get_healthz() -> str:
-    """That the process answers."""
+@ROUTER.get("/healthz", tags=["system"], response_class=PlainTextResponse,
+            responses=problems("stopping"))  # fmt: skip
+async def get_healthz(request: Request) -> str:
+    """That the process answers, and every part of it runs."""
+    if any(task.done() for task in request.app.state.background):
+        raise Problem("stopping", "a part of this gateway has ended: start it again")
     return "ok\n"
 
 
@@ -155,7 +158,7 @@ async def get_healthz() -> str:
 async def get_readyz(request: Request) -> str:
     """That it takes jobs. They wait where no server answers, so it does not ask for one."""
     gateway: Gateway = request.app.state.gateway
-    if gateway.is_stopping or any(task.done() for task in request.app.state.background):
+    if gateway.is_stopping:
         raise Problem("stopping", "this gateway takes no jobs now", retry_after_s=5)
     await gateway.ask(gateway.store.count_states)
     return "ready\n"

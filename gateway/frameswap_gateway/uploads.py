@@ -83,10 +83,10 @@ async def take_upload(
     known = await gateway.ask(gateway.store.get_asset, owner, id)
     if part.start:
         asset = _going_on(gateway, known, part)
-        await admit_upload(gateway, owner, 0)
+        room = await admit_upload(gateway, owner, 0)
     else:
         replaced = known.size if known is not None else 0
-        await admit_upload(gateway, owner, max(0, (part.size or 0) - replaced))
+        room = await admit_upload(gateway, owner, max(0, (part.size or 0) - replaced))
         now_s = time.time()
         asset = Asset(
             owner=owner, id=id, key=new_key(), name=clean_name(name), size=part.size or 0,
@@ -96,7 +96,8 @@ async def take_upload(
         raise Problem("upload-running", "this file is being uploaded by another request")
     gateway.uploading[turn] = asset.key
     try:
-        return await _take(gateway, asset, part, body, replaces=None if part.start else known)
+        replaces = None if part.start else known
+        return await _take(gateway, asset, part, body, replaces=replaces, room=room)
     finally:
         del gateway.uploading[turn]
 
@@ -114,15 +115,17 @@ def _going_on(gateway: Gateway, known: Asset | None, part: UploadPart) -> Asset:
 
 async def _take(
     gateway: Gateway, asset: Asset, part: UploadPart, body: AsyncIterator[bytes], *,
-    replaces: Asset | None,
+    replaces: Asset | None, room: int,
 ) -> Asset:  # fmt: skip
-    keeps = part.size is not None
+    # What comes in one piece and is short is sent again, and not gone on with.
+    is_piece = part.length != part.size or part.start > 0
+    keeps = part.size is not None and (is_piece or part.size > _BUFFER_BYTES)
     if keeps:
-        await gateway.ask(gateway.store.put_asset, asset)
+        await gateway.ask(gateway.store.begin_asset, asset)
         if replaces is not None:
             # Jobs that read the earlier content keep its file until they end.
             _forget_file(gateway, replaces)
-    most = gateway.settings.limits.asset_bytes - part.start if part.length is None else part.length
+    most = min(gateway.settings.limits.asset_bytes, room) if part.length is None else part.length
     try:
         written = await _write(gateway, asset, part.start, most, body)
     except (ClientDisconnect, asyncio.CancelledError):
@@ -130,15 +133,17 @@ async def _take(
             gateway.folder.remove_asset(asset.key)
         raise
     except Problem:
-        await _discard(gateway, asset)
+        await _discard(gateway, asset, has_row=keeps)
         raise
     if part.length is not None and written < part.length:
+        if not keeps:
+            gateway.folder.remove_asset(asset.key)
         raise Problem("bad-request", "the body is shorter than its headers say")
     size = part.start + written if part.size is None else part.size
     asset = replace(asset, size=size)
     if part.start + written < size:
         return asset
-    return await _look(gateway, asset)
+    return await _look(gateway, asset, has_row=keeps)
 
 
 async def _write(
@@ -186,7 +191,7 @@ def _close(file: int) -> None:
         os.close(file)
 
 
-async def _look(gateway: Gateway, asset: Asset) -> Asset:
+async def _look(gateway: Gateway, asset: Asset, *, has_row: bool) -> Asset:
     """Have a worker say what it is.
 
     Raises:
@@ -201,11 +206,11 @@ async def _look(gateway: Gateway, asset: Asset) -> Asset:
             video_pixels=limits.video_pixels, timeout_s=_LOOK_S,
         )  # fmt: skip
     except TaskFailed as failure:
-        await _discard(gateway, asset)
+        await _discard(gateway, asset, has_row=has_row)
         raise Problem("not-a-picture", failure.text, cause=failure.code) from failure
     except WorkerDied as death:
         gateway.metrics.deaths.inc()
-        await _discard(gateway, asset)
+        await _discard(gateway, asset, has_row=has_row)
         raise Problem(
             "not-a-picture", f"{shown} cannot be read safely: it is damaged, or made to do harm"
         ) from death
@@ -214,8 +219,9 @@ async def _look(gateway: Gateway, asset: Asset) -> Asset:
     return asset
 
 
-async def _discard(gateway: Gateway, asset: Asset) -> None:
-    await gateway.ask(gateway.store.delete_asset, asset.owner, asset.id)
+async def _discard(gateway: Gateway, asset: Asset, *, has_row: bool) -> None:
+    if has_row:
+        await gateway.ask(gateway.store.delete_asset, asset.owner, asset.id)
     gateway.folder.remove_asset(asset.key)
 
 

@@ -2,7 +2,7 @@
 
 Lines of JSON both ways. First what to work with, then tasks:
 
-    -> {"servers": {...}, "memory_bytes": 8589934592, "may_write": true}
+    -> {"servers": {...}, "memory_bytes": 8589934592, "may_write": true, "niceness": 5}
     -> {"task": "video", "number": 7, ...}      <- {"number": 7, "event": {"frames": 25, ...}}
     -> {"to": 7, "frame": 3, "jpeg": "..."}     a picture for a task that takes some
     -> {"cancel": 7}                            <- {"number": 7, "done": {...}}
@@ -22,7 +22,6 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, TextIO
 
 import cv2
@@ -67,6 +66,7 @@ class _Conversation:
 
 def _limit(settings: Mapping[str, Any]) -> None:
     """Bound what a hostile file can take: memory, and where it may not write, files."""
+    os.nice(int(settings["niceness"]))
     memory = int(settings["memory_bytes"])
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -108,8 +108,6 @@ def main() -> int:
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     cv2.setNumThreads(2)
     keep_large_buffers()
-    with suppress(OSError):
-        os.nice(5)
     settings = json.loads(sys.stdin.readline())
     _limit(settings)
     conversation = _Conversation(sys.stdin, answers)

@@ -111,13 +111,17 @@ class WorkerPool:
         count: most at a time.
         servers: what they swap with; None for those that look only.
         memory_bytes: of address space for each.
+        niceness: how far they stand back behind others.
     """
 
-    def __init__(self, count: int, *, servers: Servers | None, memory_bytes: int) -> None:
+    def __init__(
+        self, count: int, *, servers: Servers | None, memory_bytes: int, niceness: int = 0
+    ) -> None:
         self._settings = {
             "servers": None if servers is None else describe_servers(servers),
             "memory_bytes": memory_bytes,
             "may_write": servers is not None,
+            "niceness": niceness,
         }
         self._count = count
         self._idle: list[_Worker] = []

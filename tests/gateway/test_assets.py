@@ -153,6 +153,15 @@ def test_a_users_files_have_a_limit_together(open_house: OpenHouse) -> None:
     house.upload("b", b"photo 12345")
 
 
+def test_a_body_of_unknown_length_is_bounded_by_what_its_user_has_left(
+    open_house: OpenHouse,
+) -> None:
+    house = open_house(limits=Limits(user_bytes=20))
+    house.upload("a", b"photo 12345")
+    answer = house.client.put("/v1/assets/b", content=iter([b"photo 12345"]))
+    assert (answer.status_code, answer.json()["code"]) == (413, "too-large")
+
+
 def test_a_full_disk_is_said_and_nothing_is_half_kept(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:

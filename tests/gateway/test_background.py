@@ -229,6 +229,18 @@ def test_a_gateway_that_stops_takes_no_jobs(house: House) -> None:
     assert house.client.get("/healthz").status_code == 200
 
 
+def test_a_gateway_whose_parts_have_ended_says_that_it_is_not_well(house: House) -> None:
+    assert house.client.get("/healthz").status_code == 200
+    portal = house.client.portal
+    assert portal is not None
+    app: Any = house.client.app
+    portal.call(lambda: app._app.state.background[0].cancel())
+    until_s = time.monotonic() + 5.0
+    while house.client.get("/healthz").status_code == 200 and time.monotonic() < until_s:
+        time.sleep(0.01)
+    assert house.client.get("/healthz").status_code == 503
+
+
 def test_capabilities_say_what_is_deployed_and_nothing_else(house: House) -> None:
     said = house.client.get("/v1/capabilities").json()
     assert said["swapper"] == {

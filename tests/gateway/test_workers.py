@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import signal
@@ -190,7 +191,8 @@ def test_a_worker_ends_when_the_gateway_is_gone() -> None:
     )  # fmt: skip
     assert worker.stdin is not None
     assert worker.stdout is not None
-    worker.stdin.write('{"servers": null, "memory_bytes": 2147483648, "may_write": false}\n')
+    settings = {"servers": None, "memory_bytes": 2 << 30, "may_write": False, "niceness": 0}
+    worker.stdin.write(json.dumps(settings) + "\n")
     worker.stdin.flush()
     assert worker.stdout.readline() == '{"number": 0, "done": {}}\n'
     worker.stdin.close()
