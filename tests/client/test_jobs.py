@@ -211,6 +211,21 @@ def test_a_preview_shows_a_finished_frame(server: FakeServer, clip: Path, tmp_pa
         Preview(tmp_path / "now.gif")
 
 
+def interrupted(command: list[str], server: FakeServer, *, after: int) -> tuple[int, str, str]:
+    """Press Ctrl-C after so many requests; returns exit code, standard output and error."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as job:
+        try:
+            deadline = time.monotonic() + 60
+            while server.requests < after and time.monotonic() < deadline:
+                time.sleep(0.02)
+            job.send_signal(signal.SIGINT)
+            out, err = job.communicate(timeout=60)
+        finally:
+            job.kill()
+    return job.returncode, out, err
+
+
 def test_ctrl_c_in_a_folder_sums_up_what_is_done(server: FakeServer, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for name, frames in (("a.mp4", 3), ("b.mp4", 300), ("c.mp4", 3)):
@@ -222,17 +237,8 @@ def test_ctrl_c_in_a_folder_sums_up_what_is_done(server: FakeServer, tmp_path: P
         "--target", str(tmp_path / "in"), "--output", str(tmp_path / "out"), "--window", "2",
         "--server", server.address,
     ]  # fmt: skip
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, text=True, **pipes) as job:
-        try:
-            deadline = time.monotonic() + 30
-            while server.requests < 20 and time.monotonic() < deadline:
-                time.sleep(0.02)
-            job.send_signal(signal.SIGINT)
-            out, err = job.communicate(timeout=30)
-        finally:
-            job.kill()
-    assert job.returncode == 130
+    code, out, err = interrupted(command, server, after=20)
+    assert code == 130
     assert "3 files: 1 done, 2 not done" in out
     assert "b.mp4 holds the frames so far" in err
     assert {path.name for path in (tmp_path / "out").glob("*.mp4")} == {"a.mp4", "b.mp4"}
@@ -249,16 +255,8 @@ def test_ctrl_c_finishes_the_file_and_the_same_command_goes_on(
         "--target", str(clip), "--output", str(tmp_path / "out.mp4"), "--server", server.address,
         "--window", "2", "--segment-frames", "8", "--report", str(tmp_path / "out.jsonl"),
     ]  # fmt: skip
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as job:
-        try:
-            deadline = time.monotonic() + 30
-            while server.requests < 30 and time.monotonic() < deadline:
-                time.sleep(0.02)
-            job.send_signal(signal.SIGINT)
-            _, err = job.communicate(timeout=30)
-        finally:
-            job.kill()
-    assert job.returncode == 130
+    code, _, err = interrupted(command, server, after=30)
+    assert code == 130
     assert "out.mp4 holds the frames so far; the same command goes on" in err
     done = len(read_contents(tmp_path / "out.mp4").frames)
     assert 20 <= done < 200
