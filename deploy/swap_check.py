@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from frameswap import FaceSwapper, FrameswapError
 from frameswap.arguments import HelpFormatter
-from frameswap.server_settings import add_security, read_server
+from frameswap.server_settings import add_security, read_named_server
 
 from demo.photos import read_photo
 
@@ -84,8 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = make_parser().parse_args(arguments)
     frame = read_photo("gauss")
     try:
-        server, security = read_server(given, os.environ, home=Path.home())
-        assert server is not None, "argparse requires it"
+        server, security = read_named_server(given, os.environ, home=Path.home())
         with FaceSwapper(
             server, transport="grpc", reconnect_s=30, security=security
         ) as swapper:

@@ -21,6 +21,8 @@ from pathlib import Path
 
 import pytest
 from frameswap.journal import job_folder
+from tritonclient.grpc import InferenceServerClient
+from tritonclient.utils import InferenceServerException
 
 from demo.make_clip import clip_of, write_clip
 from demo.photos import photo_path
@@ -34,7 +36,7 @@ FRAMES = 60
 SEGMENT = 8
 QUALITY = 4
 """So that what is written is many pages of a disk."""
-MODELS = ["swap_faces_i420", "encode_source_bgr"]
+MODELS = ["find_faces_i420", "swap_found_faces_i420", "encode_source_bgr"]
 
 
 @dataclass(frozen=True)
@@ -232,6 +234,29 @@ def test_one_of_two_servers_that_is_killed(
             reference, tmp_path / "out.mp4", f"{a.grpc_url},{b.grpc_url}",
             lambda: os.kill(a.pid, signal.SIGKILL),
         )  # fmt: skip
+
+
+def test_a_neighbour_that_unregisters_all_shared_memory(
+    reference: Reference, real_repository: Path, tmp_path: Path
+) -> None:
+    """As NVIDIA's examples do at their start."""
+    with serve(real_repository) as server, InferenceServerClient(server.grpc_url) as client:
+        taken = []
+
+        def unregister_everything() -> None:
+            for _ in range(100):
+                before = set(client.get_system_shared_memory_status().regions)
+                # It says which of them are in use just then, and keeps these.
+                with suppress(InferenceServerException):
+                    client.unregister_system_shared_memory()
+                taken.append(before - set(client.get_system_shared_memory_status().regions))
+                time.sleep(0.02)
+
+        disturbed(
+            reference, tmp_path / "out.mp4", server.grpc_url, unregister_everything,
+            "--transport", "system",
+        )  # fmt: skip
+    assert sum(map(bool, taken)) >= 3
 
 
 @pytest.mark.parametrize("trouble", ["drops", "delays", "truncates"])

@@ -24,7 +24,6 @@ def add_file_flags(parser: ArgumentParser) -> None:
         "--source",
         type=Path,
         action="append",
-        required=True,
         metavar="PHOTO",
         help="whose face; several photos of one person are averaged (identity swappers only)",
     )

@@ -1,7 +1,8 @@
 """What a job has done so far: a folder beside its output that the next run goes on from.
 
 `journal.jsonl` holds one line of what the job is and one for each whole segment, whose packets are
-in `000000.segment` and whose rows of the report in `000000.jsonl`. A line is written when its files
+in `000000.segment`, whose rows of the report in `000000.jsonl`, and in `000000.found`, where faces
+are followed, what was found in its frames. A line is written when its files
 are on the disk, so a line that is there tells the truth. No name in it is of a folder elsewhere:
 another worker, on another machine, may take the job over.
 """
@@ -38,6 +39,7 @@ KEPT_S: Final = 7 * 24 * 3600.0
 """After so long without a change, the next job in a folder removes what a dead one left there."""
 _JOURNAL: Final = "journal.jsonl"
 _SOURCES: Final = "sources.npy"
+_REFERENCES: Final = "references.npy"
 _FOLDER: Final = re.compile(r"\.frameswap-[0-9a-f]{12}\.job")
 _SAMPLES: Final = 16
 _SAMPLE_SIZE: Final = 1 << 16
@@ -50,6 +52,7 @@ class SegmentRow:
     """A whole segment.
 
     depth: `segments.reorder_depth`. size, crc: of its file.
+    found_crc: of the file of what was found in its frames; 0 where there is none.
     """
 
     frames: int
@@ -58,6 +61,7 @@ class SegmentRow:
     depth: int
     size: int
     crc: int
+    found_crc: int = 0
 
 
 def job_folder(output: Path) -> Path:
@@ -103,6 +107,7 @@ class Journal:
     Attributes:
         rows: of the whole segments.
         sources: (K, D) float32: those that the whole segments were made with.
+        references: (K, E) float32: of whom they replace, likewise; empty where nobody is named.
 
     Raises:
         UnwritableFile: another job has it.
@@ -113,6 +118,7 @@ class Journal:
         self.folder = job_folder(output)
         self.rows: list[SegmentRow] = []
         self.sources = np.zeros((0, 0), np.float32)
+        self.references = np.zeros((0, 0), np.float32)
         self._has_begun = self._keep = False
         _remove_forgotten(output.parent)
         with self._explained():
@@ -141,19 +147,27 @@ class Journal:
         self._lease.release()
 
     def begin(
-        self, job: Mapping[str, Any], sources: NDArray[np.float32], *, resume: bool | None
+        self,
+        job: Mapping[str, Any],
+        sources: NDArray[np.float32],
+        *,
+        references: NDArray[np.float32] | None = None,
+        resume: bool | None,
     ) -> None:
         """Take over what an earlier run of the same job has done, or begin anew.
 
         Args:
             job: what decides how its frames look; JSON.
             sources: (K, D) float32.
+            references: (K, E) float32, of whom they replace.
             resume: True insists on an earlier run, False begins anew, None takes what there is.
 
         Raises:
             UnwritableFile: there is nothing to resume, or a full disk.
         """
         self.sources = sources
+        if references is not None:
+            self.references = references
         known = json.loads(json.dumps(job))
         with self._explained():
             if resume is False or not self._read(known):
@@ -177,12 +191,14 @@ class Journal:
         *,
         faces: int,
         frames_without_face: int,
+        found: bytes = b"",
     ) -> None:
         """Take in a whole segment.
 
         Args:
             packets: in the order of decoding.
             report: a line for each frame.
+            found: what was found in its frames, for a run that goes on; opaque.
 
         Raises:
             UnwritableFile: a full disk, or another job took over.
@@ -191,11 +207,14 @@ class Journal:
         number = len(self.rows)
         with self._explained():
             _write_whole(self._report_path(number), "".join(report).encode())
+            if found:
+                _write_whole(self._found_path(number), found)
             size, crc = write_segment(self._path(number), packets)
             _sync_folder(self.folder)
             row = SegmentRow(
                 frames=len(report), faces=faces, frames_without_face=frames_without_face,
                 depth=reorder_depth(list(packets)), size=size, crc=crc,
+                found_crc=zlib.crc32(found),
             )  # fmt: skip
             self._append(asdict(row))
         self.rows.append(row)
@@ -208,6 +227,11 @@ class Journal:
         """The packets of each whole segment."""
         for number in range(len(self.rows)):
             yield read_segment(self._path(number))
+
+    def found(self) -> Iterator[bytes]:
+        """What `add` was told of each whole segment."""
+        for number in range(len(self.rows)):
+            yield self._found_path(number).read_bytes()
 
     def report(self) -> Iterator[str]:
         """The lines of the report of each frame of the whole segments."""
@@ -259,9 +283,10 @@ class Journal:
         for path in self.folder.iterdir():
             if path.name != "lease":
                 path.unlink()
-        sources = io.BytesIO()
-        np.save(sources, self.sources)
-        _write_whole(self.folder / _SOURCES, sources.getvalue())
+        for name, rows in ((_SOURCES, self.sources), (_REFERENCES, self.references)):
+            content = io.BytesIO()
+            np.save(content, rows)
+            _write_whole(self.folder / name, content.getvalue())
         self._append({"frameswap_journal": 1, "job": job})
         _sync_folder(self.folder)
         _sync_folder(self.folder.parent)
@@ -271,14 +296,12 @@ class Journal:
         try:
             rows = _read_rows(self.folder / _JOURNAL)
             sources = np.load(self.folder / _SOURCES, allow_pickle=False)
+            references = np.load(self.folder / _REFERENCES, allow_pickle=False)
         except (OSError, ValueError, EOFError, UnreadableFile):
             return False
         if not rows or rows[0].get("frameswap_journal") != 1 or rows[0].get("job") != job:
             return False
-        tolerance = _SOURCE_TOLERANCE * float(np.abs(self.sources).max(initial=1e-6))
-        if sources.shape != self.sources.shape or not np.allclose(
-            sources, self.sources, rtol=0.0, atol=tolerance
-        ):
+        if not _are_alike(sources, self.sources) or not _are_alike(references, self.references):
             return False
         for row in rows[1:]:
             if "unfinished" in row:
@@ -291,6 +314,7 @@ class Journal:
                 break
             self.rows.append(segment)
         self.sources = np.asarray(sources, np.float32)
+        self.references = np.asarray(references, np.float32)
         self._rewrite(rows[0])
         return bool(self.rows)
 
@@ -298,7 +322,10 @@ class Journal:
         try:
             data = self._path(number).read_bytes()
             lines = self._report_path(number).read_text(encoding="utf-8").count("\n")
+            found = self._found_path(number).read_bytes() if row.found_crc else b""
         except (OSError, ValueError):
+            return False
+        if zlib.crc32(found) != row.found_crc:
             return False
         return (len(data), zlib.crc32(data), lines) == (row.size, row.crc, row.frames)
 
@@ -320,6 +347,15 @@ class Journal:
 
     def _report_path(self, number: int) -> Path:
         return self.folder / f"{number:06d}.jsonl"
+
+    def _found_path(self, number: int) -> Path:
+        return self.folder / f"{number:06d}.found"
+
+
+def _are_alike(first: NDArray[np.float32], second: NDArray[np.float32]) -> bool:
+    """Whether two encodings are of the same photos."""
+    tolerance = _SOURCE_TOLERANCE * float(np.abs(second).max(initial=1e-6))
+    return first.shape == second.shape and np.allclose(first, second, rtol=0.0, atol=tolerance)
 
 
 def _write_whole(path: Path, content: bytes) -> None:

@@ -98,6 +98,7 @@ class SegmentedJob:
         journal: begun; what it holds is done already.
         slots: how many faces of a frame are swapped, at most.
         threads: of each encoder.
+        found: gives what was found in frames from one to another (open), for the journal.
         on_frame: gets the number of finished frames after each.
 
     Attributes:
@@ -114,8 +115,10 @@ class SegmentedJob:
         slots: int,
         threads: int,
         on_frame: Callable[[int], None],
+        found: Callable[[int, int], bytes] = lambda start, stop: b"",
     ) -> None:
         self._reader = reader
+        self._found = found
         self._form = form
         self._time_base = form.time_base
         self._journal = journal
@@ -175,8 +178,9 @@ class SegmentedJob:
         self._flush()
         counts = [count_faces(line) for line in self._lines]
         self._journal.add(
-            self._packets, self._lines, faces=sum(counts), frames_without_face=counts.count(0)
-        )
+            self._packets, self._lines, faces=sum(counts), frames_without_face=counts.count(0),
+            found=self._found(self.tally.frames - len(counts), self.tally.frames),
+        )  # fmt: skip
         self._packets, self._lines, self._size = [], [], 0
 
     def join(self, again: VideoReader, writer: VideoWriter) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from frameswap.addresses import Target, Url
 from frameswap.arguments import HelpFormatter
-from frameswap.contract import FrameFormat
+from frameswap.contract import SWAP_MODELS, FrameFormat
 from frameswap.encoders import check_options
 from frameswap.errors import (
     BadOptions,
@@ -38,21 +38,30 @@ from frameswap.job_flags import add_job_flags, journaling
 from frameswap.journal import is_unfinished
 from frameswap.one_frame import swap_frame_at
 from frameswap.output_file import check_output, explain_failure
+from frameswap.person_flags import (
+    CastPhotos,
+    add_person_flags,
+    check_person_flags,
+    knows_persons,
+    read_cast,
+    steadiness,
+)
+from frameswap.persons.casting import Casting
+from frameswap.persons.following import check_followed, models_to_follow
+from frameswap.persons.search import Search
 from frameswap.photo import (
     Photo,
     check_photo_output,
     describe_losses,
     is_photo,
     open_photo,
-    read_photo,
 )
 from frameswap.preview import Preview
 from frameswap.progress import Progress, format_duration
 from frameswap.report import Tally, describe_left
 from frameswap.server_flags import add_server_flags, connect, tell
 from frameswap.server_settings import add_security
-from frameswap.sources import Source
-from frameswap.swap_job import encode_sources, swap_photo, swap_video
+from frameswap.swap_job import swap_photo, swap_video
 from frameswap.swapper import (
     FaceSwapper,
 )
@@ -61,9 +70,6 @@ from frameswap.video_writer import check_video_output
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace, _SubParsersAction
-
-    import numpy as np
-    from numpy.typing import NDArray
 
     Subparsers = _SubParsersAction[ArgumentParser]
 
@@ -87,6 +93,7 @@ def register(subparsers: Subparsers) -> None:
     )
     add_file_flags(parser)
     add_face_flags(parser)
+    add_person_flags(parser)
     add_encoding_flags(parser)
     add_reading_flags(parser)
     add_job_flags(parser)
@@ -108,24 +115,52 @@ def run(arguments: Namespace) -> int:
     except BadOptions as error:
         tell([str(error)])
         return 2
-    for path in arguments.source:
+    for path in arguments.source or ():
         check_source_kind(path)
     if plan is not None:
-        return _run_folder(arguments, plan, [(path, read_photo(path)) for path in arguments.source])
+        return _run_folder(arguments, plan, read_cast(arguments))
     task = FileTask(arguments.target[0], arguments.output)
     if arguments.at is not None:
         check_photo_output(task.output)
     if not (is_standard(task.output) or is_sequence(task.output)):
         _check_outputs(arguments, task.output)
-    photos = [(path, read_photo(path)) for path in arguments.source]
+    cast = read_cast(arguments)
     check_target_kind(task.target)
     with ExitStack() as stack:
         opened = _open_target(arguments, task, stack)
-        swapper = connect(arguments, stack, [_pixel(opened)], _size(opened))
-        sources = _sources(arguments, swapper, photos)
+        swapper = _connect(arguments, stack, [_pixel(opened)], _size(opened))
+        casting = _encode(arguments, swapper, cast)
         if arguments.at is not None:
-            return _swap_one_frame(arguments, swapper, sources, opened, task.output)
-        return _swap_file(arguments, swapper, sources, opened, task.output)
+            return _swap_one_frame(arguments, swapper, casting, opened, task.output)
+        return _swap_file(arguments, swapper, casting, opened, task.output)
+
+
+def _connect(
+    arguments: Namespace,
+    stack: ExitStack,
+    pixels: Sequence[FrameFormat],
+    size: tuple[int, int],
+) -> FaceSwapper:
+    """Connect to a server that has what the job asks for, with files of those formats."""
+    persons = knows_persons(arguments)
+    is_followed = {
+        pixel: persons
+        or arguments.search != "off"
+        or (pixel == "i420" and arguments.steady == "on" and arguments.at is None)
+        for pixel in pixels
+    }
+    models: list[str] = []
+    for pixel, followed in is_followed.items():
+        models += models_to_follow(pixel, knows_persons=persons) if followed else [
+            SWAP_MODELS[pixel]
+        ]
+    swapper = connect(arguments, stack, list(dict.fromkeys(models)), size)
+    for pixel, followed in is_followed.items():
+        if followed:
+            check_followed(swapper, pixel, knows_persons=persons)
+        else:
+            swapper.check_model(pixel)
+    return swapper
 
 
 def _plan(arguments: Namespace) -> FolderPlan | None:
@@ -157,6 +192,7 @@ def _report(arguments: Namespace, output: Path) -> Path | None:
 
 def _check_usage(arguments: Namespace) -> None:
     """Raise BadOptions for flags that contradict each other or the encoder."""
+    check_person_flags(arguments)
     read_options(arguments)
     if arguments.at is not None:
         _check_one_frame(arguments)
@@ -182,15 +218,15 @@ def _check_one_frame(arguments: Namespace) -> None:
 
 
 def _run_folder(
-    arguments: Namespace, plan: FolderPlan, photos: Sequence[tuple[Path, NDArray[np.uint8]]]
+    arguments: Namespace, plan: FolderPlan, cast: CastPhotos
 ) -> int:
     """Swap many files with one connection; an error of one is kept for the summary."""
     pixels, size = _probe(arguments, plan)
     failed: dict[Target, FrameswapError] = {}
     done = 0
     with ExitStack() as stack:
-        swapper = connect(arguments, stack, pixels, size)
-        sources = _sources(arguments, swapper, photos)
+        swapper = _connect(arguments, stack, pixels, size)
+        casting = _encode(arguments, swapper, cast)
         for task in plan.tasks:
             try:
                 report = _report(arguments, task.output)
@@ -199,7 +235,7 @@ def _run_folder(
                 _check_outputs(arguments, task.output)
                 with ExitStack() as files:
                     opened = _open_target(arguments, task, files)
-                    code = _swap_file(arguments, swapper, sources, opened, task.output)
+                    code = _swap_file(arguments, swapper, casting, opened, task.output)
                 if code == _INTERRUPTED:
                     _summarise_folder(plan, done, failed)
                     return code
@@ -284,17 +320,17 @@ def _size(opened: Photo | VideoReader) -> tuple[int, int]:
 def _swap_file(
     arguments: Namespace,
     swapper: FaceSwapper,
-    sources: Sequence[Source],
+    casting: Casting,
     opened: Photo | VideoReader,
     output: Path,
 ) -> int:
     """Swap one opened file, with its progress and its summary; returns the exit code."""
     if not isinstance(opened, Photo):
-        return _swap_video_file(arguments, swapper, sources, opened, output)
+        return _swap_video_file(arguments, swapper, casting, opened, output)
     progress = Progress(1, sys.stderr, form=arguments.progress)
     tally = swap_photo(
-        swapper, opened, sources, face_options(arguments), output, force=arguments.force,
-        quality=arguments.quality,
+        swapper, opened, casting, face_options(arguments), output, force=arguments.force,
+        quality=arguments.quality, search=Search(arguments.search),
     )  # fmt: skip
     return _summarise(arguments, output, tally, progress.elapsed_s)
 
@@ -302,15 +338,15 @@ def _swap_file(
 def _swap_one_frame(
     arguments: Namespace,
     swapper: FaceSwapper,
-    sources: Sequence[Source],
+    casting: Casting,
     opened: Photo | VideoReader,
     output: Path,
 ) -> int:
     assert isinstance(opened, VideoReader)  # `_check_usage` has seen to it
     progress = Progress(1, sys.stderr, form=arguments.progress)
     tally = swap_frame_at(
-        swapper, opened, arguments.at, sources, face_options(arguments), output,
-        force=arguments.force,
+        swapper, opened, arguments.at, casting, face_options(arguments), output,
+        force=arguments.force, search=Search(arguments.search),
     )  # fmt: skip
     return _summarise(arguments, output, tally, progress.elapsed_s)
 
@@ -318,7 +354,7 @@ def _swap_one_frame(
 def _swap_video_file(
     arguments: Namespace,
     swapper: FaceSwapper,
-    sources: Sequence[Source],
+    casting: Casting,
     reader: VideoReader,
     output: Path,
 ) -> int:
@@ -334,7 +370,8 @@ def _swap_video_file(
     try:
         with end_early_at_interrupt(control):
             tally = swap_video(
-                swapper, reader, sources, options, output, force=arguments.force,
+                swapper, reader, casting, options, output, force=arguments.force,
+                steady=steadiness(arguments),
                 encoding=encoding(arguments), audio=arguments.audio, on_notes=tell,
                 on_frame=progress.update, journaling=journaling(arguments), control=control,
                 report=_report(arguments, output), preview=preview,
@@ -350,19 +387,13 @@ def _swap_video_file(
     return code
 
 
-def _sources(
-    arguments: Namespace,
-    swapper: FaceSwapper,
-    photos: Sequence[tuple[Path, NDArray[np.uint8]]],
-) -> list[Source]:
+def _encode(arguments: Namespace, swapper: FaceSwapper, cast: CastPhotos) -> Casting:
     order = arguments.source_face
-    source = encode_sources(
+    return cast.encode(
         swapper,
-        photos,
         face=None if order is None else ORDERS[order],
         score_threshold=arguments.score_threshold,
     )
-    return [source] * int(arguments.faces)
 
 
 def _summarise(arguments: Namespace, output: Path, tally: Tally, elapsed_s: float) -> int:

@@ -99,6 +99,7 @@ def test_colours_and_flags_reach_the_server(
     code, _, _ = run(
         *arguments(photo, clip, tmp_path / "out.mp4", server),
         "--faces", 3, "--face-order", "left-to-right", "--score-threshold", 0.25,
+        "--steady", "off",
     )  # fmt: skip
     assert code == 0
     # Order, matrix (BT.709), range (full), chroma (left), threshold.
@@ -472,7 +473,7 @@ def test_no_command_and_no_source_are_wrong_usage(run) -> None:
     assert run()[0] == 2
     code, _, err = run("swap", "--target", "a.mp4", "--output", "b.mp4")
     assert code == 2
-    assert "the following arguments are required: --source" in err
+    assert "one of --source, --swap and --assign says whose faces are put in" in err
 
 
 def test_the_version_is_told(run) -> None:
@@ -621,7 +622,7 @@ def test_without_a_server_an_embedded_one_is_started_and_stopped(
     assert repository is None, "the deployment side knows its own"
     assert options == {
         "target": "cpu",
-        "models": ["swap_faces_i420", "encode_source_bgr"],
+        "models": ["find_faces_i420", "swap_found_faces_i420", "encode_source_bgr"],
         "frame_size": (64, 48),
         "requests_in_flight": 6,
     }
