@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -72,7 +73,7 @@ class Sighted:
     pose: Array
     is_small: bool = False
 
-    @property
+    @cached_property
     def shape(self) -> FaceShape:
         return read_shape(self.row, self.mesh)
 

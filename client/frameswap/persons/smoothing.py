@@ -24,9 +24,14 @@ Array = NDArray[np.float32]
 
 _FRAMES: Final = 5.0
 """Standard deviation of the window, frames: noise of a still face falls to a quarter."""
-_TREMBLES: Final = 6.0
-"""What differs by less than so many standard deviations of the tremble stands still: chance alone
-makes two to three of two points, and of a place, which has four numbers."""
+_PLACE_TREMBLES, _FIVE_TREMBLES, _POINT_TREMBLES = 6.0, 6.0, 4.0
+"""What differs by less than so many standard deviations of the tremble stands still. Chance alone
+makes almost three of a place, which has four numbers, and two of one point; the mesh is compared by
+the mean of many, which needs less room above."""
+_REGIONS: Final = 8
+_REGION: Final = 0.5
+"""A face is compared in 8 x 8 squares of this side, in units of its size: lids, lips and brows move
+by themselves, and each as a whole."""
 _LEAST, _MOST = 0.02, 0.1
 """Limits of that, in units of the face's size, which is about half the distance of the eyes."""
 _SLOPE_FRAMES: Final = 2.0
@@ -56,16 +61,20 @@ def smooth_within(shapes: Sequence[FaceShape], offsets: Sequence[int], center: i
     scaled = places * scale
     # Steady motion is no difference: what is compared is what it leaves.
     apart = ((scaled - scaled[center] - _drift(scaled, center, offsets)) ** 2).sum(axis=1)
-    weights = near * _likeness(apart, _reach(scaled, _TREMBLES / _PLACE_NORM))
+    weights = near * _likeness(apart, _reach(scaled, _PLACE_TREMBLES / _PLACE_NORM))
     weights = _even(weights, offsets)
     weights /= weights.sum()
     boxes = np.stack([shape.box for shape in shapes])
     # A face whose mesh is missing in some frames is smoothed by those that have what it has.
     alike = [index for index, shape in enumerate(shapes) if shape.has_mesh == middle.has_mesh]
     stack = np.stack([shapes[index].points for index in alike])
-    differences = ((stack - middle.points) ** 2).sum(axis=2, keepdims=True)
-    reach = _reach(stack[:, ::_SAMPLED, :2], _TREMBLES / _POINT_NORM)
-    of_points = near[alike, None, None] * _likeness(differences, reach)
+    differences = ((stack - middle.points) ** 2).sum(axis=2)
+    tremble = stack[:, ::_SAMPLED, :2]
+    reach = _reach(tremble, _POINT_TREMBLES / _POINT_NORM)
+    likeness = _likeness_by_region(differences, middle.points, reach)
+    # The five points say where the face is put, and nothing of what it does.
+    likeness[:, :5] = _likeness(differences[:, :5], _reach(tremble, _FIVE_TREMBLES / _POINT_NORM))
+    of_points = (near[alike, None] * likeness)[..., None]
     points = (stack * of_points).sum(axis=0) / of_points.sum(axis=0)
     return replace(
         middle,
@@ -87,6 +96,20 @@ def _drift(values: Array, center: int, offsets: Sequence[int]) -> Array:
 def _likeness(squared: Array, reach: np.float32) -> Array:
     """1 for what is the same, 0 for what is not; steep in between."""
     return np.asarray(np.exp(-((squared / reach**2) ** 2)), np.float32)
+
+
+def _likeness_by_region(differences: Array, points: Array, reach: np.float32) -> Array:
+    """(N, P) `_likeness` of each point's region, given its squared differences (N, P)."""
+    places = np.clip(np.floor(points[:, :2] / _REGION) + _REGIONS // 2, 0, _REGIONS - 1)
+    regions = (places[:, 1] * _REGIONS + places[:, 0]).astype(np.intp)
+    # Sums of runs of sorted points: a matrix product would wake the threads of the BLAS.
+    order = np.argsort(regions, kind="stable")
+    _, starts, sizes = np.unique(regions[order], return_index=True, return_counts=True)
+    sums = np.add.reduceat(differences[:, order], starts, axis=1)
+    means = np.asarray(sums / sizes, np.float32)
+    alike = np.empty_like(differences)
+    alike[:, order] = np.repeat(_likeness(means, reach), sizes, axis=1)
+    return alike
 
 
 def _reach(values: Array, trembles: float) -> np.float32:

@@ -25,8 +25,9 @@ def row(x: float, y: float, eyes_px: float, roll_deg: float = 0.0) -> np.ndarray
 
 
 def mesh(x: float, y: float, eyes_px: float, opening: float = 0.1) -> np.ndarray:
-    """Six points: a lid that opens, and the rest of a face, in units of the eyes' distance."""
-    points = [[-0.5, -0.4 - opening], [-0.5, -0.4], [0.5, -0.4], [0, 0.1], [-0.3, 0.5], [0.3, 0.5]]
+    """Six groups of ten points, as dense as a mesh's: a lid that opens, and the rest of a face."""
+    middles = [[-0.5, -0.4 - opening], [-0.5, -0.4], [0.5, -0.4], [0, 0.1], [-0.3, 0.5], [0.3, 0.5]]
+    points = [[px + 0.005 * k, py] for px, py in middles for k in range(10)]
     return np.float32([[x + eyes_px * px, y + eyes_px * py, 3.0] for px, py in points])
 
 
@@ -71,7 +72,7 @@ def test_a_shape_is_written_as_it_was_read(roll: int) -> None:
     # Pixels of a 640 wide frame in float32, through a logarithm and back.
     np.testing.assert_allclose(again[0], face, atol=2e-3)
     np.testing.assert_allclose(again[1], points, atol=2e-3)
-    bare = write_shape(read_shape(face, np.zeros((6, 3), np.float32)))
+    bare = write_shape(read_shape(face, np.zeros((60, 3), np.float32)))
     assert not bare[1].any()
 
 
@@ -92,7 +93,7 @@ def test_a_still_face_trembles_at_most_a_third(rng: np.random.Generator) -> None
     shapes = [
         read_shape(
             row(300, 200, 80) + rng.normal(0, 0.4, 15).astype(np.float32),
-            mesh(300, 200, 80) + rng.normal(0, 0.4, (6, 3)).astype(np.float32),
+            mesh(300, 200, 80) + rng.normal(0, 0.4, (60, 3)).astype(np.float32),
         )
         for _ in range(80)
     ]
@@ -135,11 +136,11 @@ def test_a_blink_stays_a_blink(rng: np.random.Generator) -> None:
     openings = [0.1] * 20 + [0.05, 0.0, 0.0, 0.05] + [0.1] * 20
     shapes = [
         read_shape(row(300, 200, 80),
-                   mesh(300, 200, 80, opening) + rng.normal(0, 0.15, (6, 3)).astype(np.float32))
+                   mesh(300, 200, 80, opening) + rng.normal(0, 0.15, (60, 3)).astype(np.float32))
         for opening in openings
     ]  # fmt: skip
     after = [write_shape(smoothed(shapes, index))[1] for index in range(44)]
-    opened = [float(points[1, 1] - points[0, 1]) / 80 for points in after]
+    opened = [float(points[10, 1] - points[0, 1]) / 80 for points in after]
     # Half of the eye's opening is 5 % of the eyes' distance.
     assert min(opened) < 0.02
     assert int(np.argmin(opened)) in (21, 22)
