@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,8 +27,11 @@ import onnxruntime
 
 from bench import gpu_repository
 from bench.detector_forms import in_half_until
-from bench.scenes import Scene
+from bench.scenes import Scene, painted_source
 from engines.configs import CudaOptions
+from engines.precision import to_fp16
+from engines.served_graphs import served_graphs
+from engines.targets import TARGETS
 from fetching import weights
 from graphs import face_blender, face_detector, face_landmarker
 from graphs.contract import DETECTED_FRAME, MAX_VIEWS, SEEN_FRAME
@@ -166,13 +170,16 @@ def detector_feeds(batch: int) -> dict[str, Any]:
     }
 
 
-def swapper_feeds(batch: int, *, side: int = 128) -> dict[str, Any]:
+def swapper_feeds(batch: int, *, side: int = 128, own: bool = False) -> dict[str, Any]:
+    """Noise for crops and sources; `own`: a source as the project's own network takes it."""
     faces = np.zeros((batch, 16, 15), np.float32)
     faces[:, 0, 4] = 1
     generator = np.random.default_rng(0)
     return {
         "crops": generator.random((batch, 1, 3, side, side), dtype=np.float32),
-        "source": generator.random((batch, 1, 512), dtype=np.float32),
+        "source": np.tile(painted_source(), (batch, 1, 1))
+        if own
+        else generator.random((batch, 1, 512), dtype=np.float32),
         "faces": faces,
         "landmarks": np.zeros((batch, 1, MEDIAPIPE_POINTS, 3), np.float32),
         "warps": warps(batch),
@@ -240,6 +247,11 @@ def cases(repository: Path) -> list[Case]:
         )  # fmt: skip
         return _bytes(built)
 
+    def own() -> bytes:
+        wanted = gpu_repository.deployment(swapper="frameswap_256")
+        graph = served_graphs(wanted, TARGETS["cuda"])["face_swapper"]
+        return _bytes(to_fp16(graph.author(weights.load_network)))
+
     def in_half(pooling: int) -> Callable[[], bytes]:
         detector = served("face_detector_i420")
         return lambda: _bytes(in_half_until(onnx.load_from_string(detector()), pooling))
@@ -262,6 +274,7 @@ def cases(repository: Path) -> list[Case]:
         ("blender", served("face_blender_i420"), blender_feeds, plain),
         ("swapper", served("face_swapper"), swapper_feeds, nhwc),
         ("swapper, exhaustive search", served("face_swapper"), swapper_feeds, nhwc | searched),
+        ("frameswap_256", own, partial(swapper_feeds, side=256, own=True), plain),
         ("detector, two stages in half", in_half(2), detector_feeds, plain),
         ("detector, three stages in half", in_half(3), detector_feeds, plain),
         ("blender, whole frames", blender, blender_feeds, plain),

@@ -47,7 +47,7 @@ def measure_memory(
     """
     command = [
         sys.executable, "-m", "frameswap", "swap", "--server", server.grpc_url, "--source",
-        str(source), "--target", str(target), "--output", str(output), "--force",
+        str(source), "--target", str(target), "--output", str(output), "--force", "--steady", "off",
     ]  # fmt: skip
     samples = []
     start = time.perf_counter()

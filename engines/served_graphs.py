@@ -29,6 +29,7 @@ from networks.passes import (
     CHANNELS_LAST_PASSES,
     CPU_LANDMARKER_PASSES,
     GPU_LANDMARKER_PASSES,
+    GPU_SAMPLING_PASSES,
     PORTABLE_PASSES,
 )
 
@@ -194,6 +195,8 @@ def _source_encoder(deployment: Deployment) -> ServedGraph:
 def _swapper(deployment: Deployment, target: Target) -> ServedGraph:
     swapper, boost = deployment.swapper, deployment.pixel_boost
     passes = CHANNELS_LAST_PASSES if deployment.is_channels_last(target) else PORTABLE_PASSES
+    if swapper.points and target.runtime == "onnxruntime_gpu":
+        passes = (*passes, *GPU_SAMPLING_PASSES)
 
     def author(load: LoadNetwork) -> onnx.ModelProto:
         if swapper.weight is None:

@@ -95,17 +95,14 @@ def build(
     with author.scope("preprocess"):
         frames, valid = read_frames(op, frame, options, frame_format, runtime)
         slots = dimension(op, source, 1)
-        given = op.Greater(op.ReduceSum(op.Abs(source), [2], keepdims=1), 0.0)
         mesh, mesh_numbers = _safe_points(op, landmarks)
     with author.scope("judge"):
         facing = _facing(op, mesh, frames.options, landmarker)
         judged = _judge(
             op, faces, frames.options, TEMPLATES[swapper.template] * side,
-            sourced=_as_rows(op, op.Unsqueeze(given, [3]), False), sound=mesh_numbers,
-            facing=facing,
+            sourced=_sourced(op, source), sound=mesh_numbers, facing=facing,
         )  # fmt: skip
-        taken = op.And(op.Less(judged.verdicts, 0.5), op.And(_is_there(op, judged.faces), valid))
-        chosen = op.Unsqueeze(taken, [2])
+        chosen = _chosen(op, judged, valid)
         chosen_faces = op.Where(chosen, judged.faces, 0.0)
     with author.scope("align"):
         in_slots = op.Unsqueeze(op.Slice(chosen, [0], slots, [1]), [3])
@@ -170,6 +167,18 @@ def _judge(
         away = op.Or(facing.beyond, op.And(turned, facing.limited))
     verdicts = _verdicts(op, faces, options, sourced=sourced, fits=fits, away=away)
     return _Judged(safe, warps, verdicts)
+
+
+def _sourced(op: Op, source: ir.Value) -> ir.Value:
+    """Which rows of `faces` there is a source for, bool [B, M]: a source of zeros is none."""
+    given = op.Greater(op.ReduceSum(op.Abs(source), [2], keepdims=1), 0.0)
+    return _as_rows(op, op.Unsqueeze(given, [3]), False)
+
+
+def _chosen(op: Op, judged: _Judged, valid: ir.Value) -> ir.Value:
+    """Which rows of `faces` are swapped, bool [B, M, 1]."""
+    swapped = op.Less(judged.verdicts, 0.5)
+    return op.Unsqueeze(op.And(swapped, op.And(_is_there(op, judged.faces), valid)), [2])
 
 
 def _is_there(op: Op, rows: ir.Value) -> ir.Value:

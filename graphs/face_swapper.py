@@ -18,6 +18,7 @@ import onnx_ir as ir
 from onnx import numpy_helper
 from onnxscript import GraphBuilder, OpBuilder
 
+from graphs.alignment import landmark_points
 from graphs.arithmetic import lerp, unit_length
 from graphs.authoring import GraphAuthor
 from graphs.contract import (
@@ -32,11 +33,12 @@ from graphs.contract import (
     WARPS,
     Option,
 )
+from graphs.geometry import apply_warps, points_in_crops
 from graphs.grey_crops import keep_grey
 from graphs.packed_images import unpack_rgb
 from graphs.pixels import option, safe_options, valid_options
-from graphs.shapes import Op, constant, dimension, outputs
-from networks.batching import row_shape, with_free_batch
+from graphs.shapes import Op, constant, dimension, outputs, split
+from networks.batching import freed, row_shape
 from networks.face_points import MEDIAPIPE_POINTS
 from networks.passes import apply_passes
 from networks.swappers import Swapper, Triple, check_pixel_boost
@@ -55,14 +57,16 @@ def build(
 ) -> onnx.ModelProto:
     """The served model: `crops`, `source`, `faces` and the rest -> `swapped_crops`, `swap_masks`.
 
-    Slot k holds a face where row k of `faces` has a score above 0; other slots answer zeros.
-    Where a crop is grey, so is its swap (`graphs.grey_crops`).
+    Slot k has a face where row k of `faces` has a score above 0; others answer zeros. Where a crop
+    is grey, so is its swap (`graphs.grey_crops`).
 
     Args:
         swapper: which contract `network` has.
         network: inputs `target` [*, 3, S, S] and `source`, output 0 [*, 3, S, S], float32 or
-            float16; output 1 is a mask [*, 1, S, S] where the row says so. Batch 1 is freed.
-            inswapper's last initializer must still be the emap.
+            float16; batch 1 is freed. Output 1 is a mask [*, 1, S, S] in [0, 1] where the swapper's
+            row says so. For inswapper its last initializer must still be the emap. Where the row
+            has `points`, more inputs: `target_landmarks` and `source_landmarks` [*, P, 3] and
+            `target_points` [*, 5, 2], in sides of the crop.
         point_count: P, of the deployment's landmarks.
         pixel_boost: b; crops are b * S wide and are swapped as b * b interleaved ones.
         passes: names of `networks.passes.PASSES`, applied to the network before it is embedded.
@@ -73,8 +77,8 @@ def build(
         A model with inputs `crops` [B, K, 3, bS, bS] RGB in [0, 1], `source` [B, K, D], `faces`
         [B, M, 15], K <= M, `landmarks` [B, K, P, 3], `warps` [B, K, 2, 3] and `options` [B, 16],
         and outputs `swapped_crops` like `crops` and `swap_masks` [B, K, 1, bS, bS], ones where the
-        network gives none, all float32. Of landmarks and warps no swapper here reads more than the
-        sizes. Rows of invalid options go by the defaults.
+        network gives none, all float32. Without `points`, of landmarks and warps only sizes are
+        read. Rows of invalid options go by the defaults.
 
     Raises:
         ValueError: the boost or the network does not fit the swapper.
@@ -82,9 +86,8 @@ def build(
     check_pixel_boost(swapper, pixel_boost)
     emap = take_emap(network) if swapper.project_identity else None
     free = _ready_network(swapper, network, passes)
-    author = GraphAuthor("face_swapper")
+    author, side = GraphAuthor("face_swapper"), swapper.crop_size * pixel_boost
     op: Op = author.op
-    side = swapper.crop_size * pixel_boost
     crops = author.input(replace(CROPS, dims=("K", 3, side, side)))
     source = author.input(replace(SOURCE, dims=("K", swapper.source_length)))
     faces = author.input(FACES)
@@ -93,17 +96,16 @@ def build(
     with author.scope("preprocess"):
         occupied = _occupied_slots(op, crops, faces)
         target = _normalize(op, _interleave(op, crops, swapper.crop_size, pixel_boost), swapper)
-        rows = _source_rows(op, source, swapper, emap, pixel_boost)
-    asked = occupied if skip_empty else None
-    answers = _answers(author, free, {"target": target, "source": rows}, asked)
+        feeds = {"target": target, **_source_rows(op, source, swapper, emap, pixel_boost)}
+        if swapper.points:
+            feeds |= _target_places(op, faces, landmarks, warps, side)
+    answers = _answers(author, free, feeds, occupied if skip_empty else None)
     with author.scope("postprocess"):
         swapped = _finish_crops(op, answers[0], crops, swapper, pixel_boost)
         swapped = lerp(op, swapped, crops, _kept_share(op, options))
-        # Of the two inputs that nothing else reads.
-        slots = op.Concat(dimension(op, landmarks, 0), dimension(op, warps, 1), axis=0)
-        masks = _own_masks(op, answers, slots, swapper, pixel_boost)
-        held = _in_occupied(op, occupied, swapped, masks)
-    return _finish(author, held, swapper, pixel_boost)
+        masks = _own_masks(op, answers, landmarks, warps, swapper, pixel_boost)
+        made = _in_occupied(op, occupied, swapped, masks)
+    return _finish(author, made, swapper, pixel_boost)
 
 
 def _finish(
@@ -121,7 +123,7 @@ def _ready_network(
 ) -> onnx.ModelProto:
     """The swapper's network, its batch free, its wanted outputs alone, rewritten by `passes`."""
     wanted = 2 if swapper.gives_mask else 1
-    free = _keep_outputs(with_free_batch(network, image_size=swapper.crop_size), wanted)
+    free = _keep_outputs(freed(network, image_size=swapper.crop_size), wanted)
     _check_network(swapper, free)
     return apply_passes(free, passes) if passes else free
 
@@ -156,12 +158,17 @@ def _check_network(swapper: Swapper, network: onnx.ModelProto) -> None:
     source = [swapper.source_length]
     if swapper.source_size is not None:
         source = [3, swapper.source_size, swapper.source_size]
+    wanted: dict[str, list[int]] = {"target": image, "source": source}
+    if swapper.points:
+        places = [swapper.points, 3]
+        wanted |= {"target_landmarks": places, "source_landmarks": places, "target_points": [5, 2]}
     answers = [image, [1, size, size]] if swapper.gives_mask else [image]
     inputs = {value.name: row_shape(value) for value in network.graph.input}
     found = [row_shape(value) for value in network.graph.output]
-    if inputs != {"target": image, "source": source} or found != answers:
+    if inputs != wanted or found != answers:
+        named = " and ".join(f"{name} {shape}" for name, shape in wanted.items())
         raise ValueError(
-            f"the network of {swapper.name} should take target {image} and source {source} and "
+            f"the network of {swapper.name} should take {named} and "
             f"answer {answers} (shapes of one row), but it takes {inputs} and answers {found}; "
             f"is this the file of another model?"
         )
@@ -212,9 +219,16 @@ def _finish_crops(
 
 
 def _own_masks(
-    op: Op, answers: Sequence[ir.Value], slots: ir.Value, swapper: Swapper, boost: int
+    op: Op,
+    answers: Sequence[ir.Value],
+    landmarks: ir.Value,
+    warps: ir.Value,
+    swapper: Swapper,
+    boost: int,
 ) -> ir.Value:
-    """The network's own masks [B, K, 1, bS, bS], or ones; `slots` is B and K."""
+    """The network's own masks [B, K, 1, bS, bS], or ones."""
+    # B and K of the two inputs that nothing else may read.
+    slots = op.Concat(dimension(op, landmarks, 0), dimension(op, warps, 1), axis=0)
     side = swapper.crop_size * boost
     shape = op.Concat(slots, [1, side, side], axis=0)
     if not swapper.gives_mask:
@@ -254,8 +268,9 @@ def _source_rows(
     swapper: Swapper,
     emap: np.ndarray[tuple[int, int], np.dtype[np.float32]] | None,
     boost: int,
-) -> ir.Value:
-    """One source a network row: [B*K*b*b, D] or, unpacked, [B*K*b*b, 3, s, s].
+) -> dict[str, ir.Value]:
+    """What the network is told of the source, a row each: [B*K*b*b, D] or, unpacked, [B*K*b*b, 3,
+    s, s], and its landmarks where the swapper goes by them.
 
     inswapper's identity n goes through its emap E here, as insightface 2.1 does it: n E, then
     divided by |n E|. FaceFusion 3.8.1 divides by the raw embedding's length instead and leaves
@@ -267,9 +282,36 @@ def _source_rows(
     if boost > 1:
         tiled = op.Tile(op.Unsqueeze(rows, [1]), [1, boost * boost, 1])
         rows = op.Reshape(tiled, [-1, swapper.source_length])
-    if swapper.source_size is not None:
-        rows = unpack_rgb(op, rows, swapper.source_size)
-    return rows
+    if swapper.source_size is None:
+        return {"source": rows}
+    if not swapper.points:
+        return {"source": unpack_rgb(op, rows, swapper.source_size)}
+    pixels = swapper.source_size**2
+    packed = op.Slice(rows, [0], [pixels], [1])
+    places = op.Slice(rows, [pixels], [swapper.source_length], [1])
+    return {
+        "source": unpack_rgb(op, packed, swapper.source_size),
+        "source_landmarks": op.Reshape(places, [-1, swapper.points, 3]),
+    }
+
+
+def _target_places(
+    op: Op, faces: ir.Value, landmarks: ir.Value, warps: ir.Value, side: int
+) -> dict[str, ir.Value]:
+    """Where the landmarks and the five points of each slot's face lie, in sides of its crop.
+
+    Landmarks of zeros stay zeros: such a face has none.
+    """
+    seen = op.Greater(op.ReduceMax(op.Abs(landmarks), [2, 3], keepdims=1), 0.0)
+    places = op.Where(seen, points_in_crops(op, landmarks, warps), 0.0)
+    flat = op.Concat([-1], op.Shape(places, start=2), axis=0)
+    held = op.Slice(faces, [0], dimension(op, warps, 1), [1])
+    x, y = split(op, landmark_points(op, held), 2, 3)
+    five = op.Concat(*apply_warps(op, warps, x, y), axis=3)
+    return {
+        "target_landmarks": op.Mul(op.Reshape(places, flat), 1.0 / side),
+        "target_points": op.Mul(op.Reshape(five, [-1, 5, 2]), 1.0 / side),
+    }
 
 
 def _run(

@@ -45,6 +45,14 @@ class FaceRegions:
 
 
 _BELOW_NOSE: Final = (98, 97, 2, 326, 327)
+# fmt: off
+FACE_OVAL: Final = (
+    10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152,
+    148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
+)
+# fmt: on
+"""Around the mesh, from the middle of the forehead."""
+
 _MEDIAPIPE: Final = FaceRegions(
     parts=MappingProxyType(
         {

@@ -13,7 +13,7 @@ from bench.gpu.correct import asker, compare_with_cpu, streams_apart
 from bench.gpu.devices import bytes_a_face, copy_rate, engine_rate, matrix_rate
 from bench.gpu.load import IN_FLIGHT, LoadTest, Request, scene_request
 from bench.gpu.modes import MODES, added_environment
-from bench.gpu.repositories import FORMS, TENSORRT, Repositories
+from bench.gpu.repositories import FORMS, OWN, OWN_REFERENCE, TENSORRT, Repositories
 from bench.gpu.results import NotRun, Results
 from bench.gpu.sampler import Sampler, find_probe, gpu_facts
 from bench.gpu.serving import ServerKeeper, Setup, statistics, statistics_between
@@ -149,6 +149,7 @@ def all_cells(main: Setup, *, fp16_only: bool) -> list[Cell]:
         Cell("bytes a face", lambda bench: bytes_a_face(random_inswapper.build())),
         *(_engine(batch) for batch in BATCHES[2:]),
         *(cell for name in PRICES for cell in _price(name)),
+        *_own_network(main),
     ]
     rows = _table_rows(main)
     if fp16_only:
@@ -172,7 +173,8 @@ def engine_name(batch: int, label: str = "") -> str:
 
 def _engine(batch: int, form: str = "fp16", label: str = "") -> Cell:
     def work(bench: Bench) -> float:
-        return engine_rate(bench.repositories.swapper(form), batch, side=FORMS[form].side)
+        graph = bench.repositories.swapper(form)
+        return engine_rate(graph, batch, side=FORMS[form].side, own=form == OWN)
 
     return Cell(engine_name(batch, label), work)
 
@@ -331,6 +333,33 @@ def _price(name: str) -> list[Cell]:
     form = PRICES[name]
     engine = [] if form == "fp16" else [_engine(8, form, f", {name}")]
     return [*engine, _scene("one face", Setup(form, PRICE_MODE), price_name(name))]
+
+
+OWN_SCENES: Final = ("one face", "four faces")
+
+
+def own_name(scene: str, mode: str = "") -> str:
+    return ", ".join(filter(None, (scene, OWN, mode, CUDA)))
+
+
+def _own_network(main: Setup) -> list[Cell]:
+    """The project's own network, served as the headline and as the prices are."""
+    served = replace(main, repository=OWN)
+
+    def correct(bench: Bench) -> Any:
+        return compare_with_cpu(bench.url, bench.repositories(OWN_REFERENCE), own=True)
+
+    return [
+        *(_engine(batch, OWN, f", {OWN}") for batch in (16, 8, 1)),
+        Cell(f"{OWN}: GPU against CPU", correct, served),
+        *(_own_scene(name, served, own_name(name)) for name in OWN_SCENES),
+        _own_scene("one face", Setup(OWN, PRICE_MODE), own_name("one face", PRICE_MODE)),
+    ]
+
+
+def _own_scene(name: str, setup: Setup, cell: str) -> Cell:
+    scene = replace(SCENES[name], own=True)
+    return Cell(cell, lambda bench: bench.load.run(scene_request(scene)), setup)
 
 
 def _table_rows(main: Setup) -> dict[str, list[Cell]]:

@@ -24,6 +24,7 @@ SWAP_FOUND_MODELS: Final[dict[FrameFormat, str]] = {
     "bgr": "swap_found_faces_bgr",
 }
 ENCODE_MODEL: Final = "encode_source_bgr"
+EMBED_MODEL: Final = "embed_face_bgr"
 
 Provenance = Literal["composite", "compositeWithTrainedAlgorithmicMedia"]
 PROVENANCES: Final[tuple[Provenance, ...]] = (
@@ -41,6 +42,7 @@ FACES: Final = "faces"
 VERDICTS: Final = "verdicts"
 LANDMARKS: Final = "landmarks"
 POSE: Final = "pose"
+EMBEDDING: Final = "embedding"
 
 FACE_COLUMNS: Final = 15
 """x1 y1 x2 y2, score, then x y of the left eye, right eye, nose, left and right mouth corner."""

@@ -10,6 +10,8 @@ handle badly. Orders of passes:
     DETECTOR_PASSES       detectors, for any runtime: heads that read one map together
     GPU_DETECTOR_PASSES   detectors, for ONNX Runtime's CUDA provider in float32, which runs biases
                           and activations as kernels of their own
+    GPU_SAMPLING_PASSES   networks that warp pictures, behind the others, for ONNX Runtime's CUDA
+                          provider
     CPU_LANDMARKER_PASSES landmarkers, for ONNX Runtime's CPU provider, whose PRelu is slow
     GPU_LANDMARKER_PASSES landmarkers, for ONNX Runtime's CUDA provider: few kernels, all there
 
@@ -43,7 +45,7 @@ from networks.passes.normalize_channels_last import normalize_channels_last
 from networks.passes.pad_channels_last import pad_channels_last
 from networks.passes.pool_before_relu import pool_before_relu
 from networks.passes.rewriting import Pass, infer_shapes
-from networks.passes.sample_channels_first import sample_channels_first
+from networks.passes.sample_with_onnxruntime import sample_with_onnxruntime
 from networks.passes.spell_out_prelu import spell_out_prelu
 from networks.passes.upsample_channels_last import upsample_channels_last
 from networks.passes.widen_by_convolution import widen_by_convolution
@@ -67,8 +69,8 @@ PASSES: Final[Mapping[str, Pass]] = MappingProxyType(
             pool_before_relu,
             spell_out_prelu,
             fold_depthwise_biases,
+            sample_with_onnxruntime,
             widen_by_convolution,
-            sample_channels_first,
         )
     }
 )
@@ -92,11 +94,12 @@ CHANNELS_LAST_PASSES: Final = (
 )
 DETECTOR_PASSES: Final = ("merge_sibling_convolutions",)
 GPU_DETECTOR_PASSES: Final = (*DETECTOR_PASSES, "join_separable_biases", "pool_before_relu")
+GPU_SAMPLING_PASSES: Final = ("sample_with_onnxruntime",)
 CPU_LANDMARKER_PASSES: Final = ("spell_out_prelu",)
 GPU_LANDMARKER_PASSES: Final = (
     "fold_depthwise_biases",
     "widen_by_convolution",
-    "sample_channels_first",
+    *GPU_SAMPLING_PASSES,
 )
 
 

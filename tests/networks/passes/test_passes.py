@@ -16,6 +16,7 @@ from networks.passes import (
     CPU_LANDMARKER_PASSES,
     GPU_DETECTOR_PASSES,
     GPU_LANDMARKER_PASSES,
+    GPU_SAMPLING_PASSES,
     PASSES,
     PORTABLE_PASSES,
     apply_passes,
@@ -92,4 +93,5 @@ def test_a_name_that_is_no_pass_is_refused() -> None:
 def test_the_orders_are_made_of_passes_and_use_them_all() -> None:
     swappers = {*PORTABLE_PASSES, *CHANNELS_LAST_PASSES}
     landmarkers = {*CPU_LANDMARKER_PASSES, *GPU_LANDMARKER_PASSES}
-    assert swappers | landmarkers | {*GPU_DETECTOR_PASSES} == set(PASSES)
+    others = {*GPU_DETECTOR_PASSES, *GPU_SAMPLING_PASSES, *landmarkers}
+    assert swappers | others == set(PASSES)
