@@ -122,7 +122,7 @@ def _process(url: str, load: TwoStepLoad, ready: Any, queue: Any) -> None:
 def _answer(url: str, load: TwoStepLoad, ready: Any) -> tuple[list[tuple[float, float]], float]:
     from frameswap.connection import Connection
     from frameswap.cuda_memory import CudaRegion
-    from frameswap.shared_memory import SystemRegion
+    from frameswap.shared_memory import SystemRegion, unregister_when_idle
 
     frame, cpu = load.scene.i420(), time.process_time()
     connection = Connection(url, timeout_s=LIMIT_S)
@@ -141,7 +141,7 @@ def _answer(url: str, load: TwoStepLoad, ready: Any) -> tuple[list[tuple[float, 
             raise RuntimeError("the server left a request unanswered")
     client.close()
     for region in regions:
-        region.unregister(connection)
+        unregister_when_idle(region, connection)
         region.close()
     connection.close()
     errors = [place.error for place in places if place.error is not None]
