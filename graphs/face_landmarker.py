@@ -80,8 +80,6 @@ def build(
     """
     free = _ready_network(landmarker, network, passes)
     author = GraphAuthor("face_landmarker")
-    if any(entry.domain == MICROSOFT_DOMAIN for entry in free.opset_import):
-        author.use_onnxruntime_operators()
     op: Op = author.op
     views, warps, detections, options = _inputs(author, landmarker)
     with author.scope("preprocess"):
