@@ -24,12 +24,14 @@ from graphs.contract import (
     CROPS,
     FACES,
     LANDMARKS,
+    NO_EXTRAS,
     OPTIONS,
     SCORE_COLUMN,
     SOURCE,
     SWAP_MASKS,
     SWAPPED_CROPS,
     WARPS,
+    Extras,
     Option,
 )
 from graphs.grey_crops import keep_grey
@@ -52,6 +54,7 @@ def build(
     pixel_boost: int = 1,
     passes: Sequence[str] = (),
     skip_empty: bool = True,
+    extras: Extras = NO_EXTRAS,
 ) -> onnx.ModelProto:
     """The served model: `crops`, `source`, `faces` and the rest -> `swapped_crops`, `swap_masks`.
 
@@ -69,6 +72,7 @@ def build(
         skip_empty: do not run the network for a batch without any face. Costs one look at a
             scalar from the host where the runtime branches there (ONNX Runtime on a GPU), so a
             backend that drops empty slots itself wants it off.
+        extras: of the deployment: which options are valid.
 
     Returns:
         A model with inputs `crops` [B, K, 3, bS, bS] RGB in [0, 1], `source` [B, K, D], `faces`
@@ -103,7 +107,7 @@ def build(
     )
     with author.scope("postprocess"):
         swapped = _finish_crops(op, answers[0], crops, swapper, pixel_boost)
-        swapped = lerp(op, swapped, crops, _kept_share(op, options))
+        swapped = lerp(op, swapped, crops, _kept_share(op, options, extras))
         slots = op.Concat(dimension(op, landmarks, 0), dimension(op, warps, 1), axis=0)
         shape = op.Concat(slots, [1, side, side], axis=0)
         masks = _own_masks(op, answers, shape, swapper, pixel_boost)
@@ -176,9 +180,10 @@ def _occupied_slots(op: Op, crops: ir.Value, faces: ir.Value) -> ir.Value:
     return op.Greater(op.Squeeze(scores, [2]), 0.0)
 
 
-def _kept_share(op: Op, options: ir.Value) -> ir.Value:
+def _kept_share(op: Op, options: ir.Value, extras: Extras) -> ir.Value:
     """How much of the target stays, [B, 1, 1, 1, 1] float32: 1 - SWAPPER_WEIGHT; 0 by default."""
-    given = option(op, safe_options(op, options, valid_options(op, options)), Option.SWAPPER_WEIGHT)
+    safe = safe_options(op, options, valid_options(op, options, extras))
+    given = option(op, safe, Option.SWAPPER_WEIGHT)
     kept = op.Where(op.Greater(given, 0.0), op.Sub(1.0, given), 0.0)
     return op.Unsqueeze(kept, [2, 3, 4])
 

@@ -8,6 +8,7 @@ from frameswap.contract import (
     KeepFlag,
     MaskFlag,
     Refinement,
+    RegionFlag,
     Verdict,
 )
 from frameswap.encoders import Encoding
@@ -66,6 +67,7 @@ __all__ = [
     "Placement",
     "ReadOptions",
     "Refinement",
+    "RegionFlag",
     "RequestRejected",
     "Security",
     "ServeUnavailable",
