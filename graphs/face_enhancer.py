@@ -58,6 +58,7 @@ from graphs.slots import held_slots
 from networks.batching import row_shape, with_free_batch
 from networks.doubles import with_lifted_input, without_doubles
 from networks.enhancers import Enhancer
+from networks.modulation import split_modulation
 from networks.swappers import Triple
 
 _WEIGHT: Final = "weight"
@@ -274,7 +275,7 @@ def _laid_on(
 
 def _ready_network(enhancer: Enhancer, network: onnx.ModelProto, size: int) -> onnx.ModelProto:
     """The network with a free batch, its first output alone, and one number a picture as weight."""
-    single = without_doubles(network)
+    single = split_modulation(without_doubles(network))
     if enhancer.takes_weight:
         single = with_lifted_input(single, _WEIGHT, rank=4)
     model = ir.from_proto(with_free_batch(single, image_size=size))

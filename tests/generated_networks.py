@@ -240,6 +240,8 @@ def enhancer_network(name: str, *, size: int | None = None, seed: int = 0) -> on
     side = row.size or size or 128
     net = NetworkWriter(seed + len(name))
     detail = net.conv("input", 3, _CHANNELS, 3, pads=[1] * 4)
+    if name.startswith(("gfpgan", "gpen")):
+        detail = _modulated(net, detail, side)
     detail = net.node("Mul", net.node("Tanh", detail), net.scalar(0.2))
     x = net.node("Add", "input", net.conv(detail, _CHANNELS, 3, 1))
     inputs: dict[str, list[int | str]] = {"input": [1, 3, side, side]}
@@ -259,6 +261,27 @@ def enhancer_network(name: str, *, size: int | None = None, seed: int = 0) -> on
         if value.name == "weight":
             value.type.tensor_type.elem_type = TensorProto.DOUBLE
     return model
+
+
+def _modulated(net: NetworkWriter, x: str, side: int) -> str:
+    """StyleGAN2's modulated and demodulated convolution, as PyTorch exports it for one picture."""
+    c = _CHANNELS
+
+    def shaped(value: str, *dims: int) -> str:
+        return net.node("Reshape", value, net.constant(np.array(dims, np.int64)))
+
+    seen = net.node("Flatten", net.node("GlobalAveragePool", x), axis=1)
+    style = net.node("Add", net.linear(seen, c, c), net.scalar(1.0))
+    weight = net.weight(1, c, c, 3, 3)
+    weight = net.node("Mul", weight, shaped(style, 1, 1, c, 1, 1))
+    squared = net.node("Pow", weight, net.scalar(2.0))
+    total = net.node("ReduceSum", squared, axes=[2, 3, 4], keepdims=0)
+    length = net.node("Sqrt", net.node("Add", total, net.scalar(1e-4)))
+    demodulation = shaped(net.node("Reciprocal", length), 1, c, 1, 1, 1)
+    weight = shaped(net.node("Mul", weight, demodulation), c, c, 3, 3)
+    made = net.node("Conv", shaped(x, 1, c, side, side), weight, pads=[1] * 4, group=1)
+    made = shaped(made, 1, c, side, side)
+    return net.node("LeakyRelu", net.node("Add", made, net.bias(1)), alpha=0.2)
 
 
 def source_vectors(row: Swapper, count: int, *, seed: int = 0) -> npt.NDArray[np.float32]:
