@@ -32,4 +32,6 @@ def test_the_published_layers_take_a_batch(name: str) -> None:
     single = open_session(network)
     for row in range(2):
         (wanted,) = single.run([first], {given.name: pictures[row : row + 1]})
-        np.testing.assert_allclose(both[row : row + 1], wanted, rtol=1e-3, atol=1e-4)
+        # float32 rounding, made larger by sixty layers of random weights; a picture that met
+        # another's style would be off by the whole span
+        np.testing.assert_allclose(both[row : row + 1], wanted, atol=5e-3 * np.ptp(wanted))
