@@ -198,9 +198,10 @@ def occluder_network(name: str, *, seed: int = 0) -> onnx.ModelProto:
     x = net.node("Relu", net.conv(x, 3, _CHANNELS, 4, strides=[4, 4]))
     pooled = net.node("GlobalAveragePool", x)
     x = net.node("Add", x, net.node("Mul", pooled, net.scalar(0.1)))
-    weight, bias = net.weight(_CHANNELS, 1, 4, 4), net.bias(1)
+    # it cuts off more at one side, as the published ones do
+    weight, bias = net.weight(_CHANNELS, 1, 5, 5), net.bias(1)
     x = net.node(
-        "ConvTranspose", x, weight, bias, kernel_shape=[4, 4], strides=[4, 4],
+        "ConvTranspose", x, weight, bias, kernel_shape=[5, 5], strides=[4, 4], pads=[0, 0, 1, 1],
     )  # fmt: skip
     bright = net.node("ReduceMean", net.node("Transpose", "input", perm=[0, 3, 1, 2]), axes=[1])
     x = net.node("Add", net.node("Mul", x, net.scalar(0.2)), bright)

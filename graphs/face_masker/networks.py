@@ -21,6 +21,7 @@ from graphs.pixels import option
 from graphs.shapes import Op, constant, dimension, to_int64, typed_value
 from networks.batching import row_shape, with_free_batch
 from networks.maskers import Occluder, Parser
+from networks.symmetric_pads import with_symmetric_pads
 
 
 def occlusion_masks(
@@ -113,7 +114,7 @@ def _checked(
     name: str, network: onnx.ModelProto, image: list[int], answers: list[list[int]], side: int
 ) -> onnx.ModelProto:
     """`network` with a free batch and the outputs that are read."""
-    model = ir.from_proto(with_free_batch(network, image_size=side))
+    model = ir.from_proto(with_symmetric_pads(with_free_batch(network, image_size=side)))
     del model.graph.outputs[len(answers) :]
     ir.passes.common.RemoveUnusedNodesPass()(model)
     free = ir.to_proto(model)
