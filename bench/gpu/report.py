@@ -20,6 +20,7 @@ from bench.gpu.cells import (
     table_name,
 )
 from bench.gpu.devices import roofline
+from bench.gpu.extras import EXTRA_HEAD, NOTE, extra_table
 from bench.gpu.load import IN_FLIGHT
 from bench.gpu.modes import DEFAULT_MODE, ENSEMBLE, MODES
 from bench.gpu.promises import best_rate, promise_table, share
@@ -70,6 +71,7 @@ def make_report(
         ("Where a request's time goes", _parts(results)),
         ("Server modes", _modes(results)),
         ("The price of more pixels", _prices(results)),
+        ("An occluder, a parser, an enhancer", _extras(results)),
         ("Each graph alone on the device", _models(models)),
         ("Tuning", tuning_report(results, results.host.get("mode", DEFAULT_MODE))),
         ("Plots", [f"![{name.removesuffix('.png')}]({name})\n" for name in plots]),
@@ -183,6 +185,11 @@ def _prices(results: Results) -> list[str]:
             "ensemble, % of 128")  # fmt: skip
     note = f"Served as {PRICE_MODE}, {IN_FLIGHT} requests in flight."
     return [*table(head, rows), "", note]
+
+
+def _extras(results: Results) -> list[str]:
+    rows = extra_table(results)
+    return [*table(EXTRA_HEAD, rows), "", NOTE] if rows else []
 
 
 def _models(models: Mapping[str, Any] | None) -> list[str]:

@@ -17,12 +17,14 @@ class Form:
     """One repository: of which precision and target, and how large its crops are.
 
     crop_size: side of the network's own crop, pixels. pixel_boost: how often it tiles a larger one.
+    extra: a key of `bench.random_extras.BYTES`, the network that it has beside; "" for none.
     """
 
     precision: Literal["fp16", "fp32"] = "fp16"
     target: TargetName = "cuda"
     crop_size: int = 128
     pixel_boost: int = 1
+    extra: str = ""
 
     @property
     def side(self) -> int:
@@ -37,6 +39,9 @@ FORMS: Final = {
     "256 pixels": Form(crop_size=256),
     "pixel boost 2": Form(pixel_boost=2),
     "pixel boost 4": Form(pixel_boost=4),
+    "occluder": Form(extra="xseg_1"),
+    "parser": Form(extra="bisenet_resnet_34"),
+    "enhancer": Form(extra="gfpgan_1.4"),
 }
 TENSORRT: Final = "tensorrt"
 
@@ -71,6 +76,7 @@ class Repositories:
                 target=form.target,
                 pixel_boost=form.pixel_boost,
                 crop_size=form.crop_size,
+                extra=form.extra,
             )
             print(f"{folder}: {time.perf_counter() - start:.0f} s", flush=True)
         return folder

@@ -190,6 +190,18 @@ def test_a_finer_crop_is_the_networks_own_in_a_crop_four_times_as_wide(name: str
     np.testing.assert_allclose(warps[0, 0] @ point, 4 * small + 1.5, atol=1e-3)
 
 
+def test_a_gpus_form_answers_the_same() -> None:
+    name = "gpen_bfr_256"
+    extras = Extras(enhances="context")
+    model = face_enhancer.build(
+        ENHANCERS[name], enhancer_network(name), crop_size=SWAP_SIZE, extras=extras,
+        runtime="onnxruntime_gpu",
+    )  # fmt: skip
+    feeds = request(name, [0.0, code(blend=100)])
+    for value, wanted in zip(open_session(model).run(None, feeds), run(name, feeds), strict=True):
+        np.testing.assert_allclose(value, wanted, atol=1e-5)
+
+
 def test_slots_without_a_face_are_zero_and_run_no_network() -> None:
     feeds = request("gpen_bfr_256", [0.0, 0.0])
     feeds["faces"][1] = 0
