@@ -53,7 +53,7 @@ from graphs.geometry import compose_warps, invert_warps, scale_warps
 from graphs.grey_crops import keep_grey
 from graphs.harmless import harmless_crops, harmless_masks
 from graphs.pixels import option, safe_options, valid_options
-from graphs.shapes import Op, constant, dimension, sample_on_gpu, typed_value
+from graphs.shapes import Op, constant, dimension, sample_on_gpu
 from graphs.slots import held_slots
 from networks.batching import row_shape, with_free_batch
 from networks.doubles import with_lifted_input, without_doubles
@@ -334,17 +334,10 @@ def _run_if_asked(
         count = dimension(op, picture, 0)
         return [op.Expand(0.0, op.Concat(count, [3, made, made], axis=0))]
 
-    branches = [
-        GraphAuthor.subgraph(
-            op,
-            trace,
-            [],
-            [typed_value(f"{name}_pictures", ir.DataType.FLOAT, "slots", 3, made, made)],
-            name=name,
-        )
-        for name, trace in (("enhanced", run), ("as_it_was", leave))
-    ]
-    found = op.If(asked, then_branch=branches[0], else_branch=branches[1])
+    found = GraphAuthor.either(
+        op, asked, ("enhanced", run), ("as_it_was", leave), "slots", 3, made, made,
+        label="pictures",
+    )  # fmt: skip
     return op.Reshape(found, op.Concat(slots, [3, made, made], axis=0))
 
 

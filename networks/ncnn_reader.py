@@ -21,7 +21,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from graphs.contract import IR_VERSION, OPSET
+from networks.opset import as_network
 
 Array = npt.NDArray[Any]
 
@@ -267,11 +267,4 @@ def read_ncnn(layers: str, weights: bytes) -> onnx.ModelProto:
         [helper.make_tensor_value_info(outputs[0], onnx.TensorProto.FLOAT, ["B", "C", "h", "w"])],
         writer.initializers,
     )
-    network = helper.make_model(
-        graph,
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=IR_VERSION,
-        producer_name="frameswap",
-    )
-    onnx.checker.check_model(network, full_check=True)
-    return network
+    return as_network(graph)

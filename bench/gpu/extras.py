@@ -6,7 +6,6 @@ random weights (`bench.random_extras`).
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +15,7 @@ import onnxruntime
 from bench import random_extras
 from bench.gpu.cells import CUDA, PRICE_MODE, SCENES, Bench, Cell, engine_name
 from bench.gpu.clients import peer_networks
-from bench.gpu.devices import SECONDS, UNWAITED_RUNS, check_provider, load_cuda
+from bench.gpu.devices import check_provider, faces_a_second, load_cuda
 from bench.gpu.load import IN_FLIGHT
 from bench.gpu.repositories import FORMS
 from bench.gpu.results import Results
@@ -94,17 +93,7 @@ def graph_rate(model: Path, batch: int) -> float:
         binding.bind_ortvalue_input(entry.name, kept[-1])
     for entry in session.get_outputs():
         binding.bind_output(entry.name, "cuda", 0)
-    unwaited = onnxruntime.RunOptions()
-    unwaited.add_run_config_entry("disable_synchronize_execution_providers", "1")
-    for _ in range(4):
-        session.run_with_iobinding(binding)
-    runs, start = 0, time.perf_counter()
-    while time.perf_counter() - start < SECONDS:
-        for _ in range(UNWAITED_RUNS):
-            session.run_with_iobinding(binding, unwaited)
-        binding.synchronize_outputs()
-        runs += UNWAITED_RUNS
-    return round(runs * batch / (time.perf_counter() - start), 1)
+    return faces_a_second(session, binding, batch, binding.synchronize_outputs)
 
 
 def row_feed(name: str, shape: list[Any], batch: int) -> np.ndarray[Any, Any]:

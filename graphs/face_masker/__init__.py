@@ -51,7 +51,7 @@ from graphs.face_masker.networks import occlusion_masks, region_masks
 from graphs.geometry import apply_warps
 from graphs.harmless import harmless_masks
 from graphs.pixels import option, safe_options, valid_options
-from graphs.shapes import Op, constant, dimension, split, typed_value
+from graphs.shapes import Op, constant, dimension, split
 from graphs.slots import held_slots
 from networks.face_points import MEDIAPIPE_POINTS
 from networks.face_regions import FACE_REGIONS, FaceRegions
@@ -261,15 +261,7 @@ def _keep(
     def leave(op: Op) -> list[ir.Value]:
         return [op.Expand(_PLAIN, op.Concat(dimension(op, x, 0), [1, size, size], axis=0))]
 
-    branches = [
-        GraphAuthor.subgraph(
-            op,
-            trace,
-            [],
-            [typed_value(f"{name}_masks", ir.DataType.FLOAT, "slots", 1, size, size)],
-            name=name,
-        )
-        for name, trace in (("kept", make), ("swapped", leave))
-    ]
     asked = any_of(op, op.Greater(flags, 0.0))
-    return op.If(asked, then_branch=branches[0], else_branch=branches[1])
+    return GraphAuthor.either(
+        op, asked, ("kept", make), ("swapped", leave), "slots", 1, size, size, label="masks"
+    )

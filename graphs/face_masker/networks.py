@@ -18,7 +18,7 @@ from graphs.authoring import GraphAuthor
 from graphs.contract import Option
 from graphs.face_masker.soft_edges import resized, soft_edges
 from graphs.pixels import option
-from graphs.shapes import Op, constant, dimension, to_int64, typed_value
+from graphs.shapes import Op, constant, dimension, to_int64
 from networks.batching import row_shape, with_free_batch
 from networks.maskers import Occluder, Parser
 from networks.symmetric_pads import with_symmetric_pads
@@ -155,14 +155,7 @@ def _where_asked(
         slots = op.Mul(dimension(op, crops, 0), dimension(op, crops, 1))
         return [op.Expand(1.0, op.Concat(slots, [1, size, size], axis=0))]
 
-    branches = [
-        GraphAuthor.subgraph(
-            op,
-            trace,
-            [],
-            [typed_value(f"{part}_masks", ir.DataType.FLOAT, "slots", 1, size, size)],
-            name=part,
-        )
-        for part, trace in ((name, run), (f"no_{name}", leave))
-    ]
-    return op.If(any_of(op, asked), then_branch=branches[0], else_branch=branches[1])
+    return GraphAuthor.either(
+        op, any_of(op, asked), (name, run), (f"no_{name}", leave), "slots", 1, size, size,
+        label="masks",
+    )  # fmt: skip
