@@ -23,11 +23,13 @@ import onnxruntime
 from bench import random_extras
 from bench.finer_faces import Way
 from bench.gpu.extras import row_feed
+from bench.scenes import Scene
 from engines.deployment import Deployment
 from engines.served_graphs import served_graphs
 from engines.targets import TARGETS
 from fetching import weights
-from graphs.contract import MaskFlag, Option
+from graphs.alignment import TEMPLATES
+from graphs.contract import FACES, FRAME, LANDMARK_COLUMN, MaskFlag, Option
 from networks.enhancers import ENHANCERS
 from networks.maskers import OCCLUDERS, PARSERS
 
@@ -37,6 +39,9 @@ _FREE = ("realesr_animevideov3_x4", "realesrgan_x4plus")
 
 CASES: tuple[tuple[str, str, Deployment, dict[Option, float]], ...] = (
     ("face_swapper", "face_swapper", _PLAIN, {}),
+    ("face_aligner_i420, 1080p", "face_aligner_i420", _PLAIN, {}),
+    ("face_aligner_i420, 1080p, for gfpgan_1.4", "face_aligner_i420",
+     replace(_PLAIN, enhancer=ENHANCERS["gfpgan_1.4"]), {}),
     ("face_masker", "face_masker", _PLAIN, {}),
     ("face_masker, xseg_1", "face_masker", replace(_PLAIN, occluder=OCCLUDERS["xseg_1"]), {}),
     ("face_masker, bisenet_resnet_34", "face_masker",
@@ -72,10 +77,20 @@ def prepare(
     session = onnxruntime.InferenceSession(
         graph.SerializeToString(), settings, providers=["CPUExecutionProvider"]
     )
-    feeds = {entry.name: row_feed(entry.name, entry.shape, 1) for entry in session.get_inputs()}
+    feeds = {entry.name: _feed(entry.name, entry.shape) for entry in session.get_inputs()}
     for option, value in options.items():
         feeds["options"][:, option] = value
     return session, feeds
+
+
+def _feed(name: str, shape: list[Any]) -> np.ndarray[Any, Any]:
+    """One face; the aligner's is 300 pixels tall, in a frame of 1080p."""
+    if name == FRAME:
+        return Scene("one face").i420()[None]
+    fed = row_feed(name, shape, 1)
+    if name == FACES.name:
+        fed[0, 0, LANDMARK_COLUMN:] = (TEMPLATES["ffhq_512"] * 400 + [760, 340]).reshape(-1)
+    return fed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
