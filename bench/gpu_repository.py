@@ -41,6 +41,8 @@ NAME: Final = "random_inswapper_128"
 MADE_OF: Final = ".made_of"
 """Holds `made_of` as it was; written last."""
 MODELS: Final = models_of("swap_faces_i420")
+TYPED: Final = ("face_swapper", "face_masker", "face_enhancer")
+"""Models whose networks are float16."""
 RANDOM: Final = "random_"
 """In front of the name of a network whose weights are."""
 
@@ -52,9 +54,10 @@ def deployment(
 
     Args:
         crop_size: side of the network's crop, pixels; its layers take any size.
-        extra: a key of `random_extras.BYTES`, the network that it has beside; "" for none.
+        extra: an occluder, a parser or an enhancer that it has beside, with random weights where
+            `random_extras` makes it; "" for none.
     """
-    name = RANDOM + extra
+    name = RANDOM + extra if extra in random_extras.BYTES else extra
     occluder, parser, enhancer = (
         replace(rows[extra], name=name, weight=name) if extra in rows else None  # type: ignore[index, type-var]
         for rows in (OCCLUDERS, PARSERS, ENHANCERS)
@@ -105,7 +108,7 @@ def build(
     graphs = served_graphs(wanted, row)
     for model in models_of("swap_faces_i420", extras=wanted.extras):
         graph = graphs[model].author(partial(load_network, crop_size=crop_size))
-        if precision == "fp16" and any(w.startswith(RANDOM) for w in graphs[model].weights):
+        if precision == "fp16" and model in TYPED and graphs[model].has_network:
             graph = to_fp16(graph)
         data = graph.SerializeToString(deterministic=True)
         manifest = describe(data, model=model, file=row.filename, recipe={"bench": precision})

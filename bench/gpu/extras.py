@@ -1,7 +1,7 @@
 """What an occluder, a parser and an enhancer cost: cells of their own, and their table.
 
 Each beside its engine alone and the peers' way, with networks of the published architectures and
-random weights (`bench.random_extras`).
+random weights (`bench.random_extras`); and Real-ESRGAN's own two behind a crop of 128 pixels.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from engines.targets import TARGETS
 from graphs.contract import OPTIONS
 
 KINDS: Final[tuple[Kind, ...]] = ("occluder", "parser", "enhancer")
+FINER: Final = ("super-resolution animevideov3", "super-resolution x4plus")
+"""Forms whose networks are the real ones; the peers have none of them for a face."""
 BATCH: Final = 8
 ONE_FACE: Final = next(iter(SCENES))
 PEER_THREADS: Final = 8
@@ -35,37 +37,38 @@ PEER_THREADS: Final = 8
 PEER_SECONDS: Final = 3.0
 
 
-def served_name(kind: Kind) -> str:
-    article = "a" if kind == "parser" else "an"
-    return f"{ONE_FACE}, with {article} {kind}, {CUDA}"
+def served_name(form: str) -> str:
+    return f"{ONE_FACE}, with {form}, {CUDA}"
 
 
-def alone_name(kind: Kind) -> str:
+def alone_name(kind: str) -> str:
     return f"engine alone, {kind}, batch {BATCH}"
 
 
-def peers_name(kind: Kind, *, spared: bool) -> str:
+def peers_name(kind: str, *, spared: bool) -> str:
     return f"peers' way{' spared' if spared else ''} with {kind}, {PEER_THREADS} threads"
 
 
 def extra_cells() -> list[Cell]:
-    """For each: the engine alone, the ensemble, the peers' way twice; neighbours share a server."""
+    """For each: the engine alone, the ensemble, and the peers' way twice where they have it."""
     cells = []
     for kind in KINDS:
         cells += [_alone(kind), _served(kind), *(_peers(kind, spared=s) for s in (False, True))]
+    for form in FINER:
+        cells += [_alone(form), _served(form)]
     return cells
 
 
-def _served(kind: Kind) -> Cell:
+def _served(kind: str) -> Cell:
     def work(bench: Bench) -> Any:
         return bench.scene(ONE_FACE)
 
     return Cell(served_name(kind), work, Setup(kind, PRICE_MODE))
 
 
-def _alone(kind: Kind) -> Cell:
+def _alone(kind: str) -> Cell:
     def work(bench: Bench) -> float:
-        model = "face_enhancer" if kind == "enhancer" else "face_masker"
+        model = "face_masker" if kind in ("occluder", "parser") else "face_enhancer"
         path = bench.repositories(kind) / model / "1" / TARGETS[FORMS[kind].target].filename
         return graph_rate(path, BATCH)
 
@@ -134,7 +137,7 @@ def extra_table(results: Results) -> list[tuple[Any, ...]]:
     """Rows: kind, its engine, swapper and it in turn, the ensemble, %, peers, times, spared."""
     rows: list[tuple[Any, ...]] = []
     swapper = results.rate(engine_name(BATCH))
-    for kind in KINDS:
+    for kind in (*KINDS, *FINER):
         alone, served = results.rate(alone_name(kind)), results.rate(served_name(kind))
         peers, spared = (results.rate(peers_name(kind, spared=each)) for each in (False, True))
         if all(each is None for each in (alone, served, peers, spared)):

@@ -17,7 +17,7 @@ class Form:
     """One repository: of which precision and target, and how large its crops are.
 
     crop_size: side of the network's own crop, pixels. pixel_boost: how often it tiles a larger one.
-    extra: a key of `bench.random_extras.BYTES`, the network that it has beside; "" for none.
+    extra: the network that it has beside, see `bench.gpu_repository.deployment`; "" for none.
     """
 
     precision: Literal["fp16", "fp32"] = "fp16"
@@ -42,6 +42,8 @@ FORMS: Final = {
     "occluder": Form(extra="xseg_1"),
     "parser": Form(extra="bisenet_resnet_34"),
     "enhancer": Form(extra="gfpgan_1.4"),
+    "super-resolution animevideov3": Form(extra="realesr_animevideov3_x4"),
+    "super-resolution x4plus": Form(extra="realesrgan_x4plus"),
 }
 TENSORRT: Final = "tensorrt"
 

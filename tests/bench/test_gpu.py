@@ -407,7 +407,7 @@ def test_the_peers_mask_is_the_blenders() -> None:
 
 def test_extras_have_cells_of_their_own_and_a_table(results: Results) -> None:
     names = [cell.name for cell in extra_cells()]
-    assert len(names) == 12
+    assert len(names) == 16
     assert not set(names) & set(PLANNED)
     for cell in extra_cells():
         if cell.setup is not None:
