@@ -101,16 +101,11 @@ def build(
     if runtime == "onnxruntime_gpu" and enhancer.enhances == "context":
         author.use_onnxruntime_operators()
     sized = enhancer.size or crop_size
-    crops = author.input(_sized(SWAPPED_CROPS, crop_size))
-    masks = author.input(_sized(MASKS, crop_size))
-    warps = author.input(WARPS)
-    around = None
-    if enhancer.enhances == "context":
-        around = _Around(
-            author.input(_sized(CONTEXT, sized)),
-            author.input(CONTEXT_WARPS),
-            author.input(_sized(OCCLUSIONS, crop_size)) if extras.occludes else None,
-        )
+    crops, masks, warps = (
+        author.input(spec)
+        for spec in (_sized(SWAPPED_CROPS, crop_size), _sized(MASKS, crop_size), WARPS)
+    )
+    around = _declare_around(author, enhancer, crop_size, extras)
     faces, given = author.input(FACES), author.input(OPTIONS)
     free = _ready_network(enhancer, network, sized)
     with author.scope("preprocess"):
@@ -135,19 +130,7 @@ def build(
             if swap.occlusions is not None:
                 box = op.Min(box, swap.occlusions)
             made = _laid_on(op, swap, seen, enhanced, op.Mul(box, blend))
-        there = op.Unsqueeze(held, [2, 3, 4])
-        laid = (
-            op.Where(there, made.crops, 0.0),
-            op.Where(there, made.masks, 0.0),
-            op.Where(op.Unsqueeze(held, [2, 3]), made.warps, 0.0),
-        )
-    size = enhancer.made_size(crop_size)
-    for value, spec in zip(
-        laid,
-        (_sized(ENHANCED_CROPS, size), _sized(ENHANCED_MASKS, size), ENHANCED_WARPS),
-        strict=True,
-    ):
-        author.output(value, spec)
+        _declare_made(author, made, held, enhancer.made_size(crop_size))
     author.metadata({"enhancer": enhancer.name, "crop_size": str(crop_size)})
     return author.finish()
 
@@ -169,6 +152,30 @@ class _Layers:
     masks: ir.Value
     warps: ir.Value
     occlusions: ir.Value | None = None
+
+
+def _declare_around(
+    author: GraphAuthor, enhancer: Enhancer, crop_size: int, extras: Extras
+) -> _Around | None:
+    """The inputs about a face's surroundings, of an enhancer that sees them."""
+    if enhancer.enhances != "context" or enhancer.size is None:
+        return None
+    pictures = author.input(_sized(CONTEXT, enhancer.size))
+    warps = author.input(CONTEXT_WARPS)
+    occlusions = author.input(_sized(OCCLUSIONS, crop_size)) if extras.occludes else None
+    return _Around(pictures, warps, occlusions)
+
+
+def _declare_made(author: GraphAuthor, made: _Layers, held: ir.Value, size: int) -> None:
+    """The outputs, 0 in slots that hold no face (bool [B, K])."""
+    op: Op = author.op
+    there = op.Unsqueeze(held, [2, 3, 4])
+    for value, spec in (
+        (op.Where(there, made.crops, 0.0), _sized(ENHANCED_CROPS, size)),
+        (op.Where(there, made.masks, 0.0), _sized(ENHANCED_MASKS, size)),
+        (op.Where(op.Unsqueeze(held, [2, 3]), made.warps, 0.0), ENHANCED_WARPS),
+    ):
+        author.output(value, spec)
 
 
 def _sized(spec: TensorSpec, size: int) -> TensorSpec:
