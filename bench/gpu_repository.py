@@ -34,9 +34,10 @@ from graphs.contract import models_of
 from networks.enhancers import ENHANCERS
 from networks.landmarkers import DEFAULT_LANDMARKER, LANDMARKERS
 from networks.maskers import OCCLUDERS, PARSERS
-from networks.recognizers import RECOGNIZERS
+from networks.recognizers import DEFAULT_RECOGNIZER, RECOGNIZERS
 from networks.swappers import SWAPPERS
 
+PUBLISHED: Final = "inswapper_128"
 NAME: Final = "random_inswapper_128"
 MADE_OF: Final = ".made_of"
 """Holds `made_of` as it was; written last."""
@@ -48,25 +49,33 @@ RANDOM: Final = "random_"
 
 
 def deployment(
-    *, detector: str = "yunet", pixel_boost: int = 1, crop_size: int = 128, extra: str = ""
+    *,
+    detector: str = "yunet",
+    pixel_boost: int = 1,
+    crop_size: int = 128,
+    swapper: str = PUBLISHED,
+    extra: str = "",
 ) -> Deployment:
     """inswapper_128's contract under a name that says that its weights are random.
 
     Args:
         crop_size: side of the network's crop, pixels; its layers take any size.
+        swapper: another one whose weights are here is deployed as it is.
         extra: an occluder, a parser or an enhancer that it has beside, with random weights where
             `random_extras` makes it; "" for none.
     """
+    row = SWAPPERS[swapper]
+    if swapper == PUBLISHED:
+        row = replace(row, name=NAME, weight=NAME, crop_size=crop_size)
     name = RANDOM + extra if extra in random_extras.BYTES else extra
     occluder, parser, enhancer = (
         replace(rows[extra], name=name, weight=name) if extra in rows else None  # type: ignore[index, type-var]
         for rows in (OCCLUDERS, PARSERS, ENHANCERS)
     )
-    swapper = replace(SWAPPERS["inswapper_128"], name=NAME, weight=NAME, crop_size=crop_size)
     return Deployment(
-        swapper=swapper,
+        swapper=row,
         detector=detector,
-        recognizer=RECOGNIZERS["w600k_r50"],
+        recognizer=RECOGNIZERS[row.recognizer or DEFAULT_RECOGNIZER],
         landmarker=LANDMARKERS[DEFAULT_LANDMARKER],
         pixel_boost=pixel_boost,
         occluder=occluder,
@@ -96,12 +105,15 @@ def build(
     target: TargetName = "cuda",
     pixel_boost: int = 1,
     crop_size: int = 128,
+    swapper: str = PUBLISHED,
     extra: str = "",
     host: HostOptions | None = None,
     max_batch_size: int = 16,
 ) -> Deployment:
     """Write the repository; what lies there already is overwritten."""
-    wanted = deployment(pixel_boost=pixel_boost, crop_size=crop_size, extra=extra)
+    wanted = deployment(
+        pixel_boost=pixel_boost, crop_size=crop_size, swapper=swapper, extra=extra
+    )
     repository = RepositoryWriter(root)
     repository.complete(wanted.extras)
     row = TARGETS[target]

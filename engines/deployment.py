@@ -24,6 +24,7 @@ from networks.swappers import (
     SWAPPERS,
     ProvenanceMark,
     Swapper,
+    check_landmarker,
     check_pairing,
     check_pixel_boost,
 )
@@ -128,17 +129,20 @@ def resolve(
 
     Raises:
         DeploymentError: an unknown name, a recogniser whose embeddings the swapper was not made
-            for, a pixel boost that the swapper does not have, or crops too large for an enhancer.
+            for, a pixel boost or landmarks that the swapper has no use for, or crops too large for
+            an enhancer.
     """
     row = _known("swapper", swapper, SWAPPERS)
     if detector not in detectors:
         raise DeploymentError(_unknown("detector", detector, detectors))
     chosen = _known("recogniser", recognizer or row.recognizer or DEFAULT_RECOGNIZER, RECOGNIZERS)
+    mesh = _optional("landmarker", landmarker, LANDMARKERS)
     try:
         # An image swapper takes no identity: any recogniser may stand beside it.
         if row.recognizer is not None:
             check_pairing(row, chosen)
         check_pixel_boost(row, pixel_boost)
+        check_landmarker(row, mesh)
         finer = _optional("enhancer", enhancer, ENHANCERS)
         if finer is not None:
             check_enhanced_size(finer, row, pixel_boost)
@@ -148,7 +152,7 @@ def resolve(
         swapper=row,
         detector=detector,
         recognizer=chosen,
-        landmarker=_optional("landmarker", landmarker, LANDMARKERS),
+        landmarker=mesh,
         pixel_boost=pixel_boost,
         occluder=_optional("occluder", occluder, OCCLUDERS),
         parser=_optional("parser", parser, PARSERS),

@@ -320,7 +320,7 @@ def _run_if_asked(
     slots = op.Shape(seen, start=0, end=2)
     with author.scope("preprocess"):
         shown = op.And(held, op.Greater(op.Squeeze(blend, [2, 3, 4]), 0.0))
-        asked = op.Greater(op.ReduceMax(op.Cast(shown, to=ir.DataType.FLOAT), keepdims=0), 0.5)
+        asked = op.Greater(op.ReduceSum(op.Cast(shown, to=ir.DataType.FLOAT), keepdims=0), 0.5)
         rows = op.Reshape(seen, [-1, 3, size, size])
         picture = op.Div(
             op.Sub(rows, _channels(op, enhancer.mean)), _channels(op, enhancer.std)

@@ -148,8 +148,8 @@ def valid_options(op: Op, options: ir.Value, extras: Extras = NO_EXTRAS) -> ir.V
         op.LessOrEqual(options, constant(op, highest)),
     )
     whole = op.Or(op.Equal(op.Floor(options), options), constant(op, free))
-    passed = to_float(op, op.And(inside, whole))
-    valid = op.Greater(op.ReduceMin(passed, [1], keepdims=1), 0.5)
+    refused = to_float(op, op.Not(op.And(inside, whole)))
+    valid = op.Less(op.ReduceSum(refused, [1], keepdims=1), 0.5)
     codes = mask_codes(extras)
     if codes == tuple(range(len(codes))):
         return valid

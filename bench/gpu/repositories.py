@@ -16,7 +16,8 @@ from engines.targets import TARGETS, TargetName
 class Form:
     """One repository: of which precision and target, and how large its crops are.
 
-    crop_size: side of the network's own crop, pixels. pixel_boost: how often it tiles a larger one.
+    swapper: whose contract. crop_size: side of the network's own crop, pixels; pixel_boost: how
+    often it tiles a larger one.
     extra: the network that it has beside, see `bench.gpu_repository.deployment`; "" for none.
     """
 
@@ -24,6 +25,7 @@ class Form:
     target: TargetName = "cuda"
     crop_size: int = 128
     pixel_boost: int = 1
+    swapper: str = gpu_repository.PUBLISHED
     extra: str = ""
 
     @property
@@ -32,6 +34,8 @@ class Form:
         return self.crop_size * self.pixel_boost
 
 
+OWN: Final = "frameswap_256"
+OWN_REFERENCE: Final = "frameswap_256 reference"
 FORMS: Final = {
     "fp16": Form(),
     "fp32": Form("fp32"),
@@ -44,6 +48,8 @@ FORMS: Final = {
     "enhancer": Form(extra="gfpgan_1.4"),
     "super-resolution animevideov3": Form(extra="realesr_animevideov3_x4"),
     "super-resolution x4plus": Form(extra="realesrgan_x4plus"),
+    OWN: Form(crop_size=256, swapper=OWN),
+    OWN_REFERENCE: Form("fp32", "cpu", crop_size=256, swapper=OWN),
 }
 TENSORRT: Final = "tensorrt"
 
@@ -78,6 +84,7 @@ class Repositories:
                 target=form.target,
                 pixel_boost=form.pixel_boost,
                 crop_size=form.crop_size,
+                swapper=form.swapper,
                 extra=form.extra,
             )
             print(f"{folder}: {time.perf_counter() - start:.0f} s", flush=True)

@@ -16,9 +16,9 @@ OPTION_COUNT: Final = 16
 
 
 class Option(IntEnum):
-    """Position of each option in the `options` tensor; position 13 is reserved, 0.
+    """Position of each option in the `options` tensor.
 
-    ENHANCER and REGIONS are reserved, too, in a deployment without the network that they are about.
+    ENHANCER and REGIONS are reserved, 0, in a deployment without the network that they are about.
     """
 
     FACE_ORDER = 0
@@ -34,6 +34,7 @@ class Option(IntEnum):
     BOX_PADDING = 10
     SWAPPER_WEIGHT = 11
     POSE_LIMIT = 12
+    AREAS = 13
     ENHANCER = 14
     REGIONS = 15
 
@@ -116,6 +117,18 @@ class KeepFlag(IntFlag):
     LIPS = 8
 
 
+class AreaFlag(IntFlag):
+    """Which areas of the face the swap is shown in: a sum, whose convex hull is a mask.
+
+    EVERYWHERE: there is no such mask.
+    """
+
+    EVERYWHERE = 0
+    UPPER_FACE = 1
+    LOWER_FACE = 2
+    MOUTH = 4
+
+
 class RegionFlag(IntFlag):
     """Which parts of the swapped face a parser's mask shows: a sum.
 
@@ -182,6 +195,7 @@ OPTION_CODES: Final[Mapping[Option, type[IntEnum] | type[IntFlag]]] = {
     Option.REFINEMENT: Refinement,
     Option.MASKS: MaskFlag,
     Option.KEEP: KeepFlag,
+    Option.AREAS: AreaFlag,
     Option.REGIONS: RegionFlag,
 }
 """Options whose value is a code."""
@@ -200,6 +214,7 @@ OPTION_HIGHEST: Final[Mapping[Option, int | float]] = {
     Option.BOX_PADDING: PADDING_BASE**4 - 1,
     Option.SWAPPER_WEIGHT: 1.0,
     Option.POSE_LIMIT: 180.0,
+    Option.AREAS: sum(AreaFlag),
 }
 """Largest value of each position of a deployment without extras, the smallest is 0: an int where
 values are whole numbers."""

@@ -7,6 +7,8 @@ swapper's row does:
 - hull (`hull.py`): the face as its landmarks bound it, whichever way it looks. Where a face has no
   landmarks, its box;
 - the swapper's own, where its network gives one;
+- areas (`areas.py`): FaceFusion's, the convex hull of upper face, lower face or mouth. Where a face
+  has no landmarks, its box;
 - occlusion and regions (`networks.py`), where a deployment has an occluder or a parser: only these
   look at a picture, and are the default where they are.
 
@@ -16,7 +18,7 @@ by itself, so that empty ones cost nothing where a backend leaves them out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -44,6 +46,7 @@ from graphs.contract import (
     TensorSpec,
     mask_codes,
 )
+from graphs.face_masker.areas import area_masks
 from graphs.face_masker.box import box_masks
 from graphs.face_masker.hull import hull_masks
 from graphs.face_masker.keep import keep_masks
@@ -51,7 +54,7 @@ from graphs.face_masker.networks import occlusion_masks, region_masks
 from graphs.geometry import apply_warps
 from graphs.harmless import harmless_masks
 from graphs.pixels import option, safe_options, valid_options
-from graphs.shapes import Op, constant, dimension, split
+from graphs.shapes import Op, constant, dimension, split, typed_value
 from graphs.slots import held_slots
 from networks.face_points import MEDIAPIPE_POINTS
 from networks.face_regions import FACE_REGIONS, FaceRegions
@@ -127,25 +130,30 @@ def build(
         held = op.Unsqueeze(held_slots(op, faces, warps), [3, 4])
         seen = are_numbers(op, points, [2, 3])
         points = op.Where(seen, points, 0.0)
-        seen = op.And(seen, op.Greater(op.ReduceMax(op.Abs(points), [2, 3], keepdims=1), 0.0))
+        seen = op.And(seen, op.Greater(op.ReduceSum(op.Abs(points), [2, 3], keepdims=1), 0.0))
         seen = op.Unsqueeze(seen, [4])
         x, y = _in_crop(op, points, warps)
     with author.scope("masks"):
         boxed, hulled, owned = _wanted_masks(
             op, options, swapper.masks | looking.masks, looking.extras
         )
-        boxed = op.Or(boxed, op.And(hulled, op.Not(seen)))
+        in_areas = op.Unsqueeze(op.Greater(option(op, options, Option.AREAS), 0.0), [2, 3, 4])
+        boxed = op.Or(boxed, op.And(op.Or(hulled, in_areas), op.Not(seen)))
         hull = _as_slots(op, hull_masks(op, x, y, regions, crop_size), warps)
         masks = op.Min(
             op.Where(boxed, box_masks(author, options, crop_size), _PLAIN),
             op.Where(op.And(hulled, seen), hull, _PLAIN),
             op.Where(owned, harmless_masks(op, own), _PLAIN),
         )
+    with author.scope("areas"):
+        areas = _asked(op, options, Option.AREAS, area_masks, x, y, regions, crop_size)
+        shown = op.And(in_areas, seen)
+        masks = op.Min(masks, op.Where(shown, _as_slots(op, areas, warps), _PLAIN))
     looked = _looked_masks(author, options, swapper, looking, pictures, warps, crop_size)
     with author.scope("keep"):
         if looked:
             masks = op.Min(masks, *looked.values())
-        kept = _keep(author, options, x, y, regions, crop_size)
+        kept = _asked(op, options, Option.KEEP, keep_masks, x, y, regions, crop_size)
         masks = op.Min(masks, op.Where(seen, _as_slots(op, kept, warps), _PLAIN))
     with author.scope("postprocess"):
         masks = op.Where(held, masks, 0.0)
@@ -241,27 +249,35 @@ def _wanted_masks(
     return boxed, hulled, owned
 
 
-def _keep(
-    author: GraphAuthor,
+def _asked(
+    op: Op,
     options: ir.Value,
+    name: Option,
+    masks: Callable[..., ir.Value],
     x: ir.Value,
     y: ir.Value,
     regions: FaceRegions,
     size: int,
 ) -> ir.Value:
-    """`keep_masks` [B*K, 1, S, S]; ones, and nothing computed, where no row keeps anything."""
-    op: Op = author.op
-    flags = option(op, options, Option.KEEP)
+    """`masks` of the flags of an option [B*K, 1, S, S]; ones, nothing computed, where no row asks.
+
+    Args:
+        masks: `keep_masks` or `area_masks`.
+    """
+    flags = option(op, options, name)
 
     def make(op: Op) -> list[ir.Value]:
         slots = op.Div(dimension(op, x, 0), dimension(op, flags, 0))
         each = op.Expand(flags, op.Concat(dimension(op, flags, 0), slots, axis=0))
-        return [keep_masks(op, x, y, op.Reshape(each, [-1, 1]), regions, size)]
+        return [masks(op, x, y, op.Reshape(each, [-1, 1]), regions, size)]
 
     def leave(op: Op) -> list[ir.Value]:
         return [op.Expand(_PLAIN, op.Concat(dimension(op, x, 0), [1, size, size], axis=0))]
 
+    branches = []
+    for label, trace in (("asked", make), ("not_asked", leave)):
+        branch = f"{name.name.lower()}_{label}"
+        made = typed_value(f"{branch}_masks", ir.DataType.FLOAT, "slots", 1, size, size)
+        branches.append(GraphAuthor.subgraph(op, trace, [], [made], name=branch))
     asked = any_of(op, op.Greater(flags, 0.0))
-    return GraphAuthor.either(
-        op, asked, ("kept", make), ("swapped", leave), "slots", 1, size, size, label="masks"
-    )
+    return op.If(asked, then_branch=branches[0], else_branch=branches[1])

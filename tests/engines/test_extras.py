@@ -29,7 +29,7 @@ from graphs.contract import (
     served_specs,
 )
 from networks.enhancers import ENHANCERS
-from networks.swappers import DEFAULT_SWAPPER, SWAPPERS
+from networks.swappers import SWAPPERS
 
 ALL = [
     Extras(occludes=occludes, parses=parses, enhances=enhances)  # type: ignore[arg-type]
@@ -40,7 +40,7 @@ ALL = [
 FULL = ("xseg_1", "bisenet_resnet_34", "gfpgan_1.4")
 
 
-def deployed(*extras: str, swapper: str = DEFAULT_SWAPPER, boost: int = 1) -> Deployment:
+def deployed(*extras: str, swapper: str = "image_swapper_256", boost: int = 1) -> Deployment:
     names = dict(zip(("occluder", "parser", "enhancer"), extras, strict=False))
     return resolve(
         swapper=swapper, detector="yunet", detectors=("yunet",), pixel_boost=boost, **names
