@@ -19,27 +19,32 @@ from graphs.arithmetic import are_numbers
 from graphs.authoring import GraphAuthor
 from graphs.contract import (
     CHOSEN_FACES,
+    CONTEXT,
+    CONTEXT_WARPS,
     CROPS,
     DEFAULT_POSE_LIMIT,
     FACES,
     LANDMARKS,
     MAX_DETECTIONS,
     MAX_VIEWS,
+    NO_EXTRAS,
     SCORE_COLUMN,
     SEEN_FRAME,
     SLOT_LANDMARKS,
     SOURCE,
     VERDICTS,
     WARPS,
+    Extras,
     FrameFormat,
     Option,
     Verdict,
     frame_spec,
 )
 from graphs.face_pose import measure_facing
-from graphs.frames import Runtime, crop_faces, declare_frame, declare_options, read_frames
+from graphs.frames import Frames, Runtime, crop_faces, declare_frame, declare_options, read_frames
 from graphs.pixels import option
 from graphs.shapes import Op, dimension, to_float
+from networks.enhancers import Enhancer
 from networks.landmarkers import Landmarker, point_count
 from networks.swappers import Swapper, check_pixel_boost
 
@@ -65,6 +70,8 @@ def build(
     views: int = MAX_VIEWS,
     pixel_boost: int = 1,
     runtime: Runtime = "tensorrt",
+    extras: Extras = NO_EXTRAS,
+    enhancer: Enhancer | None = None,
 ) -> onnx.ModelProto:
     """The served graph: frame, faces, landmarks, source, options -> crops, warps and the rest.
 
@@ -78,6 +85,9 @@ def build(
         views: F.
         pixel_boost: crops are `pixel_boost` times the swapper's size.
         runtime: which one the graph is written for; the crops are the same.
+        extras: of the deployment: which options are valid.
+        enhancer: one that wants the face's surroundings framed in its own way: `context` and
+            `context_warps` are outputs then, too.
 
     Raises:
         ValueError: the swapper has no such boost.
@@ -93,7 +103,7 @@ def build(
     source = author.input(replace(SOURCE, dims=("K", swapper.source_length)))
     options = declare_options(author)
     with author.scope("preprocess"):
-        frames, valid = read_frames(op, frame, options, frame_format, runtime)
+        frames, valid = read_frames(op, frame, options, frame_format, runtime, extras)
         slots = dimension(op, source, 1)
         mesh, mesh_numbers = _safe_points(op, landmarks)
     with author.scope("judge"):
@@ -109,14 +119,43 @@ def build(
         warps = op.Where(in_slots, op.Slice(judged.warps, [0], slots, [1]), 0.0)
         slot_landmarks = op.Where(in_slots, _slot_rows(op, mesh, slots), 0.0)
         crops = crop_faces(op, frames, warps, side)
+        around = None
+        if enhancer is not None:
+            around = _context(op, frames, judged.faces, in_slots, enhancer)
     author.output(crops, replace(CROPS, dims=("K", 3, side, side)))
     author.output(warps, WARPS)
+    if around is not None:
+        size = around.size
+        author.output(around.pictures, replace(CONTEXT, dims=("K", 3, size, size)))
+        author.output(around.warps, CONTEXT_WARPS)
     author.output(slot_landmarks, replace(SLOT_LANDMARKS, dims=("K", points, 3)))
     author.output(chosen_faces, CHOSEN_FACES)
     author.output(op.Where(valid, judged.verdicts, float("nan")), VERDICTS)
     author.output(frame, frame_spec(SEEN_FRAME, frame_format))
     author.metadata({"swapper": swapper.name, "template": swapper.template, "crop_size": str(side)})
     return author.finish()
+
+
+@dataclass(frozen=True)
+class _Context:
+    """Pictures [B, K, 3, X, X] around faces, the warps [B, K, 2, 3] that lead there, and X."""
+
+    pictures: ir.Value
+    warps: ir.Value
+    size: int
+
+
+def _context(
+    op: Op, frames: Frames, faces: ir.Value, in_slots: ir.Value, enhancer: Enhancer
+) -> _Context:
+    """What an enhancer sees of the target; 0 in slots that are not swapped (bool [B, K, 1, 1])."""
+    size, template = enhancer.size, enhancer.template
+    if size is None or template is None:
+        raise ValueError(f"{enhancer.name} sees the swapped crop alone: it has no surroundings")
+    five = op.Slice(landmark_points(op, faces), [0], dimension(op, in_slots, 1), [1])
+    fitted = fit_similarity(op, five, TEMPLATES[template] * size)
+    warps = op.Where(in_slots, fitted, 0.0)
+    return _Context(crop_faces(op, frames, warps, size), warps, size)
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,6 @@ from graphs.pixels import option
 from graphs.shapes import Op, constant, dimension, split, to_float
 from networks.batching import row_shape, with_free_batch
 from networks.landmarkers import Landmarker, point_count, view_size
-from networks.opset import MICROSOFT_DOMAIN
 from networks.passes import apply_passes
 
 COORDINATES: Final = "coordinates"

@@ -25,12 +25,14 @@ from graphs.contract import (
     CROPS,
     FACES,
     LANDMARKS,
+    NO_EXTRAS,
     OPTIONS,
     SCORE_COLUMN,
     SOURCE,
     SWAP_MASKS,
     SWAPPED_CROPS,
     WARPS,
+    Extras,
     Option,
 )
 from graphs.geometry import apply_warps, points_in_crops
@@ -54,6 +56,7 @@ def build(
     pixel_boost: int = 1,
     passes: Sequence[str] = (),
     skip_empty: bool = True,
+    extras: Extras = NO_EXTRAS,
 ) -> onnx.ModelProto:
     """The served model: `crops`, `source`, `faces` and the rest -> `swapped_crops`, `swap_masks`.
 
@@ -72,6 +75,7 @@ def build(
         passes: names of `networks.passes.PASSES`, applied to the network before it is embedded.
         skip_empty: do not run the network for a batch without any face; off for a backend that
             drops empty slots itself, since the host looks at a scalar for it on a GPU.
+        extras: of the deployment: which options are valid.
 
     Returns:
         A model with inputs `crops` [B, K, 3, bS, bS] RGB in [0, 1], `source` [B, K, D], `faces`
@@ -102,7 +106,7 @@ def build(
     answers = _answers(author, free, feeds, occupied if skip_empty else None)
     with author.scope("postprocess"):
         swapped = _finish_crops(op, answers[0], crops, swapper, pixel_boost)
-        swapped = lerp(op, swapped, crops, _kept_share(op, options))
+        swapped = lerp(op, swapped, crops, _kept_share(op, options, extras))
         masks = _own_masks(op, answers, landmarks, warps, swapper, pixel_boost)
         made = _in_occupied(op, occupied, swapped, masks)
     return _finish(author, made, swapper, pixel_boost)
@@ -190,9 +194,10 @@ def _in_occupied(op: Op, occupied: ir.Value, *values: ir.Value) -> list[ir.Value
     return [op.Where(held, value, 0.0) for value in values]
 
 
-def _kept_share(op: Op, options: ir.Value) -> ir.Value:
+def _kept_share(op: Op, options: ir.Value, extras: Extras) -> ir.Value:
     """How much of the target stays, [B, 1, 1, 1, 1] float32: 1 - SWAPPER_WEIGHT; 0 by default."""
-    given = option(op, safe_options(op, options, valid_options(op, options)), Option.SWAPPER_WEIGHT)
+    safe = safe_options(op, options, valid_options(op, options, extras))
+    given = option(op, safe, Option.SWAPPER_WEIGHT)
     kept = op.Where(op.Greater(given, 0.0), op.Sub(1.0, given), 0.0)
     return op.Unsqueeze(kept, [2, 3, 4])
 
