@@ -16,8 +16,8 @@ help: ## Show this list
 
 venv: $(VENV)/runtime.stamp ## Make .venv with what the programs need
 
-demo: $(VENV)/runtime.stamp ## Swap Newton's face onto a clip of Gauss: out/demo.mp4, out/demo.png
-	@$(BIN)/python -m demo.run
+demo: $(VENV)/runtime.stamp ## Swap Newton's face onto a clip of Gauss: out/demo.mp4, out/demo.png (SWAPPER=NAME)
+	@$(BIN)/python -m demo.run $(if $(SWAPPER),--swapper $(SWAPPER))
 
 gateway: $(VENV)/gateway.stamp ## Serve the web page on 127.0.0.1:8080, with a server of its own
 	@$(BIN)/python build_engines.py --target cpu
@@ -35,7 +35,7 @@ training: $(VENV)/training.stamp ## Run those of training/, which need PyTorch
 soak: $(VENV)/test.stamp ## Run the long ones: memory over ten thousand frames
 	@$(BIN)/python -m pytest -m soak $(PYTEST_ARGS)
 
-readers: ## Have ffmpeg, exiftool and chromium, which tests compare with or look through (Debian)
+readers: ## Have ffmpeg, exiftool, promtool and chromium, which tests compare with or look through (Debian)
 	@tests/install-readers
 
 lint: $(VENV)/test.stamp ## ruff and mypy

@@ -1,6 +1,8 @@
 """Thin client of the frameswap Triton ensembles: swap faces in photos and video."""
 
+from frameswap.addresses import Url
 from frameswap.contract import (
+    AreaFlag,
     ChromaLocation,
     ColorMatrix,
     ColorRange,
@@ -37,7 +39,8 @@ from frameswap.jobs import JobEvent, VideoJob
 from frameswap.options import SwapOptions
 from frameswap.persons.casting import Casting, Role
 from frameswap.persons.identity import average_embeddings
-from frameswap.persons.steadiness import Search, Steadiness
+from frameswap.persons.search import Search
+from frameswap.persons.steadiness import Steadiness
 from frameswap.persons.survey import Person, Survey, find_persons
 from frameswap.read_options import ReadOptions
 from frameswap.report import Tally
@@ -47,6 +50,7 @@ from frameswap.sources import Source, average_sources
 from frameswap.swapper import FaceSwapper, SwappedFrame
 
 __all__ = [
+    "AreaFlag",
     "BadFaces",
     "BadFrame",
     "BadOptions",
@@ -92,6 +96,7 @@ __all__ = [
     "TransportUnavailable",
     "UnreadableFile",
     "UnwritableFile",
+    "Url",
     "Verdict",
     "VideoJob",
     "average_embeddings",

@@ -75,6 +75,7 @@ class Option(IntEnum):
     BOX_PADDING = 10
     SWAPPER_WEIGHT = 11
     POSE_LIMIT = 12
+    AREAS = 13
 
 
 class FaceOrder(IntEnum):
@@ -146,6 +147,18 @@ class KeepFlag(IntFlag):
     EYES = 2
     BROWS = 4
     LIPS = 8
+
+
+class AreaFlag(IntFlag):
+    """Which areas of the face the swap is shown in: a sum, whose convex hull is a mask.
+
+    EVERYWHERE: there is no such mask.
+    """
+
+    EVERYWHERE = 0
+    UPPER_FACE = 1
+    LOWER_FACE = 2
+    MOUTH = 4
 
 
 class Verdict(IntEnum):

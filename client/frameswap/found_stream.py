@@ -43,9 +43,10 @@ from frameswap.found_faces import (
 )
 from frameswap.frames import Frame, frame_format
 from frameswap.models import Ensemble, check_size
+from frameswap.one_server import Server
 from frameswap.options import SwapOptions, check_deployed
 from frameswap.padding import pad_frame
-from frameswap.servers import Server, Servers
+from frameswap.servers import Servers
 from frameswap.sources import Source, slot_count, stack_sources
 from frameswap.stream import InFlight, RequestStream
 from frameswap.transport import PendingSwap, SwapRequest

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
+from frameswap.addresses import Target, Url
 from frameswap.encoders import Encoding
 from frameswap.job_control import JobControl, JobStopped
 from frameswap.options import SwapOptions
@@ -61,7 +62,7 @@ class VideoJob:
 
     Args:
         swapper: for this job alone as long as it runs; it is not closed with it.
-        target, output: the files.
+        target, output: the files; a target may be a `Url`, which is read as it comes.
         casting: who becomes whom; or sources, one a face slot.
         options: of each frame; the colours are the file's own.
         steady: how faces are followed; None: each frame by itself.
@@ -77,7 +78,7 @@ class VideoJob:
     def __init__(
         self,
         swapper: FaceSwapper,
-        target: str | os.PathLike[str],
+        target: str | os.PathLike[str] | Url,
         output: str | os.PathLike[str],
         casting: Casting | Sequence[Source],
         *,
@@ -92,7 +93,8 @@ class VideoJob:
         preview: str | os.PathLike[str] | None = None,
     ) -> None:
         self._swapper = swapper
-        self._target, self._output = Path(target), Path(output)
+        self._target: Target = target if isinstance(target, Url) else Path(target)
+        self._output = Path(output)
         self._casting = casting if isinstance(casting, Casting) else list(casting)
         self._steady = steady
         self._options = options or SwapOptions()

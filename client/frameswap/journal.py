@@ -9,7 +9,9 @@ another worker, on another machine, may take the job over.
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import json
 import os
 import re
@@ -17,7 +19,7 @@ import shutil
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -119,11 +121,13 @@ class Journal:
         self.references = np.zeros((0, 0), np.float32)
         self._has_begun = self._keep = False
         _remove_forgotten(output.parent)
-        try:
+        with self._explained():
             self._make_folder()
-            self._lease = Lease(self.folder, of=output)
-        except OSError as error:
-            raise UnwritableFile(explain_failure(error.errno, error.strerror, output)) from error
+            try:
+                self._lease = Lease(self.folder, of=output)
+            except OSError:
+                self._remove_if_new()
+                raise
 
     def __enter__(self) -> Journal:
         return self
@@ -137,9 +141,10 @@ class Journal:
         """Remove the folder, unless there is something in it to go on from."""
         if self._has_begun and (not self.rows or (kind is None and not self._keep)):
             shutil.rmtree(self.folder, ignore_errors=True)
-        self._lease.release()
-        if not self._has_begun:
+        elif not self._has_begun:
             self._remove_if_new()
+        # Last: nothing is removed that another job has taken over meanwhile.
+        self._lease.release()
 
     def begin(
         self,
@@ -164,7 +169,7 @@ class Journal:
         if references is not None:
             self.references = references
         known = json.loads(json.dumps(job))
-        try:
+        with self._explained():
             if resume is False or not self._read(known):
                 if resume:
                     raise UnwritableFile(
@@ -172,10 +177,6 @@ class Journal:
                         f"options: leave --resume out to begin"
                     )
                 self._begin_anew(known)
-        except OSError as error:
-            raise UnwritableFile(
-                explain_failure(error.errno, error.strerror, self._output)
-            ) from error
         self._has_begun = True
 
     @property
@@ -202,25 +203,25 @@ class Journal:
         Raises:
             UnwritableFile: a full disk, or another job took over.
         """
-        self._lease.check()
+        self.check()
         number = len(self.rows)
-        try:
-            self._report_path(number).write_text("".join(report), encoding="utf-8")
+        with self._explained():
+            _write_whole(self._report_path(number), "".join(report).encode())
             if found:
-                # Its checksum tells whether it reached the disk.
-                self._found_path(number).write_bytes(found)
+                _write_whole(self._found_path(number), found)
             size, crc = write_segment(self._path(number), packets)
+            _sync_folder(self.folder)
             row = SegmentRow(
                 frames=len(report), faces=faces, frames_without_face=frames_without_face,
                 depth=reorder_depth(list(packets)), size=size, crc=crc,
                 found_crc=zlib.crc32(found),
             )  # fmt: skip
             self._append(asdict(row))
-        except OSError as error:
-            raise UnwritableFile(
-                explain_failure(error.errno, error.strerror, self._output)
-            ) from error
         self.rows.append(row)
+
+    def check(self) -> None:
+        """Raise UnwritableFile where another job took over: this process stood still for long."""
+        self._lease.check()
 
     def packets(self) -> Iterator[list[Packet]]:
         """The packets of each whole segment."""
@@ -239,10 +240,29 @@ class Journal:
                 yield from lines
 
     def keep_unfinished(self) -> None:
-        """Stay there: the output, which exists now, holds a part, and a next run may go on."""
-        status = self._output.stat()
-        self._append({"unfinished": [status.st_size, status.st_mtime_ns]})
+        """Stay there: the output, which exists now, holds a part, and a next run may go on.
+
+        Raises:
+            UnwritableFile: a full disk; it stays all the same, and the next run needs `force`.
+        """
         self._keep = True
+        try:
+            status = self._output.stat()
+            self._append({"unfinished": [status.st_size, status.st_mtime_ns]})
+        except OSError as error:
+            raise UnwritableFile(
+                f"{self._output} holds the frames so far, and it could not be noted that it is "
+                f"unfinished ({error.strerror}): go on with --force"
+            ) from error
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UnwritableFile(
+                explain_failure(error.errno, error.strerror, self._output)
+            ) from error
 
     def _make_folder(self) -> None:
         with suppress(FileExistsError):
@@ -252,8 +272,10 @@ class Journal:
             raise UnwritableFile(f"{self.folder} is in the way, and not ours: remove it first")
 
     def _remove_if_new(self) -> None:
+        """Remove a folder with nothing in it to go on from."""
+        path = self.folder / _JOURNAL
         with suppress(OSError):
-            if not (self.folder / _JOURNAL).exists():
+            if not path.exists() or not _read_rows(path):
                 shutil.rmtree(self.folder)
 
     def _begin_anew(self, job: dict[str, Any]) -> None:
@@ -261,9 +283,13 @@ class Journal:
         for path in self.folder.iterdir():
             if path.name != "lease":
                 path.unlink()
-        np.save(self.folder / _SOURCES, self.sources)
-        np.save(self.folder / _REFERENCES, self.references)
+        for name, rows in ((_SOURCES, self.sources), (_REFERENCES, self.references)):
+            content = io.BytesIO()
+            np.save(content, rows)
+            _write_whole(self.folder / name, content.getvalue())
         self._append({"frameswap_journal": 1, "job": job})
+        _sync_folder(self.folder)
+        _sync_folder(self.folder.parent)
 
     def _read(self, job: dict[str, Any]) -> bool:
         """Take over the whole segments of an earlier run of the same job."""
@@ -280,7 +306,10 @@ class Journal:
         for row in rows[1:]:
             if "unfinished" in row:
                 continue
-            segment = SegmentRow(**row)
+            try:
+                segment = SegmentRow(**row)
+            except TypeError:  # no row that we write
+                break
             if not self._is_whole(len(self.rows), segment):
                 break
             self.rows.append(segment)
@@ -304,10 +333,7 @@ class Journal:
         """Leave what is true: no line that was cut off, and no segment that is not whole."""
         new = self.folder / f"{_JOURNAL}.new"
         lines = [head, *(asdict(row) for row in self.rows)]
-        with new.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(line) + "\n" for line in lines)
-            file.flush()
-            os.fsync(file.fileno())
+        _write_whole(new, "".join(json.dumps(line) + "\n" for line in lines).encode())
         new.replace(self.folder / _JOURNAL)
 
     def _append(self, row: Mapping[str, Any]) -> None:
@@ -330,6 +356,26 @@ def _are_alike(first: NDArray[np.float32], second: NDArray[np.float32]) -> bool:
     """Whether two encodings are of the same photos."""
     tolerance = _SOURCE_TOLERANCE * float(np.abs(second).max(initial=1e-6))
     return first.shape == second.shape and np.allclose(first, second, rtol=0.0, atol=tolerance)
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that its content is there after a power cut."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the names of new files there after a power cut, where the file system can do that."""
+    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(file)
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from frameswap.frame_picture import i420_to_bgr
 from frameswap.options import SwapOptions
 from frameswap.persons.casting import Casting
 from frameswap.persons.one_picture import swap_one
-from frameswap.persons.steadiness import Search
+from frameswap.persons.search import Search
 from frameswap.photo import write_photo
 from frameswap.provenance import Edit
 from frameswap.report import Tally

@@ -17,7 +17,8 @@ from frameswap.face_flags import ORDERS
 from frameswap.file_kinds import check_source_kind
 from frameswap.persons.casting import Casting, Role
 from frameswap.persons.identity import average_embeddings
-from frameswap.persons.steadiness import Search, Steadiness
+from frameswap.persons.search import Search
+from frameswap.persons.steadiness import Steadiness
 from frameswap.persons.survey import read_survey
 from frameswap.photo import is_photo, read_photo
 from frameswap.swap_job import encode_sources

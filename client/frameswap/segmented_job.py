@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
@@ -85,9 +85,9 @@ class PlainJob:
         self.tally.add(len(swapped.faces), swapped.verdicts)
         self._on_frame(self.tally.frames)
 
-    def report(self) -> list[str]:
+    def report(self) -> Iterator[str]:
         """The line of each frame."""
-        return self._lines
+        return iter(self._lines)
 
 
 class SegmentedJob:
@@ -191,9 +191,11 @@ class SegmentedJob:
             writer: the output, made of `again`.
 
         Raises:
-            FrameswapError: a full disk, or a segment that was damaged meanwhile.
+            FrameswapError: a full disk, another job that took over, or a segment that was damaged
+                meanwhile.
         """
         try:
+            self._journal.check()
             depths = [row.depth for row in self._journal.rows]
             packets = timed_packets(
                 chain(self._journal.packets(), [self._packets]),
@@ -214,9 +216,9 @@ class SegmentedJob:
             writer.abort()
             raise
 
-    def report(self) -> list[str]:
+    def report(self) -> Iterator[str]:
         """The line of each frame."""
-        return [*self._journal.report(), *self._lines]
+        return chain(self._journal.report(), self._lines)
 
     def _flush(self) -> None:
         if self._encoder is not None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from frameswap.addresses import Target, Url
 from frameswap.arguments import HelpFormatter
 from frameswap.contract import SWAP_MODELS, FrameFormat
 from frameswap.encoders import check_options
@@ -47,7 +48,7 @@ from frameswap.person_flags import (
 )
 from frameswap.persons.casting import Casting
 from frameswap.persons.following import check_followed, models_to_follow
-from frameswap.persons.steadiness import Search
+from frameswap.persons.search import Search
 from frameswap.photo import (
     Photo,
     check_photo_output,
@@ -110,13 +111,13 @@ def run(arguments: Namespace) -> int:
     # All that can fail without a server fails before one is started.
     try:
         _check_usage(arguments)
+        plan = _plan(arguments)
     except BadOptions as error:
         tell([str(error)])
         return 2
     for path in arguments.source or ():
         check_source_kind(path)
-    if is_folder_job(arguments.target, arguments.output):
-        plan = plan_folder(arguments.target, arguments.output)
+    if plan is not None:
         return _run_folder(arguments, plan, read_cast(arguments))
     task = FileTask(arguments.target[0], arguments.output)
     if arguments.at is not None:
@@ -162,10 +163,31 @@ def _connect(
     return swapper
 
 
+def _plan(arguments: Namespace) -> FolderPlan | None:
+    """What is to be done with many files; None for one."""
+    if not is_folder_job(arguments.target, arguments.output):
+        return None
+    if arguments.report is not None and arguments.report.is_file():
+        raise BadOptions(
+            f"the reports of several files go into a folder, and {arguments.report} is a file"
+        )
+    return plan_folder(arguments.target, arguments.output)
+
+
 def _check_outputs(arguments: Namespace, output: Path) -> None:
     check_output(output, force=arguments.force or is_unfinished(output))
-    if arguments.report is not None:
-        check_output(arguments.report, force=True)
+    report = _report(arguments, output)
+    if report is not None:
+        check_output(report, force=True)
+
+
+def _report(arguments: Namespace, output: Path) -> Path | None:
+    """Where the report of an output goes: one of several has its own, in a folder of them."""
+    report: Path | None = arguments.report
+    if report is None or not is_folder_job(arguments.target, arguments.output):
+        return report
+    place = output.relative_to(arguments.output)
+    return report / place.with_name(f"{place.name}.jsonl")
 
 
 def _check_usage(arguments: Namespace) -> None:
@@ -200,20 +222,23 @@ def _run_folder(
 ) -> int:
     """Swap many files with one connection; an error of one is kept for the summary."""
     pixels, size = _probe(arguments, plan)
-    failed: dict[Path, FrameswapError] = {}
+    failed: dict[Target, FrameswapError] = {}
     done = 0
     with ExitStack() as stack:
         swapper = _connect(arguments, stack, pixels, size)
         casting = _encode(arguments, swapper, cast)
         for task in plan.tasks:
             try:
-                task.output.parent.mkdir(parents=True, exist_ok=True)
+                report = _report(arguments, task.output)
+                for path in (task.output, *([] if report is None else [report])):
+                    path.parent.mkdir(parents=True, exist_ok=True)
                 _check_outputs(arguments, task.output)
                 with ExitStack() as files:
                     opened = _open_target(arguments, task, files)
                     code = _swap_file(arguments, swapper, casting, opened, task.output)
                 if code == _INTERRUPTED:
-                    raise KeyboardInterrupt
+                    _summarise_folder(plan, done, failed)
+                    return code
                 if code:
                     failed[task.target] = NoFaceFound("no frame had a face (--require-face)")
                     continue
@@ -232,11 +257,11 @@ def _run_folder(
     return 1 if failed else 0
 
 
-def _summarise_folder(plan: FolderPlan, done: int, failed: Mapping[Path, FrameswapError]) -> None:
+def _summarise_folder(plan: FolderPlan, done: int, failed: Mapping[Target, FrameswapError]) -> None:
     missing = len(plan.tasks) - done - len(failed)
     parts = [f"{_count(len(plan.tasks), 'file')}: {done} done"]
     parts += [f"{len(failed)} failed"] if failed else []
-    parts += [f"{missing} not tried"] if missing else []
+    parts += [f"{missing} not done"] if missing else []
     parts += [f"{plan.left_alone} that are no photo or video left alone"] if plan.left_alone else []
     print(", ".join(parts))
     for path, error in failed.items():
@@ -271,14 +296,14 @@ def _open_target(arguments: Namespace, task: FileTask, stack: ExitStack) -> Phot
     return opened
 
 
-def _open(arguments: Namespace, target: Path, stack: ExitStack) -> Photo | VideoReader:
-    if _is_photo(target):
+def _open(arguments: Namespace, target: Target, stack: ExitStack) -> Photo | VideoReader:
+    if isinstance(target, Path) and _is_photo(target):
         return open_photo(target)
     return stack.enter_context(VideoReader(target, read_options(arguments)))
 
 
-def _is_photo(path: Path) -> bool:
-    return not is_standard(path) and is_photo(path)
+def _is_photo(path: Target) -> bool:
+    return not isinstance(path, Url) and not is_standard(path) and is_photo(path)
 
 
 def _pixel(opened: Photo | VideoReader) -> FrameFormat:
@@ -349,7 +374,7 @@ def _swap_video_file(
                 steady=steadiness(arguments),
                 encoding=encoding(arguments), audio=arguments.audio, on_notes=tell,
                 on_frame=progress.update, journaling=journaling(arguments), control=control,
-                report=arguments.report, preview=preview,
+                report=_report(arguments, output), preview=preview,
             )  # fmt: skip
     except JobStopped:
         raise KeyboardInterrupt from None

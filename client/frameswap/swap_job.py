@@ -19,12 +19,13 @@ from frameswap.file_kinds import is_sequence, is_standard
 from frameswap.job_control import JobControl, JobStopped
 from frameswap.journal import Journal, describe_file, is_unfinished
 from frameswap.options import SwapOptions
-from frameswap.output_file import output_file, ready_output
+from frameswap.output_file import check_output, output_file, ready_output
 from frameswap.persons.casting import Casting, Role
 from frameswap.persons.eyes import Tape, read_tape, write_tape
 from frameswap.persons.following import follow
 from frameswap.persons.one_picture import swap_one
-from frameswap.persons.steadiness import Search, Steadiness
+from frameswap.persons.search import Search
+from frameswap.persons.steadiness import Steadiness
 from frameswap.photo import Photo, write_photo
 from frameswap.preview import Preview
 from frameswap.provenance import Edit
@@ -230,6 +231,9 @@ def swap_video(
         swapper, reader, casting, steady, options, output, force, encoding, audio, on_notes,
         on_frame, journaling, control or JobControl(), report, preview,
     )  # fmt: skip
+    if report is not None:
+        # Now: it is written when the work is done.
+        check_output(report, force=True)
     if _can_be_journaled(reader, output):
         return _swap_in_segments(task)
     if journaling.resume:
@@ -238,8 +242,9 @@ def swap_video(
 
 
 def _can_be_journaled(reader: VideoReader, output: Path) -> bool:
-    is_plain = not (is_standard(output) or is_sequence(output)) and reader.path.is_file()
-    return is_plain and file_suffix(output) not in _WHOLE_SUFFIXES
+    is_plain = not (is_standard(output) or is_sequence(output))
+    is_file = isinstance(reader.path, Path) and reader.path.is_file()
+    return is_plain and is_file and file_suffix(output) not in _WHOLE_SUFFIXES
 
 
 def _swap_as_it_comes(task: VideoTask) -> Tally:
@@ -305,6 +310,7 @@ def _found_by(tape: Tape | None) -> Callable[[int, int], bytes]:
 
 def _begin(task: VideoTask, journal: Journal, form: VideoWriter) -> Casting:
     """Begin the journal, or go on with it; returns the casting that its segments were made with."""
+    assert isinstance(task.reader.path, Path)  # what can be journaled
     roles = task.casting.roles
     job = {
         "input": describe_file(task.reader.path),

@@ -39,10 +39,11 @@ from frameswap.found_faces import FoundFaces, FoundFrame, Placement, Plan
 from frameswap.found_stream import FindStream, SwapFoundStream, swap_planned
 from frameswap.frames import Frame, frame_format
 from frameswap.models import Ensemble, SourceKind, fit_photo
+from frameswap.one_server import Server
 from frameswap.options import SwapOptions
 from frameswap.padding import pad_photo
 from frameswap.security import Security
-from frameswap.servers import Server, Servers
+from frameswap.servers import Servers
 from frameswap.sources import Source
 from frameswap.stream import FrameStream
 from frameswap.transport import TransportName, read_outputs

@@ -9,8 +9,9 @@ from frameswap.persons.casting import Casting, Role
 from frameswap.persons.following import follow
 from frameswap.persons.identity import average_embeddings
 from frameswap.persons.one_picture import swap_one
+from frameswap.persons.search import Search
 from frameswap.persons.sheet import draw_sheet, write_sheet
-from frameswap.persons.steadiness import Search, Steadiness
+from frameswap.persons.steadiness import Steadiness
 from frameswap.persons.survey import Person, Survey, find_persons, read_survey
 
 __all__ = [

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frameswap.found_faces import FoundFaces
-from frameswap.frames import Frame
+from frameswap.frames import Frame, frame_size
 from frameswap.persons.cuts import thumbnail
 
 __all__ = ["Eyes", "Looker", "Tape", "read_tape", "write_tape"]
@@ -56,6 +56,15 @@ class Eyes:
     def thumbnail(self) -> Array:
         """See `cuts.thumbnail`."""
         return self._see(lambda: thumbnail(self._given()))
+
+    def frame_size(self) -> Array:
+        """(2,): height and width of the frame, pixels."""
+
+        def size() -> Array:
+            known = frame_size(self._given())
+            return np.array([known.height, known.width], np.float32)
+
+        return self._see(size)
 
     def found(self, found: FoundFaces | None) -> FoundFaces:
         """What the frame's `find` said; None where that was kept."""

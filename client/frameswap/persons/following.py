@@ -18,7 +18,7 @@ from frameswap.persons.casting import Casting
 from frameswap.persons.eyes import Tape
 from frameswap.persons.looking import ServerLooker
 from frameswap.persons.plan import SteadyPlan, finding_options
-from frameswap.persons.steadiness import Search
+from frameswap.persons.search import Search
 from frameswap.swapper import FaceSwapper
 
 __all__ = ["check_followed", "follow", "models_to_find", "models_to_follow"]

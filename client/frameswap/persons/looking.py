@@ -145,7 +145,10 @@ def _taken_back(found: FoundFaces, warp: Array) -> FoundFaces:
     seen = landmarks.any(axis=(1, 2))
     landmarks[seen, :, :2] = landmarks[seen, :, :2] @ back[:, :2].T + back[:, 2]
     landmarks[seen, :, 2] *= scale
-    return FoundFaces(faces, landmarks, found.pose)
+    pose = found.pose.copy()
+    turned = np.degrees(np.arctan2(back[1, 0], back[0, 0]))
+    pose[seen, 2] = (pose[seen, 2] + turned + 180.0) % 360.0 - 180.0
+    return FoundFaces(faces, landmarks, pose)
 
 
 def _matrix(options: SwapOptions, frame: Frame) -> ColorMatrix:

@@ -9,7 +9,7 @@ from frameswap.frames import Frame, frame_format
 from frameswap.options import SwapOptions
 from frameswap.persons.casting import Casting
 from frameswap.persons.following import follow
-from frameswap.persons.steadiness import Search
+from frameswap.persons.search import Search
 from frameswap.swapper import FaceSwapper
 
 __all__ = ["swap_one"]

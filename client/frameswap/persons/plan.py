@@ -14,7 +14,8 @@ from frameswap.found_faces import FoundFrame, Placement
 from frameswap.options import SwapOptions
 from frameswap.persons.casting import Casting
 from frameswap.persons.eyes import Eyes, Looker, Tape
-from frameswap.persons.steadiness import Placer, Search, longest_gap
+from frameswap.persons.search import Search, Searcher
+from frameswap.persons.steadiness import Placer, longest_gap
 from frameswap.persons.tracks import Sighting, Tracker
 
 __all__ = ["SteadyPlan", "begin_score", "finding_options"]
@@ -43,6 +44,7 @@ class SteadyPlan:
     Args:
         ahead: frames that are known before one is placed; 0: live.
         options: of the job.
+        search: what is looked for where nobody is seen.
         mesh_rows: rows of `landmarks` that the server takes.
         known: the answers of the frames that are done already, which no more frames come of.
         tape: gets the answers of the others; None: they are forgotten.
@@ -65,6 +67,7 @@ class SteadyPlan:
             begin_score=begin_score(options),
             longest_gap=longest_gap(ahead),
             knows_persons=casting.knows_persons,
+            searcher=Searcher(search, begin_score=begin_score(options)),
         )
         self._placer = Placer(
             casting, ahead=ahead, mesh_rows=mesh_rows, frame_rate=frame_rate

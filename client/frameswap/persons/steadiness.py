@@ -10,7 +10,6 @@ import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from fractions import Fraction
 from typing import Final
 
@@ -22,11 +21,12 @@ from frameswap.errors import BadOptions
 from frameswap.found_faces import Placement
 from frameswap.persons.casting import Casting, Director, Present
 from frameswap.persons.identity import Identity
+from frameswap.persons.search import Search
 from frameswap.persons.shapes import FaceShape, mix_shapes, write_shape
 from frameswap.persons.smoothing import LiveSmoother, smooth_within
 from frameswap.persons.tracks import Sample, Sighting
 
-__all__ = ["Placer", "Search", "Steadiness"]
+__all__ = ["Placer", "Steadiness"]
 
 Array = NDArray[np.float32]
 
@@ -41,15 +41,6 @@ FADE: Final = 3
 """Frames in which a face that comes or goes is shown in part."""
 LIVE_HOLD: Final = 8
 """Live: frames for which a face that is not seen any more is shown where it was, fading."""
-
-
-class Search(Enum):
-    """What is looked for where the ordinary look finds nobody."""
-
-    OFF = "off"
-    TURNED = "turned"
-    SMALL = "small"
-    ALL = "all"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,12 +13,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from frameswap.contract import SCORE_COLUMN
 from frameswap.found_faces import FoundFaces
 from frameswap.persons.cuts import CutFinder
 from frameswap.persons.eyes import Eyes
 from frameswap.persons.identity import SAME_PERSON, Identity, likeness
 from frameswap.persons.matching import match
-from frameswap.persons.shapes import FaceShape, read_shape, write_shape
+from frameswap.persons.search import Search, Searcher, Sighted, are_one, sighted
+from frameswap.persons.shapes import FaceShape
 
 __all__ = ["Sample", "Sighting", "Tracker"]
 
@@ -75,6 +77,8 @@ class _Track:
     missing: int = 0
     identity: Identity = field(default_factory=Identity)
     is_suspect: bool = False
+    is_followed: bool = False
+    is_small: bool = False
 
     def awaited(self) -> Array:
         """(4,) float32: the place where the face should be in the next frame."""
@@ -100,12 +104,21 @@ class Tracker:
         begin_score: of a face that a track begins with; to go on with one, any score does.
         longest_gap: frames without the face after which a track ends.
         knows_persons: whether embeddings may be asked for.
+        searcher: looks once more for turned and small faces; None: nobody does.
     """
 
-    def __init__(self, *, begin_score: float, longest_gap: int, knows_persons: bool) -> None:
+    def __init__(
+        self,
+        *,
+        begin_score: float,
+        longest_gap: int,
+        knows_persons: bool,
+        searcher: Searcher | None = None,
+    ) -> None:
         self._begin_score = begin_score
         self._longest_gap = longest_gap
         self._knows_persons = knows_persons
+        self._searcher = searcher or Searcher(Search.OFF, begin_score=begin_score)
         self._cuts = CutFinder()
         self._tracks: list[_Track] = []
         self._frames = self._numbers = 0
@@ -119,20 +132,16 @@ class Tracker:
         begins_shot = self._cuts.is_cut(eyes.thumbnail())
         if begins_shot:
             self._tracks.clear()
-        known = eyes.found(found)
-        shapes = [read_shape(*row) for row in zip(known.faces, known.landmarks, strict=True)]
-        pairs = self._join(shapes, known, eyes)
-        samples = []
-        for number, shape in enumerate(shapes):
-            track = pairs.get(number)
-            if track is not None:
-                track.go_on(shape)
-            elif shape.score >= self._begin_score:
-                track = self._begin(shape)
-            else:
-                continue
-            track = self._ask(track, known.faces[number], known.pose[number], eyes)
-            samples.append(Sample(track.number, shape, known.pose[number], track.identity))
+        known = sighted(eyes.found(found))
+        samples = self._follow(eyes)
+        there = [sample.shape for sample in samples]
+        faces = [each for each in known if not any(are_one(each.shape, one) for one in there)]
+        samples += self._take(faces, eyes)
+        if samples:
+            self._searcher.sees_somebody()
+        elif self._searcher.is_on and not self._tracks:
+            hidden = self._searcher.sweep(eyes, begins_shot=begins_shot)
+            samples += [self._sample(self._begin(each.shape), each, eyes) for each in hidden]
         seen = {sample.track for sample in samples}
         for track in self._tracks:
             if track.number not in seen:
@@ -141,30 +150,64 @@ class Tracker:
         self._frames += 1
         return Sighting(self._frames - 1, begins_shot, tuple(samples))
 
+    def _follow(self, eyes: Eyes) -> list[Sample]:
+        """Samples of those tracks that the ordinary look does not see, or not rightly."""
+        samples = []
+        for track in [each for each in self._tracks if each.is_followed]:
+            each = self._searcher.follow(eyes, track.awaited())
+            if each is not None:
+                track.go_on(each.shape)
+                samples.append(self._sample(track, each, eyes))
+        return samples
+
+    def _take(self, faces: Sequence[Sighted], eyes: Eyes) -> list[Sample]:
+        """Samples of the faces of an ordinary look."""
+        pairs = self._join(faces, eyes)
+        samples = []
+        for number, face in enumerate(faces):
+            track = pairs.get(number)
+            if track is None and face.row[SCORE_COLUMN] < self._begin_score:
+                continue
+            each = self._searcher.righted(eyes, face, age=0 if track is None else track.age + 1)
+            if track is None:
+                track = self._begin(each.shape)
+            else:
+                track.go_on(each.shape)
+            samples.append(self._sample(track, each, eyes))
+        return samples
+
+    def _sample(self, track: _Track, each: Sighted, eyes: Eyes) -> Sample:
+        # Who was too small once is looked for where she was as long as she is seen.
+        track.is_small = track.is_small or each.is_small
+        track.is_followed = track.is_small or self._searcher.stays_followed(
+            each.shape, was_followed=track.is_followed
+        )
+        track = self._ask(track, each.row, each.pose, eyes)
+        return Sample(track.number, each.shape, each.pose, track.identity)
+
     def _begin(self, shape: FaceShape) -> _Track:
         track = _Track(self._numbers, shape)
         self._numbers += 1
         self._tracks.append(track)
         return track
 
-    def _join(
-        self, shapes: Sequence[FaceShape], known: FoundFaces, eyes: Eyes
-    ) -> Mapping[int, _Track]:
+    def _join(self, faces: Sequence[Sighted], eyes: Eyes) -> Mapping[int, _Track]:
         """The track of each face that has one, by the face's number."""
-        costs = [[_distance(track, shape) for shape in shapes] for track in self._tracks]
+        free = [track for track in self._tracks if not track.is_followed]
+        costs = [[_distance(track, each.shape) for each in faces] for track in free]
         if self._knows_persons:
-            for column in range(len(shapes)):
+            for column in range(len(faces)):
                 rivals = [row for row, cost in enumerate(costs) if cost[column] <= 1.0]
                 if len(rivals) < 2:
                     continue
-                seen = eyes.embed(known.faces[column])
+                seen = eyes.embed(faces[column].row)
                 for row in rivals:
-                    who = self._tracks[row].identity
+                    who = free[row].identity
                     if who.is_known and seen.any():
                         unlike = min(1.0, max(0.0, 1.0 - likeness(seen, who.embedding)))
                         costs[row][column] *= 1.0 - _APPEARANCE
                         costs[row][column] += _APPEARANCE * unlike
-        return {column: self._tracks[row] for row, column in match(costs, most=1.0)}
+        return {column: free[row] for row, column in match(costs, most=1.0)}
 
     def _ask(self, track: _Track, face: Array, pose: Array, eyes: Eyes) -> _Track:
         """Ask who a face is where that is due; the track, or the one that the face begins."""
@@ -206,8 +249,3 @@ def _distance(track: _Track, shape: FaceShape) -> float:
     points = shape.points[:5, :2] - track.shape.points[:5, :2]
     bent = min(1.0, float(np.abs(points).mean()))
     return 0.7 * away + 0.2 * min(growth, 1.0) + 0.1 * bent
-
-
-def row_of(sample: Sample) -> Array:
-    """(15,) float32: a sample as a row of `faces`."""
-    return write_shape(sample.shape)[0]
