@@ -15,8 +15,8 @@ help: ## Show this list
 
 venv: $(VENV)/runtime.stamp ## Make .venv with what the programs need
 
-demo: $(VENV)/runtime.stamp ## Swap Newton's face onto a clip of Gauss: out/demo.mp4, out/demo.png
-	@$(BIN)/python -m demo.run
+demo: $(VENV)/runtime.stamp ## Swap Newton's face onto a clip of Gauss: out/demo.mp4, out/demo.png (SWAPPER=NAME)
+	@$(BIN)/python -m demo.run $(if $(SWAPPER),--swapper $(SWAPPER))
 
 test: $(VENV)/test.stamp ## Run the tests for every change, after installing what they need
 	@$(BIN)/python -m pytest -m "not soak and not e2e and not training" $(PYTEST_ARGS)
@@ -30,7 +30,7 @@ training: $(VENV)/training.stamp ## Run those of training/, which need PyTorch
 soak: $(VENV)/test.stamp ## Run the long ones: memory over ten thousand frames
 	@$(BIN)/python -m pytest -m soak $(PYTEST_ARGS)
 
-readers: ## Have ffmpeg and exiftool, which the tests of file formats compare with (Debian)
+readers: ## Have ffmpeg, exiftool and promtool, which tests compare with (Debian)
 	@tests/install-readers
 
 lint: $(VENV)/test.stamp ## ruff and mypy

@@ -38,7 +38,7 @@ from graphs.alignment import TEMPLATES
 from graphs.contract import DEFAULT_NMS_THRESHOLD, DEFAULT_SCORE_THRESHOLD, DETECTOR_SIZE
 from networks.detectors import DEFAULT_DETECTOR, DETECTORS, Detector
 from networks.landmarkers import DEFAULT_LANDMARKER, LANDMARKERS, NO_LANDMARKER
-from networks.swappers import DEFAULT_SWAPPER, SWAPPERS
+from networks.swappers import SWAPPERS
 
 Image = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
@@ -177,7 +177,7 @@ class ClassicSwapper:
         Raises:
             ValueError: no face in `source`.
         """
-        row = SWAPPERS[DEFAULT_SWAPPER]
+        row = SWAPPERS["image_swapper_256"]
         self._size = row.crop_size
         self._template = TEMPLATES[row.template] * row.crop_size
         self._mask = make_box_mask(row.crop_size)

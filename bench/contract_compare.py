@@ -3,6 +3,8 @@ r"""The served chain on a CPU beside an earlier checkout's, and beside itself wi
     python -m bench.contract_compare --other ../frameswap-1.0      720p and 1080p, in turn
     python -m bench.contract_compare --other ../frameswap-1.0 \
         --flags="--one-process --instances swap_faces_i420=2"      the steps in one process
+    python -m bench.contract_compare --other ../frameswap-1.0 \
+        --also face_landmarker_v2=out/v2       and another repository of this checkout's
 
 Both checkouts have their environment in `.venv` and their CPU models built. Each serves its own
 models and is asked by its own client, through shared memory, with the same decoded frames: no codec
@@ -82,11 +84,13 @@ class Run:
 
 
 @contextmanager
-def serving(checkout: Path, flags: Sequence[str] = ()) -> Iterator[tuple[str, psutil.Process]]:
+def serving(
+    checkout: Path, flags: Sequence[str] = (), repository: Path | None = None
+) -> Iterator[tuple[str, psutil.Process]]:
     """Serve a checkout's CPU models on a port of its own.
 
     Args:
-        flags: more of `frameswap serve`.
+        flags: more of `frameswap serve`. repository: another than the checkout's own.
 
     Raises:
         TimeoutError: it did not come up.
@@ -102,6 +106,8 @@ def serving(checkout: Path, flags: Sequence[str] = ()) -> Iterator[tuple[str, ps
         "--models", *MODELS, "--grpc-port", ports[0], "--http-port", ports[1],
         "--metrics-port", ports[2], *flags,
     ]  # fmt: skip
+    if repository is not None:
+        command += ["--repository", str(repository.resolve())]
     with subprocess.Popen(command, cwd=checkout, stdout=subprocess.DEVNULL) as process:
         try:
             _await_ready(int(ports[1]), process)
@@ -171,6 +177,13 @@ def describe(size: str, runs: dict[str, list[Run]]) -> str:
     return "\n".join(lines)
 
 
+def _named(text: str) -> tuple[str, Path]:
+    name, _, path = text.partition("=")
+    if not name or not path:
+        raise argparse.ArgumentTypeError(f"expected NAME=REPOSITORY, got {text!r}")
+    return name, Path(path)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Command line; see the module's head."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -179,6 +192,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--flags", default="", help="more flags of `frameswap serve`, for this checkout only"
     )
+    parser.add_argument(
+        "--also", type=_named, nargs="*", default=[], metavar="NAME=REPOSITORY",
+        help="serve it too, with the same flags and K = 1",
+    )  # fmt: skip
     parser.add_argument("--frames", type=int, default=120, help="of a run")
     parser.add_argument("--rounds", type=int, default=4)
     args = parser.parse_args(arguments)
@@ -193,6 +210,9 @@ def main(arguments: list[str] | None = None) -> int:
         sides.append(Side("this checkout, K = 1", here, url, server, 1))
         name = f"this checkout, K = {EMPTY_SLOTS}, one face"
         sides.append(Side(name, here, url, server, EMPTY_SLOTS))
+        for label, repository in args.also:
+            where = stack.enter_context(serving(ROOT, args.flags.split(), repository))
+            sides.append(Side(f"{label}, K = 1", here, *where, 1))
         print(f"{'size':>6s} {'':30s} {'frames/s':>9s} {'CPU-ms a frame':>15s} {'ratio':>7s}")
         for size in args.sizes:
             frames = folder / f"{size}.npy"

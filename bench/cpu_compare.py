@@ -38,6 +38,7 @@ from tritonclient import grpc as triton_grpc
 
 from bench import classic_pipeline
 from bench.classic_pipeline import CRF, PRESET, JobReport, describe_report
+from bench.job_memory import describe_memory, measure_memory, plot_memory
 from demo.make_clip import clip_of, write_clip
 from demo.photos import photo_path, read_photo
 from fetching.weights import WeightsError
@@ -52,9 +53,6 @@ LAST_STEP: Final = models_of(SERVED[0])[-1]
 STATISTICS_S: Final = 5.0
 SOAK_FRAMES: Final = 10_000
 SOAK_CLIP_FRAMES: Final = 250
-SAMPLE_S: Final = 1.0
-LEAST_SAMPLES: Final = 10
-"""Under the line that tells growth."""
 SOURCE, TARGET = "newton", "gauss"
 
 
@@ -73,15 +71,6 @@ class Comparison:
         """Median over the pairs of runs that stand next to each other in time."""
         pairs = zip(self.frameswap_rates, self.classic_rates, strict=True)
         return float(np.median([ours / theirs for ours, theirs in pairs]))
-
-
-@dataclass(frozen=True)
-class MemorySample:
-    """Resident memory at `seconds` into a job, in MiB: the client's, and the server's tree."""
-
-    seconds: float
-    client_mib: float
-    server_mib: float
 
 
 class ServerStages:
@@ -206,68 +195,6 @@ def repeat_clip(clip: Path, times: int, output: Path) -> None:
                     written.mux(packet)
 
 
-def resident_mib(process: psutil.Process, *, tree: bool) -> float:
-    """Resident memory of a process, with its children when `tree`; 0 once it is gone."""
-    try:
-        processes = [process, *(process.children(recursive=True) if tree else [])]
-        return sum(p.memory_info().rss for p in processes) / 2**20
-    except psutil.NoSuchProcess:
-        return 0.0
-
-
-def measure_memory(server: EmbeddedServer, target: Path, output: Path) -> list[MemorySample]:
-    """Run `frameswap swap` as a process of its own and sample memory every SAMPLE_S seconds.
-
-    Raises:
-        subprocess.CalledProcessError: the job failed; it has said why.
-    """
-    command = [
-        sys.executable, "-m", "frameswap", "swap", "--server", server.grpc_url, "--source",
-        str(photo_path(SOURCE)), "--target", str(target), "--output", str(output), "--force",
-    ]  # fmt: skip
-    samples = []
-    start = time.perf_counter()
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as job:
-        client, tree = psutil.Process(job.pid), psutil.Process(server.pid)
-        while job.poll() is None:
-            samples.append(
-                MemorySample(
-                    time.perf_counter() - start,
-                    resident_mib(client, tree=False),
-                    resident_mib(tree, tree=True),
-                )
-            )
-            time.sleep(SAMPLE_S)
-    if job.returncode != 0:
-        raise subprocess.CalledProcessError(job.returncode, command)
-    return [sample for sample in samples if sample.client_mib > 0]
-
-
-def describe_memory(samples: list[MemorySample], rows: int = 20) -> str:
-    """The curve as `rows` lines: seconds, client and server memory, each with a bar."""
-    chosen = [samples[i] for i in np.linspace(0, len(samples) - 1, rows).round().astype(int)]
-    most = max(max(s.client_mib, s.server_mib) for s in chosen)
-    lines = [f"{'seconds':>8s} {'client MiB':>11s} {'server MiB':>11s}"]
-    for sample in chosen:
-        bars = ["#" * round(20 * value / most) for value in (sample.client_mib, sample.server_mib)]
-        lines.append(
-            f"{sample.seconds:8.0f} {sample.client_mib:11.0f} {sample.server_mib:11.0f}"
-            f"  {bars[0]:20s}  {bars[1]}"
-        )
-    half = samples[len(samples) // 2 :]
-    if len(half) < LEAST_SAMPLES:
-        lines.append(f"growth: the job was too short to tell, {len(samples)} samples")
-        return "\n".join(lines)
-    client, server = (
-        np.polyfit([s.seconds for s in half], [getattr(s, name) for s in half], 1)[0] * 60
-        for name in ("client_mib", "server_mib")
-    )
-    lines.append(
-        f"growth over the second half, MiB a minute: client {client:+.2f}, server {server:+.2f}"
-    )
-    return "\n".join(lines)
-
-
 def describe_table(comparisons: list[Comparison]) -> str:
     """Rates and processor time of both sides, and the ratio of the rates, one line a size."""
     lines = [f"{'':7s} {'frames/s':^22s} {'':7s} {'CPU-ms a frame':^22s}"]
@@ -299,22 +226,6 @@ def plot_comparisons(comparisons: list[Comparison], path: Path) -> None:
     figure.savefig(path)
 
 
-def plot_memory(samples: list[MemorySample], path: Path) -> None:
-    """Resident memory over time, to a picture file."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 3.5), layout="constrained")
-    axes = figure.subplots()
-    seconds = [sample.seconds for sample in samples]
-    axes.plot(seconds, [sample.client_mib for sample in samples], label="client")
-    axes.plot(seconds, [sample.server_mib for sample in samples], label="server, all processes")
-    axes.set_xlabel("seconds")
-    axes.set_ylabel("resident MiB")
-    axes.set_ylim(bottom=0)
-    axes.legend()
-    figure.savefig(path)
-
-
 def _compare_sizes(args: argparse.Namespace, server: EmbeddedServer, folder: Path) -> None:
     comparisons = []
     for size in args.sizes:
@@ -341,7 +252,7 @@ def _soak(args: argparse.Namespace, server: EmbeddedServer, folder: Path) -> Non
     repeat_clip(
         make_clip(folder, args.sizes[0], length), math.ceil(args.soak_frames / length), target
     )
-    samples = measure_memory(server, target, folder / "soaked.mp4")
+    samples = measure_memory(server, photo_path(SOURCE), target, folder / "soaked.mp4")
     print(describe_memory(samples))
     if args.json is not None:
         args.json.write_text(json.dumps([asdict(sample) for sample in samples], indent=1))

@@ -142,12 +142,13 @@ def run_streams(url: str, frames: Path, cell: Cell, seconds: float) -> float:
     return sum(rates)
 
 
-def run_job(url: str, clip: Path, folder: Path) -> float:
+def run_job(url: str, clip: Path, folder: Path, *options: str) -> float:
     """Frames a second of one `frameswap swap` against a server that runs."""
     output = folder / "job.mp4"
     command = [
         sys.executable, "-m", "frameswap", "swap", "--source", str(photo_path(SOURCE)),
         "--target", str(clip), "--output", str(output), "--server", url, "--force",
+        "--steady", "off", *options,
     ]  # fmt: skip
     start = time.perf_counter()
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)

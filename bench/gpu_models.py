@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,12 +27,17 @@ import onnxruntime
 
 from bench import gpu_repository
 from bench.detector_forms import in_half_until
-from bench.scenes import Scene
+from bench.scenes import Scene, painted_source
 from engines.configs import CudaOptions
+from engines.precision import to_fp16
+from engines.served_graphs import served_graphs
+from engines.targets import TARGETS
 from fetching import weights
-from graphs import face_blender, face_detector
+from graphs import face_blender, face_detector, face_landmarker
+from graphs.contract import DETECTED_FRAME, MAX_VIEWS, SEEN_FRAME
 from networks.detectors import DETECTORS
 from networks.face_points import MEDIAPIPE_POINTS
+from networks.landmarkers import view_size
 
 BATCHES: Final = (1, 8, 16)
 RUNS: Final = 30
@@ -75,7 +81,7 @@ class BoundSession:
                     name, "cuda", 0, feeds[name].dtype.type, tuple(tensor.shape), tensor.data_ptr()
                 )
         for entry in self.session.get_outputs():
-            if entry.name != "detected_frame":
+            if entry.name not in (DETECTED_FRAME, SEEN_FRAME):
                 self._binding.bind_output(entry.name, "cuda", 0)
         self._run_options = onnxruntime.RunOptions()
         self._run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
@@ -164,13 +170,16 @@ def detector_feeds(batch: int) -> dict[str, Any]:
     }
 
 
-def swapper_feeds(batch: int, *, side: int = 128) -> dict[str, Any]:
+def swapper_feeds(batch: int, *, side: int = 128, own: bool = False) -> dict[str, Any]:
+    """Noise for crops and sources; `own`: a source as the project's own network takes it."""
     faces = np.zeros((batch, 16, 15), np.float32)
     faces[:, 0, 4] = 1
     generator = np.random.default_rng(0)
     return {
         "crops": generator.random((batch, 1, 3, side, side), dtype=np.float32),
-        "source": generator.random((batch, 1, 512), dtype=np.float32),
+        "source": np.tile(painted_source(), (batch, 1, 1))
+        if own
+        else generator.random((batch, 1, 512), dtype=np.float32),
         "faces": faces,
         "landmarks": np.zeros((batch, 1, MEDIAPIPE_POINTS, 3), np.float32),
         "warps": warps(batch),
@@ -192,9 +201,39 @@ def blender_feeds(batch: int) -> dict[str, Any]:
     return feeds
 
 
+def landmarker_feeds(batch: int) -> dict[str, Any]:
+    """A row a face, as the served backend joins them."""
+    side = view_size(gpu_repository.deployment().landmarker)
+    generator = np.random.default_rng(0)
+    return {
+        "views": generator.random((batch, 1, 3, side, side), dtype=np.float32),
+        "view_warps": warps(batch),
+        "detections": swapper_feeds(1)["faces"].repeat(batch, axis=0),
+        "options": np.zeros((batch, 16), np.float32),
+    }
+
+
+def aligner_feeds(batch: int) -> dict[str, Any]:
+    feeds = swapper_feeds(batch)
+    return detector_feeds(batch) | {
+        "faces": feeds["faces"],
+        "landmarks": np.zeros((batch, MAX_VIEWS, MEDIAPIPE_POINTS, 3), np.float32),
+        "source": feeds["source"],
+    }
+
+
+def masker_feeds(batch: int) -> dict[str, Any]:
+    feeds = swapper_feeds(batch)
+    points = np.random.default_rng(0).uniform(700, 1000, (batch, 1, MEDIAPIPE_POINTS, 3))
+    kept = {name: feeds[name] for name in ("warps", "faces", "options")}
+    masks = np.ones_like(feeds["crops"][:, :, :1])
+    return kept | {"swap_masks": masks, "landmarks": points.astype(np.float32)}
+
+
 def cases(repository: Path) -> list[Case]:
     """The served graphs, and the forms that they could have instead."""
     plain = CudaOptions().parameters()
+    exact = CudaOptions().parameters(exact=True)
     nhwc = CudaOptions().parameters(channels_last=True)
     searched = {"cudnn_conv_algo_search": "EXHAUSTIVE"}
 
@@ -208,6 +247,11 @@ def cases(repository: Path) -> list[Case]:
         )  # fmt: skip
         return _bytes(built)
 
+    def own() -> bytes:
+        wanted = gpu_repository.deployment(swapper="frameswap_256")
+        graph = served_graphs(wanted, TARGETS["cuda"])["face_swapper"]
+        return _bytes(to_fp16(graph.author(weights.load_network)))
+
     def in_half(pooling: int) -> Callable[[], bytes]:
         detector = served("face_detector_i420")
         return lambda: _bytes(in_half_until(onnx.load_from_string(detector()), pooling))
@@ -215,15 +259,27 @@ def cases(repository: Path) -> list[Case]:
     def blender() -> bytes:
         return _bytes(face_blender.build("i420", 128, method="whole"))
 
+    def landmarker() -> bytes:
+        row = gpu_repository.deployment().landmarker
+        assert row is not None
+        network = weights.load_network(row.weight)
+        return _bytes(face_landmarker.build(row, network, skip_empty=False))
+
     return [
         ("detector", served("face_detector_i420"), detector_feeds, plain),
+        ("landmarker", served("face_landmarker"), landmarker_feeds, exact),
+        ("aligner", served("face_aligner_i420"), aligner_feeds, plain),
+        ("masker", served("face_masker"), masker_feeds, plain),
         ("detector, rounds written out", detector, detector_feeds, plain),
         ("blender", served("face_blender_i420"), blender_feeds, plain),
         ("swapper", served("face_swapper"), swapper_feeds, nhwc),
         ("swapper, exhaustive search", served("face_swapper"), swapper_feeds, nhwc | searched),
+        ("frameswap_256", own, partial(swapper_feeds, side=256, own=True), plain),
         ("detector, two stages in half", in_half(2), detector_feeds, plain),
         ("detector, three stages in half", in_half(3), detector_feeds, plain),
         ("blender, whole frames", blender, blender_feeds, plain),
+        ("landmarker, as converted", landmarker, landmarker_feeds, exact),
+        ("landmarker, in TF32", served("face_landmarker"), landmarker_feeds, plain),
     ]
 
 

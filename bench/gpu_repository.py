@@ -32,9 +32,10 @@ from fetching import weights
 from fetching.files import data_sha256
 from graphs.contract import MODEL_SPECS, models_of
 from networks.landmarkers import DEFAULT_LANDMARKER, LANDMARKERS
-from networks.recognizers import RECOGNIZERS
+from networks.recognizers import DEFAULT_RECOGNIZER, RECOGNIZERS
 from networks.swappers import SWAPPERS
 
+PUBLISHED: Final = "inswapper_128"
 NAME: Final = "random_inswapper_128"
 MADE_OF: Final = ".made_of"
 """Holds `made_of` as it was; written last."""
@@ -42,18 +43,25 @@ MODELS: Final = models_of("swap_faces_i420")
 
 
 def deployment(
-    *, detector: str = "yunet", pixel_boost: int = 1, crop_size: int = 128
+    *,
+    detector: str = "yunet",
+    pixel_boost: int = 1,
+    crop_size: int = 128,
+    swapper: str = PUBLISHED,
 ) -> Deployment:
     """inswapper_128's contract under a name that says that its weights are random.
 
     Args:
         crop_size: side of the network's crop, pixels; its layers take any size.
+        swapper: another one whose weights are here is deployed as it is.
     """
-    swapper = replace(SWAPPERS["inswapper_128"], name=NAME, weight=NAME, crop_size=crop_size)
+    row = SWAPPERS[swapper]
+    if swapper == PUBLISHED:
+        row = replace(row, name=NAME, weight=NAME, crop_size=crop_size)
     return Deployment(
-        swapper=swapper,
+        swapper=row,
         detector=detector,
-        recognizer=RECOGNIZERS["w600k_r50"],
+        recognizer=RECOGNIZERS[row.recognizer or DEFAULT_RECOGNIZER],
         landmarker=LANDMARKERS[DEFAULT_LANDMARKER],
         pixel_boost=pixel_boost,
     )
@@ -77,11 +85,12 @@ def build(
     target: TargetName = "cuda",
     pixel_boost: int = 1,
     crop_size: int = 128,
+    swapper: str = PUBLISHED,
     host: HostOptions | None = None,
     max_batch_size: int = 16,
 ) -> Deployment:
     """Write the repository; what lies there already is overwritten."""
-    wanted = deployment(pixel_boost=pixel_boost, crop_size=crop_size)
+    wanted = deployment(pixel_boost=pixel_boost, crop_size=crop_size, swapper=swapper)
     repository = RepositoryWriter(root)
     repository.complete()
     row = TARGETS[target]

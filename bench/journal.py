@@ -3,7 +3,8 @@
     python -m bench.journal --rounds 5
 
 Both swap the same clip through a server whose models only copy (`bench/copy_repository.py`), with
-decoding and encoding. They take turns, and each figure is the median of its rounds.
+decoding and encoding. They take turns, and each figure is the median of its rounds; what it costs
+is the median over pairs of neighbouring runs, which other work on the machine slows alike.
 """
 
 from __future__ import annotations
@@ -78,7 +79,10 @@ def main() -> None:
     for way in WAYS:
         print(f"{way:12} {arguments.frames / seconds[way]:7.1f} frames/s {sizes[way]:10} bytes")
     plain, journaled = WAYS
-    print(f"time {100 * (seconds[journaled] / seconds[plain] - 1):+.1f} %, ", end="")
+    pairs = zip(figures[plain], figures[journaled], strict=True)
+    costs = [100 * (after[0] / before[0] - 1) for before, after in pairs]
+    spread = f"{min(costs):+.1f} to {max(costs):+.1f}"
+    print(f"time {statistics.median(costs):+.1f} % ({spread}), ", end="")
     print(f"size {100 * (sizes[journaled] / sizes[plain] - 1):+.1f} %")
 
 

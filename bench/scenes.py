@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from demo.photos import read_photo
 from graphs.contract import OPTION_COUNT
+from networks.swappers import SWAPPERS
 
 Image = npt.NDArray[np.uint8]
 FACE_SHARE: Final = 0.28
@@ -24,7 +25,8 @@ GAUSS_FACE: Final = (520.0, 388.0, 366.0)
 class Scene:
     """What one request asks for.
 
-    faces: how many the frame holds. slots: K, how many the request asks for.
+    faces: how many the frame holds. slots: K, how many the request asks for. own: the sources
+    are those of the project's own network, not identities.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Scene:
     height: int = 1080
     faces: int = 1
     slots: int = 1
+    own: bool = False
 
     def bgr(self) -> Image:
         """(H, W, 3) uint8: grey, with the painting's face at even distances."""
@@ -59,7 +62,10 @@ class Scene:
         return cv2.cvtColor(self.bgr(), cv2.COLOR_BGR2YUV_I420)
 
     def source(self) -> npt.NDArray[np.float32]:
-        """[K, 512] unit vectors: an identity that nobody has."""
+        """[K, D] float32: unit vectors of 512, an identity that nobody has; or, for our own
+        network, the painting's face, packed, and zeros for its landmarks."""
+        if self.own:
+            return np.tile(painted_source(), (self.slots, 1))
         vectors = np.random.default_rng(0).normal(size=(self.slots, 512)).astype(np.float32)
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
@@ -73,5 +79,19 @@ class Scene:
         return [
             "--input-data", str(folder),
             "--shape", f"frame:{rows},{self.width}",
-            "--shape", f"source:{self.slots},512",
+            "--shape", "source:" + ",".join(map(str, self.source().shape)),
         ]  # fmt: skip
+
+
+def painted_source() -> npt.NDArray[np.float32]:
+    """(D,) float32 as `frameswap_256` takes it: Gauss's face, about where its crop has it."""
+    row = SWAPPERS["frameswap_256"]
+    side = row.source_size or 0
+    x, y, tall = GAUSS_FACE
+    scale = 0.62 * side / tall
+    place = np.array([[scale, 0, side / 2 - scale * x], [0, scale, 0.55 * side - scale * y]])
+    crop = cv2.warpAffine(read_photo("gauss"), place, (side, side)).astype(np.float32)
+    blue, green, red = np.moveaxis(crop, 2, 0)
+    source = np.zeros(row.source_length, np.float32)
+    source[: side * side] = (red + 256 * green + 65_536 * blue).reshape(-1)
+    return source

@@ -21,6 +21,7 @@ from frameswap.arguments import HelpFormatter
 
 from demo.make_clip import clip_of, write_clip
 from demo.photos import PHOTOS, photo_path, read_photo
+from engines.targets import DEFAULT_TARGET
 from fetching.weights import WeightsError
 from server.errors import ServerError
 from server.launcher import EmbeddedServer
@@ -28,6 +29,7 @@ from server.launcher import EmbeddedServer
 Image = npt.NDArray[np.uint8]
 
 ROOT = Path(__file__).resolve().parent.parent
+SWAPPERS_OF_OUR_OWN = ("image_swapper_256", "frameswap_256")
 SOURCE, TARGET = "newton", "gauss"
 PANEL_HEIGHT = 360
 BACKGROUND, INK, FACE_BOX, LANDMARK = (32, 32, 32), (235, 235, 235), (80, 220, 80), (0, 200, 255)
@@ -141,6 +143,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--out", type=Path, default=ROOT / "out", metavar="FOLDER",
         help="where the video and the picture go (default: out/ in this checkout)",
     )  # fmt: skip
+    parser.add_argument(
+        "--swapper", choices=SWAPPERS_OF_OUR_OWN, default=DEFAULT_TARGET.swapper, metavar="NAME",
+        help=f"which of our own swappers, {' or '.join(SWAPPERS_OF_OUR_OWN)} "
+        f"(default: {DEFAULT_TARGET.swapper})",
+    )  # fmt: skip
     return parser.parse_args(arguments)
 
 
@@ -152,7 +159,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     clip, result, picture = out / "target.mp4", out / "demo.mp4", out / "demo.png"
     try:
         print("1/4 building the model repository for the CPU", flush=True)
-        run_step("build_engines.py", "--target", "cpu", "--repository", str(repository))
+        run_step(
+            "build_engines.py", "--target", "cpu", "--swapper", given.swapper,
+            "--repository", str(repository),
+        )  # fmt: skip
         print(f"2/4 making a clip of {PHOTOS[TARGET].person} (pan, zoom, rotation)", flush=True)
         if not clip.is_file():
             whole = clip.with_suffix(".part.mp4")

@@ -31,7 +31,7 @@ from graphs.contract import MODEL_SPECS
 from networks.detectors import DETECTORS
 from networks.landmarkers import DEFAULT_LANDMARKER, LANDMARKERS, NO_LANDMARKER
 from networks.recognizers import RECOGNIZERS
-from networks.swappers import DEFAULT_SWAPPER, SWAPPERS
+from networks.swappers import SWAPPERS
 
 _FP8_FROM: Final = 8.9
 _ARENAS: Final = ("kSameAsRequested", "kNextPowerOfTwo")
@@ -71,8 +71,9 @@ def make_parser(description: str) -> argparse.ArgumentParser:
 
 def _add_networks(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--swapper", default=DEFAULT_SWAPPER, metavar="NAME",
-        help=f"one of {', '.join(SWAPPERS)}",
+        "--swapper", metavar="NAME",
+        help=f"one of {', '.join(SWAPPERS)} (default: {TARGETS['cpu'].swapper} for the CPU, "
+        f"{TARGETS['cuda'].swapper} for GPUs)",
     )  # fmt: skip
     group.add_argument(
         "--detector", default="yunet", metavar="NAME",
@@ -208,8 +209,10 @@ def make_request(options: argparse.Namespace) -> BuildRequest:
     for model in models:
         if model not in MODEL_SPECS:
             raise DeploymentError(f"no model is called {model!r}; known: {', '.join(MODEL_SPECS)}")
+    capabilities = tuple(parse_compute_capability(text) for text in options.compute_capability)
+    target = TARGETS[options.target] if options.target else default_target(capabilities)
     deployment = resolve(
-        swapper=options.swapper,
+        swapper=options.swapper or target.swapper,
         detector=options.detector,
         recognizer=options.recognizer,
         landmarker=options.landmarker,
@@ -219,8 +222,6 @@ def make_request(options: argparse.Namespace) -> BuildRequest:
     for path in options.frames:
         if not path.exists():
             raise FramesError(f"{path} does not exist: --frames takes pictures and folders of them")
-    capabilities = tuple(parse_compute_capability(text) for text in options.compute_capability)
-    target = TARGETS[options.target] if options.target else default_target(capabilities)
     precision: Precision = options.precision or target.precision
     check_precision(precision, target, capabilities)
     axes = make_axes(options)

@@ -18,7 +18,13 @@ from networks.landmarkers import (
     view_size,
 )
 from networks.recognizers import DEFAULT_RECOGNIZER, RECOGNIZERS, Recognizer
-from networks.swappers import SWAPPERS, Swapper, check_pairing, check_pixel_boost
+from networks.swappers import (
+    SWAPPERS,
+    Swapper,
+    check_landmarker,
+    check_pairing,
+    check_pixel_boost,
+)
 
 Row = TypeVar("Row")
 
@@ -83,20 +89,21 @@ def resolve(
 
     Raises:
         DeploymentError: an unknown name, a recogniser whose embeddings the swapper was not made
-            for, or a pixel boost that the swapper does not have.
+            for, or a pixel boost or landmarks that the swapper has no use for.
     """
     row = _known("swapper", swapper, SWAPPERS)
     if detector not in detectors:
         raise DeploymentError(_unknown("detector", detector, detectors))
     chosen = _known("recogniser", recognizer or row.recognizer or DEFAULT_RECOGNIZER, RECOGNIZERS)
+    mesh = None if landmarker == NO_LANDMARKER else _known("landmarker", landmarker, LANDMARKERS)
     try:
         # An image swapper takes no identity: any recogniser may stand beside it.
         if row.recognizer is not None:
             check_pairing(row, chosen)
         check_pixel_boost(row, pixel_boost)
+        check_landmarker(row, mesh)
     except ValueError as refusal:
         raise DeploymentError(str(refusal)) from refusal
-    mesh = None if landmarker == NO_LANDMARKER else _known("landmarker", landmarker, LANDMARKERS)
     return Deployment(
         swapper=row,
         detector=detector,

@@ -172,7 +172,8 @@ class _Region:
         outputs = [value for value in node.outputs if value.dtype == _F32]
         if operator == "Constant":
             return "untouched"
-        if node.domain not in ("", "ai.onnx") or operator in _UNTYPED:
+        foreign = node.domain not in ("", "ai.onnx") and operator not in _FLOAT32_OPERATORS
+        if foreign or operator in _UNTYPED:
             self._statistics.update(outputs)
             return "untouched"
         if not outputs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import onnx
 
@@ -21,12 +22,26 @@ from graphs import (
     source_encoder,
 )
 from graphs.contract import FRAME_FORMATS, MODEL_SPECS, FrameFormat
+from graphs.frames import Runtime
 from networks.detectors import DETECTORS
 from networks.landmarkers import point_count
-from networks.passes import CHANNELS_LAST_PASSES, CPU_LANDMARKER_PASSES, PORTABLE_PASSES
+from networks.passes import (
+    CHANNELS_LAST_PASSES,
+    CPU_LANDMARKER_PASSES,
+    GPU_LANDMARKER_PASSES,
+    GPU_SAMPLING_PASSES,
+    PORTABLE_PASSES,
+)
 
 LoadNetwork = Callable[[str], onnx.ModelProto]
 """A weight's name, as in `fetching.weights.WEIGHTS`, to its network."""
+
+
+_LANDMARKER_PASSES: Final[Mapping[Runtime, tuple[str, ...]]] = {
+    "onnxruntime": CPU_LANDMARKER_PASSES,
+    "onnxruntime_gpu": GPU_LANDMARKER_PASSES,
+    "tensorrt": (),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +112,7 @@ def _detector(
 
 def _landmarker(deployment: Deployment, target: Target) -> ServedGraph:
     landmarker = deployment.landmarker
-    passes = CPU_LANDMARKER_PASSES if target.runtime == "onnxruntime" else ()
+    passes = _LANDMARKER_PASSES[target.runtime]
     settings = {
         "landmarker": deployment.landmarker_name,
         "skip empty": str(target.skip_empty),
@@ -180,6 +195,8 @@ def _source_encoder(deployment: Deployment) -> ServedGraph:
 def _swapper(deployment: Deployment, target: Target) -> ServedGraph:
     swapper, boost = deployment.swapper, deployment.pixel_boost
     passes = CHANNELS_LAST_PASSES if deployment.is_channels_last(target) else PORTABLE_PASSES
+    if swapper.points and target.runtime == "onnxruntime_gpu":
+        passes = (*passes, *GPU_SAMPLING_PASSES)
 
     def author(load: LoadNetwork) -> onnx.ModelProto:
         if swapper.weight is None:

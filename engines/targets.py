@@ -36,6 +36,7 @@ class Target:
     filename: of a built network in its version folder.
     on_gpu: KIND_GPU, and inputs stay where they are.
 
+    swapper: where none is asked for.
     precision: of the networks, where none is asked for.
     channels_last: rewrite the swapper's network for channels-last kernels where its row in
         `networks.swappers` says so, and have the provider use them; else the portable passes.
@@ -66,6 +67,7 @@ class Target:
     backend: Backend
     filename: str
     on_gpu: bool
+    swapper: str = "frameswap_256"
     precision: Precision = "fp16"
     channels_last: bool = False
     runtime: Runtime
@@ -91,6 +93,8 @@ def _rows() -> tuple[Target, ...]:
             backend="onnxruntime",
             filename="model.onnx",
             on_gpu=False,
+            # The network takes four times the processor time of a frame (docs/swappers.md).
+            swapper="image_swapper_256",
             precision="fp32",
             runtime="onnxruntime",
             blending="regions",

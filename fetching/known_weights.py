@@ -8,8 +8,9 @@ from typing import Final, Literal
 from fetching.downloads import PackageArchive, ReleaseArchive
 
 Role = Literal["detector", "recognizer", "swapper", "converter", "landmarker"]
-Form = Literal["fp32", "int8bq", "tflite"]
-"""What `load_network` does: nothing; unpack OpenCV Zoo's int8 blocks; read TensorFlow Lite."""
+Form = Literal["fp32", "int8bq", "tflite", "npz"]
+"""What `load_network` does: nothing; unpack OpenCV Zoo's int8 blocks; read TensorFlow Lite; write
+the project's own network from its arrays."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,8 @@ class WeightFile:
 
     size: bytes, None where not known. sha256: of the file itself, None where not known.
     allows: what the licence lets one do, in one phrase. needs_acceptance: ask the user first.
-    archive, member: a file inside an archive; url: a download of its own. One of the two is given.
+    archive, member: a file inside an archive; url: a download of its own; folder: the file is in
+        this repository, there. One of the three is given.
     inner_member: where `member` is a zip file itself (a .task of MediaPipe), the file inside that.
     """
 
@@ -34,6 +36,7 @@ class WeightFile:
     member: str = ""
     inner_member: str = ""
     url: str = ""
+    folder: str = ""
     form: Form = "fp32"
 
 
@@ -126,6 +129,11 @@ _ROWS: Final = (
         "f1f79dc3b0b79a69f94799af1fffebff09fbd78fd96a275fd8f0cbbea23270d1",
         filename="arcface_w600k_r50.onnx",
     ),
+    WeightFile(
+        "frameswap_256", "swapper", "swapper.npz", None, None, "Apache-2.0",
+        "any use (doubts: weights/README.md)", needs_acceptance=False, folder="weights",
+        form="npz",
+    ),
     _released(
         "inswapper_128", "swapper", "3.0.0", _INSIGHTFACE, _RESEARCH, 554_253_681,
         "e4a3f08c753cb72d04e10aa0f7dbe3deebbf39567d4ead6dce08e98aa49e16af",
@@ -211,7 +219,8 @@ _ROWS: Final = (
 WEIGHTS: Final[dict[str, WeightFile]] = {row.name: row for row in _ROWS}
 """Every known weight file by name.
 
-Hashes and sizes of files that lie in packages were taken from the packages. Those of released files
+A file of this repository has neither: Git keeps it, and a recipe digests what is there. Hashes and
+sizes of files that lie in packages were taken from the packages. Those of released files
 are what Git LFS pointers and other projects' pins say; they were not compared with a download, so
 that a wrong one refuses the right file, and never the other way round.
 """

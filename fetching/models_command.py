@@ -15,7 +15,7 @@ from fetching.downloads import PackageArchive
 from fetching.weights import WEIGHTS, UnknownWeightError, WeightFile, WeightsError
 
 OWN_SWAPPER = "image_swapper_256"
-"""The default swapper has no weight file: it is authored (graphs/image_swapper.py)."""
+"""This swapper has no weight file: it is authored (graphs/image_swapper.py)."""
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -63,7 +63,7 @@ def _describe(row: WeightFile) -> dict[str, object]:
     return {
         "name": row.name,
         "role": row.role,
-        "size": row.size,
+        "size": _size(row),
         "licence": row.licence,
         "allows": row.allows,
         "needs_acceptance": row.needs_acceptance,
@@ -83,6 +83,13 @@ def _download(row: WeightFile) -> str | None:
     return row.url if row.sha256 else None
 
 
+def _size(row: WeightFile) -> int | None:
+    """Bytes; of a file of this repository, as it lies there."""
+    if row.folder and weights.is_present(row.name):
+        return weights.path(row.name).stat().st_size
+    return row.size
+
+
 def _megabytes(size: int | None) -> str:
     return "?" if size is None else f"{size / 1e6:.1f} MB"
 
@@ -92,9 +99,10 @@ def table() -> list[tuple[str, str, str, str, str, str]]:
     rows = [("name", "role", "size", "licence", "allows", "present")]
     for row in WEIGHTS.values():
         present = "yes" if weights.is_present(row.name) else "no"
-        if present == "no" and _download(row) is None:
+        if present == "no" and _download(row) is None and not row.folder:
             present = "no (--file)"
-        rows.append((row.name, row.role, _megabytes(row.size), row.licence, row.allows, present))
+        size = _megabytes(_size(row))
+        rows.append((row.name, row.role, size, row.licence, row.allows, present))
     rows.append((OWN_SWAPPER, "swapper", "built", "Apache-2.0", "any use", "yes"))
     return rows
 

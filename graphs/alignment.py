@@ -312,11 +312,18 @@ def crop_first_face(
     Returns:
         [B, 3, size, size] float32 RGB in [0, 1].
     """
-    first = op.Slice(faces, [0], [1], [1])
-    # Coordinates become indices further down: what is not a face must not get that far.
-    first = op.Where(op.Unsqueeze(present, [2]), first, 0.0)
-    warps = fit_warps(op, first, TEMPLATES[template] * size)
+    warps = first_face_warps(op, faces, present, template=template, size=size)
     # TensorRT's parser takes a uint8 frame to a Cast and to nothing else.
     levels = op.Squeeze(_read_bgr(op, to_float(op, frames), warps, size), [1])
     # Divided, as published recognisers are fed, to the last bit: 1/255 is no float32.
     return op.Div(levels, 255.0)
+
+
+def first_face_warps(
+    op: Op, faces: ir.Value, present: ir.Value, *, template: str, size: int
+) -> ir.Value:
+    """The warps [B, 1, 2, 3] of `crop_first_face`; zeros without a face."""
+    first = op.Slice(faces, [0], [1], [1])
+    # Coordinates become indices further down: what is not a face must not get that far.
+    first = op.Where(op.Unsqueeze(present, [2]), first, 0.0)
+    return fit_warps(op, first, TEMPLATES[template] * size)

@@ -21,9 +21,10 @@ def is_number(op: Op, values: ir.Value) -> ir.Value:
 
 def are_numbers(op: Op, values: ir.Value, axes: Sequence[int]) -> ir.Value:
     """Whether `values` along `axes`, which stay with size 1, are numbers one and all: bool."""
-    # a maximum of the sizes may drop a NaN: count what is a number instead
-    numbers = to_float(op, is_number(op, values))
-    return op.Greater(op.ReduceMin(numbers, list(axes), keepdims=1), 0.5)
+    # A maximum of the sizes may drop a NaN: count what is no number instead. (ONNX Runtime's sums
+    # take a GPU a tenth of the time of its minima and maxima, which cuDNN makes.)
+    others = to_float(op, op.Not(is_number(op, values)))
+    return op.Less(op.ReduceSum(others, list(axes), keepdims=1), 0.5)
 
 
 def any_of(op: Op, values: ir.Value) -> ir.Value:

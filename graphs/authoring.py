@@ -18,8 +18,8 @@ import onnx_ir as ir
 from onnxscript import GraphBuilder
 
 from graphs.contract import IR_VERSION, OPSET, TensorSpec
-from graphs.shapes import MICROSOFT_DOMAIN, constant, outputs, typed_value
-from networks.opset import to_project_opset
+from graphs.shapes import constant, outputs, typed_value
+from networks.opset import FLOAT32_PREFIX, MICROSOFT_DOMAIN, to_project_opset
 
 _DTYPES = {"uint8": ir.DataType.UINT8, "float32": ir.DataType.FLOAT}
 
@@ -141,7 +141,8 @@ class GraphAuthor:
         Args:
             network: any opset from 7 up; it is converted to this project's.
             inputs: the network's input name to the value that feeds it; all must be given.
-            prefix: first part of every copied node's, value's and initializer's name.
+            prefix: first part of every copied node's, value's and initializer's name. Nodes that
+                are called `float32/...` keep their names: precision is chosen by the prefix.
             into: the branch or loop body that gets the nodes; None: this graph. Initializers
                 always go to this graph, where branches can read them.
 
@@ -149,6 +150,8 @@ class GraphAuthor:
             ValueError: an input of the network is not fed, or a name is not one of its inputs.
         """
         graph = ir.from_proto(to_project_opset(network)).graph
+        for domain, version in graph.opset_imports.items():
+            self.builder.graph.opset_imports[domain] = version
         wanted = {value.name for value in graph.inputs}
         if wanted != set(inputs):
             raise ValueError(
@@ -169,7 +172,8 @@ class GraphAuthor:
         graph.outputs.clear()
         graph.remove(nodes)
         for index, node in enumerate(nodes):
-            node.name = f"{prefix}/{node.name or f'{node.op_type}_{index}'}"
+            if not (node.name or "").startswith(FLOAT32_PREFIX):
+                node.name = f"{prefix}/{node.name or f'{node.op_type}_{index}'}"
             for value in node.outputs:
                 value.name = f"{prefix}/{value.name}"
         (self.builder.graph if into is None else into).extend(nodes)

@@ -36,10 +36,10 @@ from graphs.contract import (
     Verdict,
     frame_spec,
 )
-from graphs.face_pose import measure_pose
+from graphs.face_pose import measure_facing
 from graphs.frames import Runtime, crop_faces, declare_frame, declare_options, read_frames
 from graphs.pixels import option
-from graphs.shapes import Op, dimension, split, to_float
+from graphs.shapes import Op, dimension, to_float
 from networks.landmarkers import Landmarker, point_count
 from networks.swappers import Swapper, check_pixel_boost
 
@@ -89,7 +89,7 @@ def build(
     with author.scope("preprocess"):
         frames, valid = read_frames(op, frame, options, frame_format, runtime)
         slots = dimension(op, source, 1)
-        given = op.Greater(op.ReduceMax(op.Abs(source), [2], keepdims=1), 0.0)
+        given = op.Greater(op.ReduceSum(op.Abs(source), [2], keepdims=1), 0.0)
         mesh, mesh_numbers = _safe_points(op, landmarks)
     with author.scope("judge"):
         away = _looks_away(op, mesh, frames.options, landmarker)
@@ -181,17 +181,15 @@ def _looks_away(
 ) -> ir.Value | None:
     """Whether a face looks farther away from the camera than the limit, bool [B, M].
 
-    With yaw and pitch, the angle between where it looks and the camera has the cosine
-    cos(yaw) cos(pitch). None without a landmark network; a face without landmarks does not.
+    None without a landmark network; a face without landmarks does not.
     """
     if landmarker is None:
         return None
-    yaw, pitch, _ = split(op, measure_pose(op, landmarks, landmarker.pose_points), 3, 2)
-    toward = op.Mul(op.Cos(op.Mul(yaw, _DEGREE)), op.Cos(op.Mul(pitch, _DEGREE)))
+    toward = measure_facing(op, landmarks, landmarker.pose_points)
     given = option(op, options, Option.POSE_LIMIT)
     limit = op.Where(op.Greater(given, 0.0), given, DEFAULT_POSE_LIMIT)
     beyond = op.Less(toward, op.Unsqueeze(op.Cos(op.Mul(limit, _DEGREE)), [2]))
-    known = op.Greater(op.ReduceMax(op.Abs(landmarks), [2, 3], keepdims=1), 0.0)
+    known = op.Greater(op.ReduceSum(op.Abs(landmarks), [2, 3], keepdims=1), 0.0)
     return _as_rows(op, op.And(op.Unsqueeze(beyond, [3]), known), False)
 
 

@@ -39,7 +39,7 @@ from graphs.face_pose import measure_pose
 from graphs.geometry import apply_warps, invert_warps, regular_warps
 from graphs.landmark_points import decode_points, sees_face
 from graphs.pixels import option
-from graphs.shapes import Op, constant, dimension, split, to_float
+from graphs.shapes import MICROSOFT_DOMAIN, Op, constant, dimension, split, to_float
 from networks.batching import row_shape, with_free_batch
 from networks.landmarkers import Landmarker, point_count, view_size
 from networks.passes import apply_passes
@@ -79,6 +79,8 @@ def build(
     """
     free = _ready_network(landmarker, network, passes)
     author = GraphAuthor("face_landmarker")
+    if any(entry.domain == MICROSOFT_DOMAIN for entry in free.opset_import):
+        author.use_onnxruntime_operators()
     op: Op = author.op
     views, warps, detections, options = _inputs(author, landmarker)
     with author.scope("preprocess"):

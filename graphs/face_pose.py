@@ -25,6 +25,13 @@ from networks.face_points import PosePoint
 
 _DEGREES: Final = 180.0 / math.pi
 _TINY: Final = 1e-12
+_QUARTER: Final = math.tan(math.pi / 8)
+_ARCTANGENT: Final = tuple(
+    np.polynomial.Chebyshev.interpolate(
+        lambda square: np.arctan(np.sqrt(square)) / np.sqrt(square), 4, [0.0, _QUARTER**2]
+    ).convert(kind=np.polynomial.Polynomial).coef
+)
+"""atan(t) / t in powers of t^2 for angles up to a quarter of a right one; off by 5e-8 at most."""
 
 
 def fit_matrix(points: Sequence[PosePoint]) -> npt.NDArray[np.float64]:
@@ -48,42 +55,72 @@ def measure_pose(op: Op, landmarks: ir.Value, points: Sequence[PosePoint]) -> ir
     face's axes are Rz(roll) Ry(-yaw) Rx(-pitch) of an upright face that looks at the camera, with
     x to the right, y down, z away. Points that are all one point give 0.
     """
+    right, down, away = _axes(op, landmarks, points)
+    right_x, down_x = (op.Slice(axis, [0], [1], [2]) for axis in (right, down))
+    away_x, away_y, away_z = split(op, away, 3, 2)
+    flat = op.Sqrt(op.Add(op.Mul(right_x, right_x), op.Mul(down_x, down_x)))
+    # All three angles at once: a GPU pays for each operator, whatever it works on.
+    sines = op.Concat(away_x, op.Neg(away_y), down_x, axis=2)
+    cosines = op.Concat(flat, away_z, right_x, axis=2)
+    return op.Mul(_angles(op, sines, cosines), _DEGREES)
+
+
+def measure_facing(op: Op, landmarks: ir.Value, points: Sequence[PosePoint]) -> ir.Value:
+    """The cosine [B, F, 1] of the angle between where a face looks and the camera.
+
+    It is cos(yaw) cos(pitch), the last entry of the axis that points into the head. Points that are
+    all one point look at the camera.
+    """
+    _, _, away = _axes(op, landmarks, points)
+    known = op.Greater(op.ReduceSum(op.Abs(away), [2], keepdims=1), 0.0)
+    return op.Where(known, op.Slice(away, [2], [3], [2]), 1.0)
+
+
+def _axes(
+    op: Op, landmarks: ir.Value, points: Sequence[PosePoint]
+) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """Unit vectors [B, F, 3] along the head's axes: to its right in the image, down, away."""
     index = np.array([point.index for point in points], np.int64)
-    gains = constant(op, fit_matrix(points).astype(np.float32))
+    gains = constant(op, fit_matrix(points).astype(np.float32)[:, None])
     picked = op.Gather(landmarks, constant(op, index), axis=2)
     picked = op.Sub(picked, op.ReduceMean(picked, [2], keepdims=1))
-    rows = []
-    for axis in range(2):
-        along = op.Slice(picked, [axis], [axis + 1], [3])
-        # [B, F, 3]
-        rows.append(_unit(op, op.ReduceSum(op.Mul(along, gains), [2], keepdims=0)))
+    in_plane = op.Unsqueeze(op.Slice(picked, [0], [2], [3]), [4])
+    # [B, F, 2, 3]: the rows of x and of y
+    rows = _unit(op, op.ReduceSum(op.Mul(in_plane, gains), [2], keepdims=0))
+    first, second = split(op, rows, 2, 2)
     # Sum and difference of unit vectors are orthogonal: the nearest pair of orthogonal axes.
-    total = _unit(op, op.Add(rows[0], rows[1]))
-    difference = _unit(op, op.Sub(rows[0], rows[1]))
+    pair = op.Concat(op.Add(first, second), op.Sub(first, second), axis=2)
+    total, difference = (op.Squeeze(part, [2]) for part in split(op, _unit(op, pair), 2, 2))
     half = math.sqrt(0.5)
-    right = split(op, op.Mul(op.Add(total, difference), half), 3, 2)
-    down = split(op, op.Mul(op.Sub(total, difference), half), 3, 2)
-    away = [
-        op.Sub(op.Mul(right[i], down[j]), op.Mul(right[j], down[i]))
-        for i, j in ((1, 2), (2, 0), (0, 1))
-    ]
-    flat = op.Sqrt(op.Add(op.Mul(right[0], right[0]), op.Mul(down[0], down[0])))
-    yaw = _angle(op, away[0], flat)
-    pitch = _angle(op, op.Neg(away[1]), away[2])
-    roll = _angle(op, down[0], right[0])
-    return op.Mul(op.Concat(yaw, pitch, roll, axis=2), _DEGREES)
+    right = op.Mul(op.Add(total, difference), half)
+    down = op.Mul(op.Sub(total, difference), half)
+    following, last = (constant(op, np.array(order)) for order in ((1, 2, 0), (2, 0, 1)))
+    away = op.Sub(
+        op.Mul(op.Gather(right, following, axis=2), op.Gather(down, last, axis=2)),
+        op.Mul(op.Gather(right, last, axis=2), op.Gather(down, following, axis=2)),
+    )
+    return right, down, away
 
 
 def _unit(op: Op, vectors: ir.Value) -> ir.Value:
-    squares = op.ReduceSum(op.Mul(vectors, vectors), [2], keepdims=1)
+    squares = op.ReduceSum(op.Mul(vectors, vectors), [-1], keepdims=1)
     return op.Div(vectors, op.Max(op.Sqrt(squares), _TINY))
 
 
-def _angle(op: Op, y: ir.Value, x: ir.Value) -> ir.Value:
-    """atan2(y, x), which ONNX lacks, by half angles; 0 for (0, 0)."""
+def _angles(op: Op, y: ir.Value, x: ir.Value) -> ir.Value:
+    """atan2(y, x), which ONNX lacks, by the tangents of a half and a quarter of it; 0 for (0, 0).
+
+    Not by Atan either, which ONNX Runtime has on the CPU alone: a GPU would wait for it.
+    """
     length = op.Sqrt(op.Add(op.Mul(x, x), op.Mul(y, y)))
-    ahead = op.Div(y, op.Max(op.Add(length, x), _TINY))
-    # Behind, length + x would cancel; straight behind, y is 0 and the half angle a right one.
-    divisor = op.Where(op.Less(op.Abs(y), _TINY), _TINY, y)
-    behind = op.Div(op.Sub(length, x), divisor)
-    return op.Mul(op.Atan(op.Where(op.Less(x, 0.0), behind, ahead)), 2.0)
+    # Of the angle to the nearer end of the x axis, -pi/2 to pi/2; its half's tangent is 1 at most.
+    half = op.Div(y, op.Max(op.Add(length, op.Abs(x)), _TINY))
+    quarter = op.Div(half, op.Add(1.0, op.Sqrt(op.Add(op.Mul(half, half), 1.0))))
+    square = op.Mul(quarter, quarter)
+    series = op.Mul(square, float(_ARCTANGENT[-1]))
+    for factor in _ARCTANGENT[-2:0:-1]:
+        series = op.Mul(op.Add(series, float(factor)), square)
+    series = op.Add(series, float(_ARCTANGENT[0]))
+    angle = op.Mul(op.Mul(quarter, series), 4.0)
+    behind = op.Sub(op.Where(op.Less(y, 0.0), -math.pi, math.pi), angle)
+    return op.Where(op.Less(x, 0.0), behind, angle)

@@ -18,6 +18,7 @@ import onnx_ir as ir
 from onnx import numpy_helper
 from onnxscript import GraphBuilder, OpBuilder
 
+from graphs.alignment import landmark_points
 from graphs.arithmetic import lerp, unit_length
 from graphs.authoring import GraphAuthor
 from graphs.contract import (
@@ -32,11 +33,12 @@ from graphs.contract import (
     WARPS,
     Option,
 )
+from graphs.geometry import apply_warps, points_in_crops
 from graphs.grey_crops import keep_grey
 from graphs.packed_images import unpack_rgb
 from graphs.pixels import option, safe_options, valid_options
-from graphs.shapes import Op, constant, dimension, outputs
-from networks.batching import row_shape, with_free_batch
+from graphs.shapes import Op, constant, dimension, outputs, split
+from networks.batching import freed, row_shape
 from networks.face_points import MEDIAPIPE_POINTS
 from networks.passes import apply_passes
 from networks.swappers import Swapper, Triple, check_pixel_boost
@@ -55,27 +57,28 @@ def build(
 ) -> onnx.ModelProto:
     """The served model: `crops`, `source`, `faces` and the rest -> `swapped_crops`, `swap_masks`.
 
-    Slot k holds a face where row k of `faces` has a score above 0; other slots answer zeros,
-    whatever the network makes of them. Where a crop is grey, so is its swap (`graphs.grey_crops`).
+    Slot k holds a face where row k of `faces` has a score above 0; other slots answer zeros.
+    Where a crop is grey, so is its swap (`graphs.grey_crops`).
 
     Args:
         swapper: which contract `network` has.
         network: inputs `target` [*, 3, S, S] and `source`, output 0 [*, 3, S, S], float32 or
             float16; batch 1 is freed. Output 1 is a mask [*, 1, S, S] in [0, 1] where the swapper's
-            row says so. For inswapper its last initializer must still be the emap.
+            row says so. For inswapper its last initializer must still be the emap. Where the row
+            has `points`, more inputs: `target_landmarks` and `source_landmarks` [*, P, 3] and
+            `target_points` [*, 5, 2], in sides of the crop.
         point_count: P, of the deployment's landmarks.
         pixel_boost: b; crops are b * S wide and are swapped as b * b interleaved ones.
         passes: names of `networks.passes.PASSES`, applied to the network before it is embedded.
-        skip_empty: do not run the network for a batch without any face. Costs one look at a
-            scalar from the host where the runtime branches there (ONNX Runtime on a GPU), so a
-            backend that drops empty slots itself wants it off.
+        skip_empty: do not run the network for a batch without any face; off for a backend that
+            drops empty slots itself, since the host looks at a scalar for it on a GPU.
 
     Returns:
         A model with inputs `crops` [B, K, 3, bS, bS] RGB in [0, 1], `source` [B, K, D], `faces`
         [B, M, 15], K <= M, `landmarks` [B, K, P, 3], `warps` [B, K, 2, 3] and `options` [B, 16],
         and outputs `swapped_crops` like `crops` and `swap_masks` [B, K, 1, bS, bS], ones where the
-        network gives no mask, all float32. No swapper here asks where the landmarks are: of them
-        and of `warps` the sizes alone are read. Rows of invalid options go by the defaults.
+        network gives no mask, all float32. Where the swapper goes by no landmarks, the sizes alone
+        of `landmarks` and `warps` are read. Rows of invalid options go by the defaults.
 
     Raises:
         ValueError: the boost or the network does not fit the swapper.
@@ -94,25 +97,27 @@ def build(
     with author.scope("preprocess"):
         occupied = _occupied_slots(op, crops, faces)
         target = _normalize(op, _interleave(op, crops, swapper.crop_size, pixel_boost), swapper)
-        rows = _source_rows(op, source, swapper, emap, pixel_boost)
-    feeds = {"target": target, "source": rows}
-    answers = (
-        _run_if_any(author, free, feeds, occupied)
-        if skip_empty
-        else _run(author, free, feeds, author.builder)
-    )
+        feeds = {"target": target, **_source_rows(op, source, swapper, emap, pixel_boost)}
+        if swapper.points:
+            feeds |= _target_places(op, faces, landmarks, warps, side)
+    answers = _answers(author, free, feeds, occupied if skip_empty else None)
     with author.scope("postprocess"):
         swapped = _finish_crops(op, answers[0], crops, swapper, pixel_boost)
         swapped = lerp(op, swapped, crops, _kept_share(op, options))
+        # Of the two inputs that nothing else reads.
         slots = op.Concat(dimension(op, landmarks, 0), dimension(op, warps, 1), axis=0)
-        shape = op.Concat(slots, [1, side, side], axis=0)
-        masks = _own_masks(op, answers, shape, swapper, pixel_boost)
-        # Where, not a product with 0: a NaN in an empty slot must not leave it.
-        held = op.Unsqueeze(occupied, [2, 3, 4])
-        swapped, masks = (op.Where(held, value, 0.0) for value in (swapped, masks))
-    for value, made in ((swapped, SWAPPED_CROPS), (masks, SWAP_MASKS)):
-        author.output(value, replace(made, dims=(*made.dims[:2], side, side)))
-    author.metadata({"swapper": swapper.name, "pixel_boost": str(pixel_boost)})
+        masks = _own_masks(op, answers, slots, swapper, pixel_boost)
+        held = _in_occupied(op, occupied, swapped, masks)
+    return _finish(author, held, swapper, pixel_boost)
+
+
+def _finish(
+    author: GraphAuthor, made: Sequence[ir.Value], swapper: Swapper, boost: int
+) -> onnx.ModelProto:
+    side = swapper.crop_size * boost
+    for value, spec in zip(made, (SWAPPED_CROPS, SWAP_MASKS), strict=True):
+        author.output(value, replace(spec, dims=(*spec.dims[:2], side, side)))
+    author.metadata({"swapper": swapper.name, "pixel_boost": str(boost)})
     return author.finish()
 
 
@@ -121,7 +126,7 @@ def _ready_network(
 ) -> onnx.ModelProto:
     """The swapper's network, its batch free, its wanted outputs alone, rewritten by `passes`."""
     wanted = 2 if swapper.gives_mask else 1
-    free = _keep_outputs(with_free_batch(network, image_size=swapper.crop_size), wanted)
+    free = _keep_outputs(freed(network, image_size=swapper.crop_size), wanted)
     _check_network(swapper, free)
     return apply_passes(free, passes) if passes else free
 
@@ -156,12 +161,17 @@ def _check_network(swapper: Swapper, network: onnx.ModelProto) -> None:
     source = [swapper.source_length]
     if swapper.source_size is not None:
         source = [3, swapper.source_size, swapper.source_size]
+    wanted: dict[str, list[int]] = {"target": image, "source": source}
+    if swapper.points:
+        places = [swapper.points, 3]
+        wanted |= {"target_landmarks": places, "source_landmarks": places, "target_points": [5, 2]}
     answers = [image, [1, size, size]] if swapper.gives_mask else [image]
     inputs = {value.name: row_shape(value) for value in network.graph.input}
     found = [row_shape(value) for value in network.graph.output]
-    if inputs != {"target": image, "source": source} or found != answers:
+    if inputs != wanted or found != answers:
+        named = " and ".join(f"{name} {shape}" for name, shape in wanted.items())
         raise ValueError(
-            f"the network of {swapper.name} should take target {image} and source {source} and "
+            f"the network of {swapper.name} should take {named} and "
             f"answer {answers} (shapes of one row), but it takes {inputs} and answers {found}; "
             f"is this the file of another model?"
         )
@@ -174,6 +184,13 @@ def _occupied_slots(op: Op, crops: ir.Value, faces: ir.Value) -> ir.Value:
         faces, [0, SCORE_COLUMN], op.Concat(slots, [SCORE_COLUMN + 1], axis=0), [1, 2]
     )
     return op.Greater(op.Squeeze(scores, [2]), 0.0)
+
+
+def _in_occupied(op: Op, occupied: ir.Value, *values: ir.Value) -> list[ir.Value]:
+    """[B, K, C, bS, bS] each, with 0 in the slots that have no face."""
+    held = op.Unsqueeze(occupied, [2, 3, 4])
+    # Where, not a product with 0: a NaN in an empty slot must not leave it.
+    return [op.Where(held, value, 0.0) for value in values]
 
 
 def _kept_share(op: Op, options: ir.Value) -> ir.Value:
@@ -205,9 +222,11 @@ def _finish_crops(
 
 
 def _own_masks(
-    op: Op, answers: Sequence[ir.Value], shape: ir.Value, swapper: Swapper, boost: int
+    op: Op, answers: Sequence[ir.Value], slots: ir.Value, swapper: Swapper, boost: int
 ) -> ir.Value:
-    """The network's own masks, or ones: `shape` is [B, K, 1, bS, bS]."""
+    """The network's own masks [B, K, 1, bS, bS], or ones; `slots` is B and K."""
+    side = swapper.crop_size * boost
+    shape = op.Concat(slots, [1, side, side], axis=0)
     if not swapper.gives_mask:
         return op.Expand(1.0, shape)
     tiles = _join_tiles(op, op.Clip(answers[1], 0.0, 1.0), 1, swapper, boost)
@@ -245,8 +264,9 @@ def _source_rows(
     swapper: Swapper,
     emap: np.ndarray[tuple[int, int], np.dtype[np.float32]] | None,
     boost: int,
-) -> ir.Value:
-    """One source a network row: [B*K*b*b, D] or, unpacked, [B*K*b*b, 3, s, s].
+) -> dict[str, ir.Value]:
+    """What the network is told of the source, a row each: [B*K*b*b, D] or, unpacked, [B*K*b*b, 3,
+    s, s], and its landmarks where the swapper goes by them.
 
     inswapper's identity n goes through its emap E here, as insightface 2.1 does it: n E, then
     divided by |n E|. FaceFusion 3.8.1 divides by the raw embedding's length instead and leaves
@@ -258,9 +278,36 @@ def _source_rows(
     if boost > 1:
         tiled = op.Tile(op.Unsqueeze(rows, [1]), [1, boost * boost, 1])
         rows = op.Reshape(tiled, [-1, swapper.source_length])
-    if swapper.source_size is not None:
-        rows = unpack_rgb(op, rows, swapper.source_size)
-    return rows
+    if swapper.source_size is None:
+        return {"source": rows}
+    if not swapper.points:
+        return {"source": unpack_rgb(op, rows, swapper.source_size)}
+    pixels = swapper.source_size**2
+    packed = op.Slice(rows, [0], [pixels], [1])
+    places = op.Slice(rows, [pixels], [swapper.source_length], [1])
+    return {
+        "source": unpack_rgb(op, packed, swapper.source_size),
+        "source_landmarks": op.Reshape(places, [-1, swapper.points, 3]),
+    }
+
+
+def _target_places(
+    op: Op, faces: ir.Value, landmarks: ir.Value, warps: ir.Value, side: int
+) -> dict[str, ir.Value]:
+    """Where the landmarks and the five points of each slot's face lie, in sides of its crop.
+
+    Landmarks of zeros stay zeros: such a face has none.
+    """
+    seen = op.Greater(op.ReduceMax(op.Abs(landmarks), [2, 3], keepdims=1), 0.0)
+    places = op.Where(seen, points_in_crops(op, landmarks, warps), 0.0)
+    flat = op.Concat([-1], op.Shape(places, start=2), axis=0)
+    held = op.Slice(faces, [0], dimension(op, warps, 1), [1])
+    x, y = split(op, landmark_points(op, held), 2, 3)
+    five = op.Concat(*apply_warps(op, warps, x, y), axis=3)
+    return {
+        "target_landmarks": op.Mul(op.Reshape(places, flat), 1.0 / side),
+        "target_points": op.Mul(op.Reshape(five, [-1, 5, 2]), 1.0 / side),
+    }
 
 
 def _run(
@@ -282,6 +329,18 @@ def _run(
         value if dtype == onnx.TensorProto.FLOAT else op.Cast(value, to=ir.DataType.FLOAT)
         for value, dtype in zip(embedded, types, strict=True)
     ]
+
+
+def _answers(
+    author: GraphAuthor,
+    network: onnx.ModelProto,
+    feeds: dict[str, ir.Value],
+    occupied: ir.Value | None,
+) -> Sequence[ir.Value]:
+    """The network's outputs. occupied: to leave it out of a batch without faces; None: never."""
+    if occupied is None:
+        return _run(author, network, feeds, author.builder)
+    return _run_if_any(author, network, feeds, occupied)
 
 
 def _run_if_any(

@@ -19,7 +19,7 @@ Runtime = Literal["tensorrt", "onnxruntime", "onnxruntime_gpu"]
 "tensorrt" (ONNX Runtime runs it too): the whole frame is cast first, because TensorRT's parser
 takes nothing else on uint8.
 "onnxruntime": only the bytes that are read are cast, and slots behind the last face are not read.
-"onnxruntime_gpu": I420 frames are read by ONNX Runtime's GridSample.
+"onnxruntime_gpu": nor are they; I420 frames are read by ONNX Runtime's GridSample.
 """
 
 
@@ -67,7 +67,7 @@ def read_frames(
         frame_format,
         safe_options(op, options, valid),
         sampled,
-        counted=runtime == "onnxruntime",
+        counted=runtime != "tensorrt",
     )
     return frames, valid
 
@@ -80,13 +80,20 @@ def crop_faces(op: Op, frames: Frames, warps: ir.Value, side: int) -> ir.Value:
     """Crops [B, K, 3, S, S] float32 RGB in [0, 1]; slots without a warp are 0."""
     if not frames.counted:
         return _crop(op, frames, warps, side)
-    # Reading costs a CPU as much for an empty slot as for a face.
+    # Reading costs as much for an empty slot as for a face. (A GPU is waited for here, but so it is
+    # by whoever joins the faces of several frames next.)
     there = op.Greater(op.ReduceMax(op.Abs(warps), [2, 3], keepdims=0), 0.0)
     slots, used = dimension(op, warps, 1), used_slots(op, there)
     crops = _crop(op, frames, op.Slice(warps, [0], used, [1]), side)
-    pads = op.Concat([0, 0, 0, 0, 0, 0], op.Sub(slots, used), [0, 0, 0], axis=0)
-    padded = op.Pad(crops, pads)
-    return op.Reshape(padded, op.Concat(dimension(op, warps, 0), slots, [3, side, side], axis=0))
+    batch, shape = dimension(op, warps, 0), [3, side, side]
+    rest = op.Sub(slots, used)
+    if frames.sampled:
+        # A GPU's Pad takes far longer; a CPU's writes everything once.
+        zeros = op.Expand(0.0, op.Concat(batch, rest, shape, axis=0))
+        padded = op.Concat(crops, zeros, axis=1)
+    else:
+        padded = op.Pad(crops, op.Concat([0, 0, 0, 0, 0, 0], rest, [0, 0, 0], axis=0))
+    return op.Reshape(padded, op.Concat(batch, slots, shape, axis=0))
 
 
 def _crop(op: Op, frames: Frames, warps: ir.Value, side: int) -> ir.Value:

@@ -68,6 +68,21 @@ def apply_warps(op: Op, warps: ir.Value, x: ir.Value, y: ir.Value) -> tuple[ir.V
     return new_x, new_y
 
 
+def points_in_crops(op: Op, points: ir.Value, warps: ir.Value) -> ir.Value:
+    """Points [..., K, P, 2 or 3] of frames in pixels of their crops; depth scales as a length does.
+
+    Args:
+        points: float32, frame pixels.
+        warps: [..., K, 2, 3] float32, frame to crop.
+    """
+    x, y = (op.Slice(points, [axis], [axis + 1], [-1]) for axis in (0, 1))
+    moved = list(apply_warps(op, warps, x, y))
+    column = op.Slice(warps, [0], [1], [-1])
+    scale = op.Sqrt(op.ReduceSum(op.Mul(column, column), [-2], keepdims=1))
+    depth = op.Slice(points, [2], [3], [-1])
+    return op.Concat(*moved, op.Mul(depth, scale), axis=-1)
+
+
 @dataclass(frozen=True)
 class BilinearTaps:
     """Four neighbours of each point of a plane stored row by row, and how much each counts.

@@ -144,8 +144,8 @@ def valid_options(op: Op, options: ir.Value) -> ir.Value:
         op.LessOrEqual(options, constant(op, highest)),
     )
     whole = op.Or(op.Equal(op.Floor(options), options), constant(op, free))
-    passed = to_float(op, op.And(inside, whole))
-    return op.Greater(op.ReduceMin(passed, [1], keepdims=1), 0.5)
+    refused = to_float(op, op.Not(op.And(inside, whole)))
+    return op.Less(op.ReduceSum(refused, [1], keepdims=1), 0.5)
 
 
 def safe_options(op: Op, options: ir.Value, valid: ir.Value) -> ir.Value:

@@ -7,8 +7,7 @@ from typing import Any, Protocol, cast
 
 import onnx_ir as ir
 
-MICROSOFT_DOMAIN = "com.microsoft"
-"""ONNX Runtime's own operators; a model that has one must import version 1 of it."""
+from networks.opset import MICROSOFT_DOMAIN
 
 
 class Op(Protocol):

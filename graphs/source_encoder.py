@@ -2,7 +2,8 @@
 
 For identity swappers: the recogniser's embedding, unit length, then the swapper's converter where
 it has one. For image swappers: the aligned crop of the source's face, flat, each pixel packed into
-one number (`graphs.packed_images`).
+one number (`graphs.packed_images`); behind it, where the swapper goes by landmarks, those of the
+source in sides of that crop.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from dataclasses import replace
 import onnx
 import onnx_ir as ir
 
-from graphs.alignment import crop_first_face, has_first_face
-from graphs.arithmetic import unit_length
+from graphs.alignment import crop_first_face, first_face_warps, has_first_face
+from graphs.arithmetic import are_numbers, unit_length
 from graphs.authoring import GraphAuthor
 from graphs.contract import (
     ENCODED_SOURCE,
@@ -25,6 +26,7 @@ from graphs.contract import (
     frame_spec,
 )
 from graphs.face_recognizer import embed_first_face
+from graphs.geometry import points_in_crops
 from graphs.packed_images import pack_rgb
 from graphs.shapes import Op, dimension
 from networks.batching import with_free_batch
@@ -48,8 +50,8 @@ def build(
         recognizer_network: network of the swapper's own recogniser; None for image swappers.
         converter_network: network between that recogniser's embedding and the swapper's identity
             space, [*, 512] -> [*, 512]; None where the swapper's row names none.
-        views, point_count: F and P. No swapper here wants the source's landmarks: they are taken
-            for the batch's size alone.
+        views, point_count: F and P. Where the swapper goes by no landmarks, they are taken for the
+            batch's size alone.
 
     Returns:
         A model with inputs `frame` [B, H, W, 3] uint8 BGR, `faces` [B, M, 15] and `landmarks`
@@ -66,7 +68,7 @@ def build(
     faces = author.input(FACES)
     landmarks = author.input(replace(LANDMARKS, dims=(views, point_count, 3)))
     if recognizer_network is None:
-        source = _encode_image(author, swapper, frame, faces)
+        source = _encode_image(author, swapper, frame, faces, landmarks)
     else:
         recognizer = RECOGNIZERS[str(swapper.recognizer)]
         source = embed_first_face(
@@ -95,24 +97,38 @@ def _check_given(
 
 
 def _encode_image(
-    author: GraphAuthor, swapper: Swapper, frame: ir.Value, faces: ir.Value
+    author: GraphAuthor,
+    swapper: Swapper,
+    frame: ir.Value,
+    faces: ir.Value,
+    landmarks: ir.Value,
 ) -> ir.Value:
-    """The aligned crop's pixels, packed: [B, s * s] float32; zeros without a face."""
-    assert swapper.source_size is not None
-    assert swapper.source_template is not None
+    """The aligned crop's pixels, packed, [B, s * s] float32, then its landmarks [B, 3 * P] where
+    the swapper has some; zeros without a face."""
+    template, size = swapper.source_template, swapper.source_size
+    assert template is not None
+    assert size is not None
     op: Op = author.op
     with author.scope("preprocess"):
         present = has_first_face(op, faces)
-        crop = crop_first_face(
-            op,
-            frame,
-            faces,
-            present,
-            template=swapper.source_template,
-            size=swapper.source_size,
-        )
+        crop = crop_first_face(op, frame, faces, present, template=template, size=size)
     with author.scope("postprocess"):
-        return op.Where(present, pack_rgb(op, crop), 0.0)
+        source = pack_rgb(op, crop)
+        if swapper.points:
+            warps = first_face_warps(op, faces, present, template=template, size=size)
+            places = _first_landmarks(op, landmarks, warps, size)
+            source = op.Concat(source, places, axis=1)
+        return op.Where(present, source, 0.0)
+
+
+def _first_landmarks(op: Op, landmarks: ir.Value, warps: ir.Value, size: int) -> ir.Value:
+    """Row 0 of `landmarks` [B, F, P, 3] in sides of its crop, flat; zeros where it has none."""
+    first = op.Slice(landmarks, [0], [1], [1])
+    numbers = are_numbers(op, first, [2, 3])
+    first = op.Where(numbers, first, 0.0)
+    seen = op.Greater(op.ReduceMax(op.Abs(first), [2, 3], keepdims=1), 0.0)
+    places = op.Where(seen, op.Mul(points_in_crops(op, first, warps), 1.0 / size), 0.0)
+    return op.Reshape(places, [0, -1])
 
 
 def _convert(

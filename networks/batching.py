@@ -73,6 +73,14 @@ def with_free_batch(
     return free
 
 
+def freed(network: onnx.ModelProto, *, image_size: int = DETECTOR_SIZE) -> onnx.ModelProto:
+    """`with_free_batch` of a published network; one that was written here free stays as it is."""
+    batch = network.graph.input[0].type.tensor_type.shape.dim[0]
+    if network.producer_name == "frameswap" and batch.HasField("dim_param"):
+        return network
+    return with_free_batch(network, image_size=image_size)
+
+
 def row_shape(value: onnx.ValueInfoProto) -> list[int | str]:
     """Shape of one row of a network's input or output: without its first axis, the batch.
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from graphs.contract import KeepFlag
+from graphs.contract import AreaFlag, KeepFlag
 from networks.face_points import IBUG_POINTS, MEDIAPIPE_POINTS
 
 
@@ -31,16 +31,27 @@ class FaceRegions:
     """The outline and the parts of a face, as indices of its landmarks.
 
     parts: bands of each flag of `KeepFlag`.
+    areas: points whose convex hull is each flag's of `AreaFlag`.
     top: points along the upper end of the face, moved up to take the forehead in.
     axis: a point high and a point low on the middle of the face: the way up.
     forehead: how far, in lengths of that axis.
     """
 
     parts: Mapping[KeepFlag, tuple[Band, ...]]
+    areas: Mapping[AreaFlag, tuple[int, ...]]
     top: tuple[int, ...]
     axis: tuple[int, int]
     forehead: float
 
+
+_BELOW_NOSE: Final = (98, 97, 2, 326, 327)
+# fmt: off
+FACE_OVAL: Final = (
+    10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152,
+    148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
+)
+# fmt: on
+"""Around the mesh, from the middle of the forehead."""
 
 _MEDIAPIPE: Final = FaceRegions(
     parts=MappingProxyType(
@@ -73,6 +84,23 @@ _MEDIAPIPE: Final = FaceRegions(
             ),
         }
     ),
+    # The points of the mesh that lie nearest to those below.
+    areas=MappingProxyType(
+        {
+            AreaFlag.UPPER_FACE: (
+                *(127, 234, 93, *_BELOW_NOSE, 323, 454, 356),
+                *(70, 63, 105, 66, 107, 336, 296, 334, 293, 300),
+            ),
+            AreaFlag.LOWER_FACE: (
+                *(132, 58, 172, 150, 176, 152, 400, 379, 397, 288, 361),
+                *_BELOW_NOSE,
+            ),
+            AreaFlag.MOUTH: (
+                *(61, 40, 37, 0, 267, 270, 291, 321, 314, 17, 84, 91),
+                *(78, 81, 13, 311, 308, 402, 14, 178),
+            ),
+        }
+    ),
     top=(54, 103, 67, 109, 10, 338, 297, 332, 284),
     axis=(10, 152),
     forehead=0.06,
@@ -94,6 +122,14 @@ _IBUG: Final = FaceRegions(
             KeepFlag.LIPS: (
                 Band((48, 49, 50, 51, 52, 53, 54), (48, 59, 58, 57, 56, 55, 54)),
             ),
+        }
+    ),
+    # FaceFusion's, `choices.py`.
+    areas=MappingProxyType(
+        {
+            AreaFlag.UPPER_FACE: (0, 1, 2, *range(31, 36), 14, 15, 16, *range(17, 27)),
+            AreaFlag.LOWER_FACE: (*range(3, 14), *range(31, 36)),
+            AreaFlag.MOUTH: tuple(range(48, 68)),
         }
     ),
     # these points end at the brows: the forehead is all theirs to add

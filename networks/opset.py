@@ -1,11 +1,19 @@
-"""Bringing a network of any age to the one opset that every graph here is written in."""
+"""What every network here is brought to: one opset, and one way to say what stays float32."""
 
 from __future__ import annotations
+
+from typing import Final
 
 import onnx
 from onnx import version_converter
 
 from graphs.contract import OPSET
+
+MICROSOFT_DOMAIN: Final = "com.microsoft"
+"""ONNX Runtime's own operators; a model that has one must import version 1 of it."""
+FLOAT32_PREFIX: Final = "float32/"
+"""First part of the names of a network's nodes that make coordinates or light: they are never
+typed float16, which rounds 200 pixels to an eighth."""
 
 
 def to_project_opset(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -18,6 +18,8 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 from graphs.contract import MaskFlag
+from networks.face_points import MEDIAPIPE_POINTS
+from networks.landmarkers import Landmarker
 from networks.recognizers import RECOGNIZERS, Recognizer
 
 SourceKind = Literal["identity", "image"]
@@ -40,8 +42,10 @@ class Swapper:
     denormalize: the output is y * std + mean; otherwise y. Both are clipped to [0, 1].
     source_kind: `identity` (an embedding; may be averaged over photos) or `image`.
     source_length: D, length of one flat source vector; an image source has one number a pixel
-        (`graphs.packed_images`).
+        (`graphs.packed_images`), and behind them its landmarks where there are `points`.
     source_size, source_template: side and template of an image source (RGB in [0, 1]).
+    points: P, where the network is told where the landmarks of target and source lie in their
+        crops; 0 where it is not.
     recognizer: row of `networks.recognizers` that embeds an identity source; None for images.
     raw_identity: the embedding goes in with the length that the recogniser gives it; otherwise it
         is made unit length.
@@ -70,6 +74,7 @@ class Swapper:
     source_length: int
     source_size: int | None = None
     source_template: str | None = None
+    points: int = 0
     recognizer: str | None = None
     raw_identity: bool = False
     converter: str | None = None
@@ -177,6 +182,25 @@ _ROWS: Final[tuple[Swapper, ...]] = (
         pixel_boosts=(1,),
         provenance="composite",
     ),
+    # The project's own network (weights/README.md).
+    Swapper(
+        name="frameswap_256",
+        weight="frameswap_256",
+        crop_size=256,
+        template="arcface_128",
+        mean=ZERO,
+        std=ONE,
+        denormalize=False,
+        gives_mask=True,
+        source_kind="image",
+        source_length=256 * 256 + 3 * MEDIAPIPE_POINTS,
+        source_size=256,
+        source_template="arcface_128",
+        points=MEDIAPIPE_POINTS,
+        pixel_boosts=(1,),
+        masks=MaskFlag.BOX | MaskFlag.HULL | MaskFlag.SWAPPER,
+        provenance="compositeWithTrainedAlgorithmicMedia",
+    ),
     *(
         _identity_swapper(
             name,
@@ -264,8 +288,6 @@ _ROWS: Final[tuple[Swapper, ...]] = (
 SWAPPERS: Final[Mapping[str, Swapper]] = MappingProxyType({row.name: row for row in _ROWS})
 """Every swapper by name."""
 
-DEFAULT_SWAPPER: Final = "image_swapper_256"
-
 
 def check_pairing(swapper: Swapper, recognizer: Recognizer) -> None:
     """Refuse a recogniser whose embedding the swapper was not made for.
@@ -287,6 +309,21 @@ def check_pairing(swapper: Swapper, recognizer: Recognizer) -> None:
         f"({RECOGNIZERS[swapper.recognizer].embedding_length} values), but {recognizer.name} "
         f"({recognizer.embedding_length} values) was given; use {swapper.recognizer}"
     )
+
+
+def check_landmarker(swapper: Swapper, landmarker: Landmarker | None) -> None:
+    """Refuse a deployment whose landmarks the swapper cannot use.
+
+    Raises:
+        ValueError: the swapper goes by landmarks, and there are none or others.
+    """
+    found = 0 if landmarker is None else landmarker.point_count
+    if swapper.points not in (0, found):
+        given = "none" if landmarker is None else f"{landmarker.name} with {found}"
+        raise ValueError(
+            f"{swapper.name} goes by {swapper.points} landmarks of every face, but the landmarker "
+            f"is {given}; use face_mesh_attention or face_landmarker_v2"
+        )
 
 
 def check_pixel_boost(swapper: Swapper, pixel_boost: int) -> None:

@@ -52,12 +52,12 @@ MALLOC: Final[Mapping[str, str]] = {
     "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0",
 }
 """Frames are larger than malloc's threshold for giving memory back to the system, which then hands
-out fresh pages for each frame: at 1080p the page faults cost ten times what the copies do.
+out fresh pages for each frame: a 1080p frame then costs the server twice the processor's time.
 
 With malloc's caches of small blocks, which are never joined, what a million one-byte chunks took
-(over HTTP, where it is open) is kept for good, 1,218 MiB; so too with a threshold above the 64 MiB
-of an arena's heap. With these settings it is 234 MiB, and the processor's time a frame stays: 1.30
-ms at 1080p, 1.34 to 1.50 with the caches and a threshold of 2 GiB, 2.8 with malloc's defaults."""
+(over HTTP, where it is open) is kept for good, near a gibibyte; so too with a threshold above the
+64 MiB of an arena's heap. Without them it is 16 MiB, and a frame costs the same
+(bench/malloc_settings.py)."""
 
 
 def server_command(

@@ -17,14 +17,16 @@ the variable. That takes ptrace; where the system forbids it, the keys stand on 
 
 The server's files in /dev/shm are this user's alone. Its library makes them readable for all by
 `fchmod` (Boost.Interprocess, shared_memory_object.hpp), so that call is made to do nothing in the
-server by a filter (seccomp). A filter takes privileges from set-user-id programs, of which NVIDIA's
-driver needs one (nvidia-modprobe): with ON_GPU 1, and where filters are forbidden, the files' modes
-are put right twice a second instead.
+server by a filter (seccomp). For one, a user who is not root gives up the privileges of set-user-id
+programs, and NVIDIA's driver needs such a program (nvidia-modprobe) to make its device files. So
+with ON_GPU 1 where these are not there yet, and where filters are forbidden, the files' modes are
+put right twice a second instead.
 
 Imports little and holds no state, so that it starts at once and has nothing to fail on.
 """
 
 import ctypes
+import glob
 import io
 import os
 import select
@@ -42,6 +44,9 @@ FCHMOD = 91  # asm/unistd_64.h
 PTRACE_TRACEME, PTRACE_GETREGS, PTRACE_DETACH = 0, 12, 17
 STACK_POINTER = 19  # of user_regs_struct, sys/user.h for x86-64
 SHARED_MEMORY = "/dev/shm"
+DEVICE_FILES = ("/dev/nvidiactl", "/dev/nvidia-uvm")
+MIG_INSTANCES = "/proc/driver/nvidia/capabilities/gpu*/mig/gi*"
+"""Parts of a GPU, each with device files of its own that are made when it is first used."""
 POLL_S = 0.5
 HANGS = b"h"
 """What the parent writes when the server hangs: it is killed at once."""
@@ -64,7 +69,8 @@ def main(arguments: list[str]) -> int:
     stop_read, stop_write = os.pipe()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: os.write(stop_write, b"x"))
-    server, hidden = _start(libc, command, log_path, filtered=on_gpu != "1")
+    waives = on_gpu != "1" or has_device_files()
+    server, hidden = _start(libc, command, log_path, waives_privileges=waives)
     print(server.pid, "hidden" if hidden else "shown", flush=True)
     ended = os.pidfd_open(server.pid)
     while True:
@@ -91,7 +97,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _start(
-    libc: ctypes.CDLL, command: list[str], log_path: str, *, filtered: bool
+    libc: ctypes.CDLL, command: list[str], log_path: str, *, waives_privileges: bool
 ) -> tuple[subprocess.Popen[bytes], bool]:
     """Start the server; whether the arguments that stand for variables are hidden."""
     names = [argument[1:] for argument in command if argument.startswith("@")]
@@ -100,8 +106,7 @@ def _start(
         def prepare() -> None:
             # Should this process be killed too, the kernel stops the server.
             libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-            if filtered:
-                _ignore_fchmod(libc)
+            _ignore_fchmod(libc, waives_privileges=waives_privileges)
             if traced and libc.ptrace(PTRACE_TRACEME, 0, None, None):
                 raise OSError("not allowed")
 
@@ -125,10 +130,18 @@ def _start(
     return start(plain, traced=False), not names
 
 
-def _ignore_fchmod(libc: ctypes.CDLL) -> None:
+def has_device_files() -> bool:
+    """Whether NVIDIA's driver needs no set-user-id program to make its device files."""
+    return all(map(os.path.exists, DEVICE_FILES)) and not glob.glob(MIG_INSTANCES)
+
+
+def _ignore_fchmod(libc: ctypes.CDLL, *, waives_privileges: bool) -> None:
     """Make `fchmod` do nothing and succeed, in this process and in those that it starts.
 
     Source: linux/filter.h, linux/seccomp.h; the filter sees `struct seccomp_data`.
+
+    Args:
+        waives_privileges: set-user-id programs may become of no use, where the system wants that.
     """
     load, equal, give_back = 0x20, 0x15, 0x06
     instructions = [
@@ -142,8 +155,10 @@ def _ignore_fchmod(libc: ctypes.CDLL) -> None:
     code = b"".join(struct.pack("<HBBI", *instruction) for instruction in instructions)
     buffer = ctypes.create_string_buffer(code)
     program = struct.pack("<HxxxxxxQ", len(instructions), ctypes.addressof(buffer))
-    libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, program, 0, 0)
+    refused = libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, program, 0, 0)
+    if refused and waives_privileges:
+        libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, program, 0, 0)
 
 
 def _make_private(prefix: str) -> None:

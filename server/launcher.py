@@ -313,6 +313,10 @@ class EmbeddedServer:
             raise ServerStoppedError("the embedded server is not running")
         self._control().reload(model, self._process)
 
+    def kept_for_the_dead(self) -> int:
+        """Bytes of /dev/shm that it keeps for models' processes that have died."""
+        return 0 if self._process is None else self._process.kept_for_the_dead()
+
     @property
     def local_grpc_url(self) -> str:
         """Where this machine reaches the server, which may listen on all addresses."""

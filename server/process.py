@@ -13,7 +13,7 @@ from typing import Final
 
 import psutil
 
-from server import mps
+from server import mps, shared_memory
 from server.command_line import EXIT_TIMEOUT_S
 from server.errors import StartError
 from server.keeper import HANGS, IDLE
@@ -73,6 +73,7 @@ class ServerProcess:
         log: Path,
     ) -> None:
         self._log = log
+        self._region_prefix = region_prefix
         limit = _enough_open_files()
         try:
             log.parent.mkdir(parents=True, exist_ok=True)
@@ -121,6 +122,19 @@ class ServerProcess:
             return {each.pid for each in children if each.status() == psutil.STATUS_ZOMBIE}
         except psutil.NoSuchProcess:
             return set()
+
+    def kept_for_the_dead(self) -> int:
+        """Bytes of /dev/shm that the server keeps for models' processes that have died.
+
+        Triton gives a dead process's region back when its model is unloaded, unless requests that
+        the process had are unanswered: Triton never answers some of them, and goes on waiting.
+        """
+        lines = []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(self.pid).children():
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    lines.append(" ".join(child.cmdline()))
+        return shared_memory.bytes_without(self._region_prefix, lines)
 
     def explain(self) -> str:
         """Return what its log says that is wrong, without a full stop; empty if nothing."""

@@ -7,9 +7,11 @@ from taking each other's live regions for dead ones.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -40,6 +42,19 @@ def remove_leftovers() -> list[str]:
         except FileNotFoundError:
             continue
     return removed
+
+
+def bytes_without(prefix: str, users: Iterable[str]) -> int:
+    """Return what regions of a prefix take that no process is using.
+
+    Args:
+        users: command lines of the processes that live; each names the region that it uses.
+    """
+    found, named = 0, " ".join(users)
+    for path in FOLDER.glob(f"{prefix}*"):
+        with contextlib.suppress(FileNotFoundError):
+            found += 0 if path.name in named else path.stat().st_blocks * 512
+    return found
 
 
 def free_bytes() -> int:

@@ -19,6 +19,7 @@ import psutil
 from frameswap.interrupts import signals_held_back
 from tritonclient.utils import InferenceServerException
 
+from server import shared_memory
 from server.errors import ServerError, ServerStoppedError, StartError
 from server.launcher import EmbeddedServer
 from server.local_client import open_client
@@ -28,6 +29,8 @@ from server.repository import top_models
 STUB: Final = "triton_python_backend_stub"
 _UNHEALTHY: Final = re.compile(r"Stub process '(?P<instance>[^']+)' is not healthy")
 LONGEST_PAUSE_S: Final = 60.0
+MOST_KEPT: Final = 1 << 30
+"""Bytes of /dev/shm that a server may keep for dead processes until it is started again."""
 KEEPER_S: Final = 1.0
 """How long after a server's end its keeper may take to clean up and end as well."""
 
@@ -135,6 +138,13 @@ class Watchdog:
 
     def _reload(self, model: str, reason: str) -> None:
         started = time.monotonic()
+        kept = self._server.kept_for_the_dead()
+        no_room = shared_memory.free_bytes() < self._server.memory_plan.region_start
+        if kept > MOST_KEPT or (kept and no_room):
+            # Nothing else makes Triton give it back.
+            return self._restart_server(
+                f"{model}: {reason}, and {kept >> 20} MiB of /dev/shm are kept for dead processes"
+            )
         self._report(f"{model}: {reason}; loading it again.")
         try:
             self._server.reload(model)

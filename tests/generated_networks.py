@@ -10,6 +10,7 @@ Contracts: FaceFusion 3.8.1 and 3.9.0 (face_swapper, face_recognizer) and insigh
 
 from __future__ import annotations
 
+import io
 import math
 from typing import Any
 
@@ -18,8 +19,10 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from networks.frameswap_network import build_network
 from networks.recognizers import RECOGNIZERS
 from networks.swappers import SWAPPERS, Swapper
+from tests.reference import frameswap
 
 Array = npt.NDArray[np.floating]
 
@@ -88,8 +91,13 @@ class NetworkWriter:
 
 
 def swapper_network(name: str, *, seed: int = 0) -> onnx.ModelProto:
-    """A network with the published contract of swapper `name` (a key of SWAPPERS)."""
+    """A network with the published contract of swapper `name` (a key of SWAPPERS).
+
+    The project's own is itself, with a narrow U-Net of random weights.
+    """
     row = SWAPPERS[name]
+    if row.points:
+        return build_network(small_weights_file())
     half = name == "inswapper_128_fp16" or name.startswith("hyperswap")
     net = NetworkWriter(seed, half=half)
     target, source = "target", "source"
@@ -116,6 +124,13 @@ def swapper_network(name: str, *, seed: int = 0) -> onnx.ModelProto:
         emap = net.rng.normal(size=(512, 512)).astype(np.float32)
         net.initializers.append(numpy_helper.from_array(emap, "buff2fs"))
     return net.model({"target": image, "source": source_dims}, outputs)
+
+
+def small_weights_file() -> bytes:
+    """A `swapper.npz` of the project's own swapper, narrow and random."""
+    file = io.BytesIO()
+    np.savez(file, **frameswap.small_weights())
+    return file.getvalue()
 
 
 def _encode_image(net: NetworkWriter, source: str, size: int) -> str:
@@ -187,11 +202,13 @@ def converter_network(name: str, *, seed: int = 0) -> onnx.ModelProto:
 
 def source_vectors(row: Swapper, count: int, *, seed: int = 0) -> npt.NDArray[np.float32]:
     """Sources as an encoder would give them: vectors, of unit length but for raw ones, or packed
-    images."""
+    images and, for some, landmarks behind them."""
     rng = np.random.default_rng(seed)
     if row.source_kind == "image":
-        red, green, blue = rng.integers(0, 256, (3, count, row.source_length))
-        return np.float32(red + 256 * green + 65_536 * blue)
+        pixels = row.source_length - 3 * row.points
+        red, green, blue = rng.integers(0, 256, (3, count, pixels))
+        places = np.float32(0.3 + 0.4 * rng.random((count, 3 * row.points)))
+        return np.hstack([np.float32(red + 256 * green + 65_536 * blue), places])
     vectors = rng.normal(size=(count, row.source_length)).astype(np.float32)
     if row.raw_identity:
         return vectors

@@ -181,6 +181,7 @@ def test_every_flag_is_documented() -> None:
             ["--swapper", "inswapper_128", "--recognizer", "sface"],
             "inswapper_128 needs embeddings of w600k_r50",
         ),
+        (["--swapper", "frameswap_256", "--landmarker", "none"], "the landmarker is none; use"),
         (["--pixel-boost", "3"], "image_swapper_256 takes a pixel boost of 1, but 3"),
         (["--frames", "/no/such/picture"], "/no/such/picture does not exist: --frames takes"),
         (["--target", "cpu", "--precision", "int8"], "int8 is for TensorRT plans"),
@@ -348,7 +349,7 @@ def test_a_plan_is_described_beside_it(tmp_path: Path, plan_cache: Path) -> None
     assert build_plans(tmp_path, plan_cache) == 0
     manifest = read_manifest(tmp_path / "face_swapper" / "1" / "model.rtx.plan")
     recipe, plan = manifest.recipe, manifest.plan
-    assert (recipe["precision"], recipe["swapper"]) == ("fp16", "image_swapper_256")
+    assert (recipe["precision"], recipe["swapper"]) == ("fp16", "frameswap_256")
     assert plan is not None
     assert (plan.flavour, plan.compute_capabilities) == ("tensorrt_rtx", ("8.9",))
     # Two frames of two faces come joined: four rows of one face.
@@ -408,7 +409,8 @@ def test_an_identity_swapper_is_calibrated_and_compiled_in_eight_bits(
 def test_a_swapper_without_wide_convolutions_is_not_quantised(
     tmp_path: Path, plan_cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert build_plans(tmp_path, plan_cache, "--precision", "fp8") == 1
+    arguments = ("--swapper", "image_swapper_256", "--precision", "fp8")
+    assert build_plans(tmp_path, plan_cache, *arguments) == 1
     assert "no convolution that fp8 would speed up: use --precision fp16" in capsys.readouterr().err
 
 

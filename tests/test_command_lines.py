@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = {
     "frameswap": ("-m", "frameswap"),
     "frameswap swap": ("-m", "frameswap", "swap"),
+    "frameswap faces": ("-m", "frameswap", "faces"),
     "frameswap serve": ("-m", "frameswap", "serve"),
     "frameswap models": ("-m", "frameswap", "models"),
     "frameswap models fetch": ("-m", "frameswap", "models", "fetch"),
@@ -29,9 +30,10 @@ COMMANDS = {
 }
 GROUPS = {
     "frameswap swap": (
-        "files", "faces", "what is shown of a swap", "encoding", "reading of a video", "job",
-        "server", "security",
+        "files", "faces", "what is shown of a swap", "persons", "steadiness of a video",
+        "encoding", "reading of a video", "job", "server", "security",
     ),
+    "frameswap faces": ("files", "looking", "reading of a video", "server", "security"),
     "frameswap serve": (
         "models", "where it listens", "how models run", "memory that is set aside", "log",
     ),

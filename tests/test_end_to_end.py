@@ -170,7 +170,7 @@ def test_the_command_makes_a_video_with_every_frame_its_sound_and_its_face_swapp
             for container in (before, after)
         ]
         assert packets[0] == packets[1], "the sound is copied packet for packet"
-        # The default swapper is a formula; no claim of AI.
+        # The default swapper on a CPU is a formula; no claim of AI.
         assert after.metadata["comment"] == (
             "Edited: faces in this picture were replaced by frameswap (swapper image_swapper_256)."
         )

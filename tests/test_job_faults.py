@@ -21,17 +21,22 @@ from pathlib import Path
 
 import pytest
 from frameswap.journal import job_folder
+from tritonclient.grpc import InferenceServerClient
+from tritonclient.utils import InferenceServerException
 
 from demo.make_clip import clip_of, write_clip
 from demo.photos import photo_path
 from server.launcher import EmbeddedServer
+from tests.small_disk import small_disk
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).resolve().parent.parent
 FRAMES = 60
 SEGMENT = 8
-MODELS = ["swap_faces_i420", "encode_source_bgr"]
+QUALITY = 4
+"""So that what is written is many pages of a disk."""
+MODELS = ["find_faces_i420", "swap_found_faces_i420", "encode_source_bgr"]
 
 
 @dataclass(frozen=True)
@@ -120,7 +125,8 @@ def command(target: Path, output: Path, server: str, *options: str) -> list[str]
     return [
         sys.executable, "-m", "frameswap", "swap", "--source", str(photo_path("newton")),
         "--target", str(target), "--output", str(output), "--server", server,
-        "--segment-frames", str(SEGMENT), "--progress", "json", *options,
+        "--segment-frames", str(SEGMENT), "--quality", str(QUALITY), "--progress", "json",
+        *options,
     ]  # fmt: skip
 
 
@@ -230,6 +236,29 @@ def test_one_of_two_servers_that_is_killed(
         )  # fmt: skip
 
 
+def test_a_neighbour_that_unregisters_all_shared_memory(
+    reference: Reference, real_repository: Path, tmp_path: Path
+) -> None:
+    """As NVIDIA's examples do at their start."""
+    with serve(real_repository) as server, InferenceServerClient(server.grpc_url) as client:
+        taken = []
+
+        def unregister_everything() -> None:
+            for _ in range(100):
+                before = set(client.get_system_shared_memory_status().regions)
+                # It says which of them are in use just then, and keeps these.
+                with suppress(InferenceServerException):
+                    client.unregister_system_shared_memory()
+                taken.append(before - set(client.get_system_shared_memory_status().regions))
+                time.sleep(0.02)
+
+        disturbed(
+            reference, tmp_path / "out.mp4", server.grpc_url, unregister_everything,
+            "--transport", "system",
+        )  # fmt: skip
+    assert sum(map(bool, taken)) >= 3
+
+
 @pytest.mark.parametrize("trouble", ["drops", "delays", "truncates"])
 def test_a_network_that_fails(
     reference: Reference, real_repository: Path, tmp_path: Path, trouble: str
@@ -277,6 +306,33 @@ def test_a_client_that_is_killed_at_ten_moments_and_started_again_each_time(
         assert code == 0, err
     assert output.read_bytes() == reference.output.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.mp4"]
+
+
+def test_a_disk_that_fills_up(
+    reference: Reference, real_repository: Path, tmp_path: Path
+) -> None:
+    """Among the segments, and when they are joined; another place of each job's writing is tried
+    in `tests/client/test_full_disk.py`."""
+    (tmp_path / "disk").mkdir()
+    size, last = reference.output.stat().st_size, -(-FRAMES // SEGMENT)
+    with small_disk(tmp_path / "disk", mebibytes=16) as disk, serve(real_repository) as server:
+        output = disk.folder / "out.mp4"
+        words = command(reference.clip, output, server.grpc_url)
+        for room, segments_done in ((0.6, range(1, last)), (1.8, range(last, last + 1))):
+            disk.fill(leaving=int(room * size))
+            code, err = end(start(words))
+            assert code == 1
+            assert "Traceback" not in err
+            assert f"the disk of {disk.folder} is full" in err.splitlines()[-1]
+            assert disk.names() == [job_folder(output).name]
+            journal = (job_folder(output) / "journal.jsonl").read_text()
+            assert len(journal.splitlines()) - 1 in segments_done
+        disk.empty()
+        code, err = end(start([*words, "--resume"]))
+        assert code == 0, err
+        assert f"going on behind frame {FRAMES}" in err
+        assert output.read_bytes() == reference.output.read_bytes()
+        assert disk.names() == ["out.mp4"]
 
 
 def test_two_jobs_at_once(reference: Reference, real_repository: Path, tmp_path: Path) -> None:

@@ -392,6 +392,8 @@ def test_a_network_is_rewritten_channels_last_where_the_provider_is_told_so(
     wanted = target == "cuda" and SWAPPERS[swapper].channels_last
     graph = served_graphs(deployed(swapper), TARGETS[target])["face_swapper"]
     passes = CHANNELS_LAST_PASSES if wanted else PORTABLE_PASSES
+    if target == "cuda" and SWAPPERS[swapper].points:
+        passes = (*passes, "sample_with_onnxruntime")
     assert graph.settings["passes"] == " ".join(passes)
     for model in MODEL_SPECS:
         accelerators = make(model, target, swapper).optimization.execution_accelerators

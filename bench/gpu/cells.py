@@ -13,9 +13,11 @@ from bench.gpu.correct import asker, compare_with_cpu, streams_apart
 from bench.gpu.devices import bytes_a_face, copy_rate, engine_rate, matrix_rate
 from bench.gpu.load import IN_FLIGHT, LoadTest, Request, scene_request
 from bench.gpu.modes import MODES, added_environment
-from bench.gpu.repositories import FORMS, TENSORRT, Repositories
+from bench.gpu.repositories import FORMS, OWN, OWN_REFERENCE, TENSORRT, Repositories
 from bench.gpu.results import NotRun, Results
-from bench.gpu.serving import ServerKeeper, Setup
+from bench.gpu.sampler import Sampler, find_probe, gpu_facts
+from bench.gpu.serving import ServerKeeper, Setup, statistics, statistics_between
+from bench.gpu.two_steps import FIND, SWAP_FOUND, TwoStepLoad, two_step_rate
 from bench.gpu_models import blender_feeds, swapper_feeds
 from bench.scenes import Scene
 
@@ -51,6 +53,9 @@ PRICE_MODE: Final = "one process, 2 instances, MPS"
 ENDPOINT: Final = "one face, GPU use by the server's metrics"
 ENDPOINT_SECONDS: Final = 24.0
 """The server renews what it says of the GPU every ten."""
+TWO_STEPS: Final = ((6, 16), (6, 4))
+"""Client processes, and frames in flight of each, found and swapped in two requests."""
+TWO_STEP_INSTANCES: Final = ((FIND, 4), (SWAP_FOUND, 5))
 STREAMS: Final = ((4, 16), (1, 64))
 """Client processes, and requests in flight of each: once as one stream, once as a stream each."""
 
@@ -135,6 +140,7 @@ def all_cells(main: Setup, *, fp16_only: bool) -> list[Cell]:
         Cell("matrix rate, TFLOP/s", lambda bench: matrix_rate()),
         *(_engine(batch) for batch in BATCHES[:2]),
         *_headline(main),
+        *(_two_steps(*shape, main) for shape in TWO_STEPS),
         *(_peers(threads, spared=False) for threads in THREADS),
         *(_peers(threads, spared=True) for threads in THREADS[:3]),
         *_modes(main),
@@ -143,6 +149,7 @@ def all_cells(main: Setup, *, fp16_only: bool) -> list[Cell]:
         Cell("bytes a face", lambda bench: bytes_a_face(random_inswapper.build())),
         *(_engine(batch) for batch in BATCHES[2:]),
         *(cell for name in PRICES for cell in _price(name)),
+        *_own_network(main),
     ]
     rows = _table_rows(main)
     if fp16_only:
@@ -166,7 +173,8 @@ def engine_name(batch: int, label: str = "") -> str:
 
 def _engine(batch: int, form: str = "fp16", label: str = "") -> Cell:
     def work(bench: Bench) -> float:
-        return engine_rate(bench.repositories.swapper(form), batch, side=FORMS[form].side)
+        graph = bench.repositories.swapper(form)
+        return engine_rate(graph, batch, side=FORMS[form].side, own=form == OWN)
 
     return Cell(engine_name(batch, label), work)
 
@@ -250,6 +258,25 @@ def _client(name: str, load: ClientLoad, setup: Setup) -> Cell:
     return Cell(name, work, setup)
 
 
+def two_steps_name(processes: int, in_flight: int) -> str:
+    return f"find and swap_found, {CUDA}, {processes * in_flight} in flight"
+
+
+def _two_steps(processes: int, in_flight: int, main: Setup) -> Cell:
+    """The pair of ensembles, each of them one process an instance, as the headline's is."""
+    setup = replace(main, models=(FIND, SWAP_FOUND), instances=TWO_STEP_INSTANCES)
+
+    def work(bench: Bench) -> Any:
+        load = TwoStepLoad(processes, in_flight, bench.load.seconds)
+        before = statistics(bench.url)
+        with added_environment(bench.keeper.environment), Sampler(find_probe()) as gpu:
+            facts = two_step_rate(bench.url, load)
+        models = statistics_between(before, statistics(bench.url))
+        return {**facts, "models": models, **gpu_facts(gpu)}
+
+    return Cell(two_steps_name(processes, in_flight), work, setup)
+
+
 def _details(main: Setup) -> list[Cell]:
     """Where the time goes: sweeps, rates, each model alone, one client process."""
     return [
@@ -306,6 +333,33 @@ def _price(name: str) -> list[Cell]:
     form = PRICES[name]
     engine = [] if form == "fp16" else [_engine(8, form, f", {name}")]
     return [*engine, _scene("one face", Setup(form, PRICE_MODE), price_name(name))]
+
+
+OWN_SCENES: Final = ("one face", "four faces")
+
+
+def own_name(scene: str, mode: str = "") -> str:
+    return ", ".join(filter(None, (scene, OWN, mode, CUDA)))
+
+
+def _own_network(main: Setup) -> list[Cell]:
+    """The project's own network, served as the headline and as the prices are."""
+    served = replace(main, repository=OWN)
+
+    def correct(bench: Bench) -> Any:
+        return compare_with_cpu(bench.url, bench.repositories(OWN_REFERENCE), own=True)
+
+    return [
+        *(_engine(batch, OWN, f", {OWN}") for batch in (16, 8, 1)),
+        Cell(f"{OWN}: GPU against CPU", correct, served),
+        *(_own_scene(name, served, own_name(name)) for name in OWN_SCENES),
+        _own_scene("one face", Setup(OWN, PRICE_MODE), own_name("one face", PRICE_MODE)),
+    ]
+
+
+def _own_scene(name: str, setup: Setup, cell: str) -> Cell:
+    scene = replace(SCENES[name], own=True)
+    return Cell(cell, lambda bench: bench.load.run(scene_request(scene)), setup)
 
 
 def _table_rows(main: Setup) -> dict[str, list[Cell]]:

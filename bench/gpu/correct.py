@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -90,8 +91,11 @@ def psnr(left: NDArray[Any], right: NDArray[Any], where: NDArray[np.bool_]) -> f
     return float(10 * np.log10(255**2 / max(error, 255**2 * 1e-12)))
 
 
-def compare_with_cpu(url: str, models: Path) -> dict[str, float]:
+def compare_with_cpu(url: str, models: Path, *, own: bool = False) -> dict[str, float]:
     """The server's frames against the same graphs in float32 on the CPU, in this very run.
+
+    Args:
+        own: the swapper is the project's own network.
 
     Raises:
         RuntimeError: other faces were found, a frame without a face came back changed, or the
@@ -99,7 +103,7 @@ def compare_with_cpu(url: str, models: Path) -> dict[str, float]:
     """
     infer, reference = asker(url), cpu_asker(models)
     worst, landmarks, decibels = 0.0, 0.0, []
-    for scene in SCENES:
+    for scene in (replace(scene, own=own) for scene in SCENES):
         frame, source = scene.i420(), scene.source()
         swapped, faces = infer(frame, source)
         wanted = reference(frame, source)

@@ -75,26 +75,27 @@ def check_provider(providers: Sequence[str]) -> None:
         raise RuntimeError(f"ONNX Runtime runs on {', '.join(providers)} instead of CUDA")
 
 
-def engine_rate(model: Path, batch: int, *, side: int = 128) -> float:
+def engine_rate(model: Path, batch: int, *, side: int = 128, own: bool = False) -> float:
     """Faces a second of the served swapper graph alone, float32 crops on the device.
 
     Runs are launched one after the other, as a server does, and waited for every few.
 
     Args:
         side: of the crops, pixels.
+        own: it is the project's own network, which is not rewritten channels-last.
     """
     import cupy
 
     load_cuda()
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 4
-    provider = CudaOptions().parameters(channels_last=True)
+    provider = CudaOptions().parameters(channels_last=not own)
     session = onnxruntime.InferenceSession(
         str(model), settings, providers=[("CUDAExecutionProvider", provider)]
     )
     check_provider(session.get_providers())
     binding = session.io_binding()
-    feeds = swapper_feeds(batch, side=side)
+    feeds = swapper_feeds(batch, side=side, own=own)
     inputs = {name: cupy.asarray(array) for name, array in feeds.items()}
     output = cupy.empty((batch, 1, 3, side, side), cupy.float32)
     for name, array in inputs.items():

@@ -13,10 +13,12 @@ from bench.gpu.cells import (
     STREAMS,
     SWEEP,
     THREADS,
+    TWO_STEPS,
     engine_name,
     peers_name,
     rate_name,
     streams_name,
+    two_steps_name,
 )
 from bench.gpu.cells import sweep_name as sweep
 from bench.gpu.load import IN_FLIGHT
@@ -121,6 +123,8 @@ def promises() -> list[Promise]:
         Promise("  system shared memory", None, None,
                 lambda r: r.rate("one face, system shared memory")),
         Promise("  gRPC bytes", None, None, lambda r: r.rate("one face, gRPC bytes")),
+        Promise("  found and swapped in two requests", 700, 850,
+                lambda r: r.best([two_steps_name(*shape) for shape in TWO_STEPS])),
         Promise("% of the matrix rate", 28, 45, _of_matrix),
         Promise("% of the engine alone", 70, 90,
                 lambda r: share(best_rate(r), r.best(list(ENGINES)))),

@@ -8,11 +8,14 @@ from typing import Any, Final
 
 from bench.gpu.cells import (
     GFLOP_A_FACE,
+    OWN_SCENES,
     PRICE_MODE,
     PRICES,
     SHARES,
     TABLE_BATCHES,
+    engine_name,
     mode_name,
+    own_name,
     price_engine_name,
     price_name,
     rate_name,
@@ -23,6 +26,7 @@ from bench.gpu.devices import roofline
 from bench.gpu.load import IN_FLIGHT
 from bench.gpu.modes import DEFAULT_MODE, ENSEMBLE, MODES
 from bench.gpu.promises import best_rate, promise_table, share
+from bench.gpu.repositories import OWN
 from bench.gpu.results import Results, without_series
 from bench.gpu.tuning import TUNING_PREFIX, tuning_report
 
@@ -70,6 +74,7 @@ def make_report(
         ("Where a request's time goes", _parts(results)),
         ("Server modes", _modes(results)),
         ("The price of more pixels", _prices(results)),
+        ("The project's own network", _own_network(results)),
         ("Each graph alone on the device", _models(models)),
         ("Tuning", tuning_report(results, results.host.get("mode", DEFAULT_MODE))),
         ("Plots", [f"![{name.removesuffix('.png')}]({name})\n" for name in plots]),
@@ -183,6 +188,14 @@ def _prices(results: Results) -> list[str]:
             "ensemble, % of 128")  # fmt: skip
     note = f"Served as {PRICE_MODE}, {IN_FLIGHT} requests in flight."
     return [*table(head, rows), "", note]
+
+
+def _own_network(results: Results) -> list[str]:
+    """Faces a second of the graph alone, frames a second of the ensemble."""
+    names = [engine_name(batch, f", {OWN}") for batch in (1, 8, 16)]
+    names += [own_name(scene) for scene in OWN_SCENES] + [own_name("one face", PRICE_MODE)]
+    rows = [(name, results.rate(name)) for name in names if results.rate(name) is not None]
+    return table(("", "a second"), rows) if rows else []
 
 
 def _models(models: Mapping[str, Any] | None) -> list[str]:

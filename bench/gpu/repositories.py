@@ -16,13 +16,15 @@ from engines.targets import TARGETS, TargetName
 class Form:
     """One repository: of which precision and target, and how large its crops are.
 
-    crop_size: side of the network's own crop, pixels. pixel_boost: how often it tiles a larger one.
+    swapper: whose contract. crop_size: side of the network's own crop, pixels; pixel_boost: how
+    often it tiles a larger one.
     """
 
     precision: Literal["fp16", "fp32"] = "fp16"
     target: TargetName = "cuda"
     crop_size: int = 128
     pixel_boost: int = 1
+    swapper: str = gpu_repository.PUBLISHED
 
     @property
     def side(self) -> int:
@@ -30,6 +32,8 @@ class Form:
         return self.crop_size * self.pixel_boost
 
 
+OWN: Final = "frameswap_256"
+OWN_REFERENCE: Final = "frameswap_256 reference"
 FORMS: Final = {
     "fp16": Form(),
     "fp32": Form("fp32"),
@@ -37,6 +41,8 @@ FORMS: Final = {
     "256 pixels": Form(crop_size=256),
     "pixel boost 2": Form(pixel_boost=2),
     "pixel boost 4": Form(pixel_boost=4),
+    OWN: Form(crop_size=256, swapper=OWN),
+    OWN_REFERENCE: Form("fp32", "cpu", crop_size=256, swapper=OWN),
 }
 TENSORRT: Final = "tensorrt"
 
@@ -71,6 +77,7 @@ class Repositories:
                 target=form.target,
                 pixel_boost=form.pixel_boost,
                 crop_size=form.crop_size,
+                swapper=form.swapper,
             )
             print(f"{folder}: {time.perf_counter() - start:.0f} s", flush=True)
         return folder

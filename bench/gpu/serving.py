@@ -29,14 +29,16 @@ REQUESTS_IN_FLIGHT: Final = 128
 class Setup:
     """What a server is started with.
 
-    repository: which one, for the bench's `repositories`. mode: a name of `MODES`.
-    instances: (model, count) pairs beside the mode's. max_batch_size: of every step, delay_us: of
-    the first, where another than the configs' is wanted. frame_size: that memory is planned for.
+    repository: which one, for the bench's `repositories`. mode: a name of `MODES`. models: what is
+    loaded. instances: (model, count) pairs, beside the mode's of `ENSEMBLE`. max_batch_size: of
+    every step, delay_us: of the first, where another than the configs' is wanted. frame_size: that
+    memory is planned for.
     """
 
     repository: str = "fp16"
     mode: str = "three processes"
     target: str = "cuda"
+    models: tuple[str, ...] = (ENSEMBLE,)
     instances: tuple[tuple[str, int], ...] = ()
     max_batch_size: int | None = None
     delay_us: int | None = None
@@ -131,12 +133,13 @@ class ServerKeeper:
         try:
             repository = self._folder(setup)
             self.environment = dict(mode.environment)
+            counts = mode.instance_counts() if ENSEMBLE in setup.models else {}
             server = EmbeddedServer(
                 repository,
                 target=setup.target,
-                models=[ENSEMBLE],
+                models=list(setup.models),
                 metrics_port=0,
-                instance_counts={**mode.instance_counts(), **dict(setup.instances)},
+                instance_counts=counts | dict(setup.instances),
                 queue_delay_us=setup.delay_us,
                 requests_in_flight=setup.in_flight,
                 frame_size=setup.frame_size,

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from frameswap import FaceSwapper, FrameswapError
 from frameswap.arguments import HelpFormatter, WholeNumber, frame_size, seconds
-from frameswap.server_settings import add_security, read_server
+from frameswap.server_settings import add_security, read_named_server
 
 from bench.load.command import make_command, write_run
 from bench.load.inputs import make_scene, write_inputs
@@ -34,8 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = make_parser().parse_args(arguments)
     width, height = given.frame
     try:
-        server, security = read_server(given, os.environ, home=Path.home())
-        assert server is not None, "argparse requires it"
+        server, security = read_named_server(given, os.environ, home=Path.home())
         with FaceSwapper(
             server, transport="grpc", reconnect_s=60, security=security
         ) as swapper:

@@ -1,6 +1,8 @@
 """Thin client of the frameswap Triton ensembles: swap faces in photos and video."""
 
+from frameswap.addresses import Url
 from frameswap.contract import (
+    AreaFlag,
     ChromaLocation,
     ColorMatrix,
     ColorRange,
@@ -35,6 +37,11 @@ from frameswap.found_faces import FoundFaces, FoundFrame, Placement
 from frameswap.job_control import JobStopped
 from frameswap.jobs import JobEvent, VideoJob
 from frameswap.options import SwapOptions
+from frameswap.persons.casting import Casting, Role
+from frameswap.persons.identity import average_embeddings
+from frameswap.persons.search import Search
+from frameswap.persons.steadiness import Steadiness
+from frameswap.persons.survey import Person, Survey, find_persons
 from frameswap.read_options import ReadOptions
 from frameswap.report import Tally
 from frameswap.security import Security
@@ -43,10 +50,12 @@ from frameswap.sources import Source, average_sources
 from frameswap.swapper import FaceSwapper, SwappedFrame
 
 __all__ = [
+    "AreaFlag",
     "BadFaces",
     "BadFrame",
     "BadOptions",
     "BadSource",
+    "Casting",
     "ChromaLocation",
     "ColorMatrix",
     "ColorRange",
@@ -63,10 +72,13 @@ __all__ = [
     "KeepFlag",
     "MaskFlag",
     "NoFaceFound",
+    "Person",
     "Placement",
     "ReadOptions",
     "Refinement",
     "RequestRejected",
+    "Role",
+    "Search",
     "Security",
     "ServeUnavailable",
     "ServerFault",
@@ -76,13 +88,18 @@ __all__ = [
     "ServerUnreachable",
     "SeveralFacesFound",
     "Source",
+    "Steadiness",
+    "Survey",
     "SwapOptions",
     "SwappedFrame",
     "Tally",
     "TransportUnavailable",
     "UnreadableFile",
     "UnwritableFile",
+    "Url",
     "Verdict",
     "VideoJob",
+    "average_embeddings",
     "average_sources",
+    "find_persons",
 ]

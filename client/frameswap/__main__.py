@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import cv2
 
-from frameswap import codecs_command, swap_command
+from frameswap import codecs_command, faces_command, swap_command
 from frameswap.allocation import keep_large_buffers
 from frameswap.arguments import HelpFormatter
 from frameswap.errors import FrameswapError
@@ -80,6 +80,7 @@ def _parser(installed: Mapping[str, EntryPoint]) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"frameswap {version('frameswap')}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     swap_command.register(subparsers)
+    faces_command.register(subparsers)
     codecs_command.register(subparsers)
     for name in sorted(installed):
         installed[name].load()(subparsers)

@@ -24,6 +24,7 @@ SWAP_FOUND_MODELS: Final[dict[FrameFormat, str]] = {
     "bgr": "swap_found_faces_bgr",
 }
 ENCODE_MODEL: Final = "encode_source_bgr"
+EMBED_MODEL: Final = "embed_face_bgr"
 
 Provenance = Literal["composite", "compositeWithTrainedAlgorithmicMedia"]
 PROVENANCES: Final[tuple[Provenance, ...]] = (
@@ -41,6 +42,7 @@ FACES: Final = "faces"
 VERDICTS: Final = "verdicts"
 LANDMARKS: Final = "landmarks"
 POSE: Final = "pose"
+EMBEDDING: Final = "embedding"
 
 FACE_COLUMNS: Final = 15
 """x1 y1 x2 y2, score, then x y of the left eye, right eye, nose, left and right mouth corner."""
@@ -73,6 +75,7 @@ class Option(IntEnum):
     BOX_PADDING = 10
     SWAPPER_WEIGHT = 11
     POSE_LIMIT = 12
+    AREAS = 13
 
 
 class FaceOrder(IntEnum):
@@ -144,6 +147,18 @@ class KeepFlag(IntFlag):
     EYES = 2
     BROWS = 4
     LIPS = 8
+
+
+class AreaFlag(IntFlag):
+    """Which areas of the face the swap is shown in: a sum, whose convex hull is a mask.
+
+    EVERYWHERE: there is no such mask.
+    """
+
+    EVERYWHERE = 0
+    UPPER_FACE = 1
+    LOWER_FACE = 2
+    MOUTH = 4
 
 
 class Verdict(IntEnum):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from argparse import ArgumentTypeError
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from frameswap.arguments import WholeNumber, share, share_or_zero
 from frameswap.contract import (
     MAX_DETECTIONS,
     PADDING_BASE,
+    AreaFlag,
     FaceOrder,
     KeepFlag,
     MaskFlag,
@@ -29,6 +31,11 @@ _PARTS: Final = {
     "eyes": KeepFlag.EYES,
     "brows": KeepFlag.BROWS,
 }
+_AREAS: Final = {
+    "upper-face": AreaFlag.UPPER_FACE,
+    "lower-face": AreaFlag.LOWER_FACE,
+    "mouth": AreaFlag.MOUTH,
+}
 MOST_DEGREES: Final = 180.0
 
 
@@ -47,12 +54,21 @@ def masks(text: str) -> MaskFlag:
 
 def parts(text: str) -> KeepFlag:
     """Names of parts of a face, with commas between."""
+    return KeepFlag(_sum(text, _PARTS))
+
+
+def areas(text: str) -> AreaFlag:
+    """Names of areas of a face, with commas between."""
+    return AreaFlag(_sum(text, _AREAS))
+
+
+def _sum(text: str, known: Mapping[str, int]) -> int:
     names = text.split(",")
-    if not set(names) <= _PARTS.keys():
+    if not set(names) <= known.keys():
         raise ArgumentTypeError(
-            f"must be one or more of {', '.join(_PARTS)}, with commas between, not {text!r}"
+            f"must be one or more of {', '.join(known)}, with commas between, not {text!r}"
         )
-    return KeepFlag(sum({_PARTS[name] for name in names}))
+    return sum({known[name] for name in names})
 
 
 def padding(text: str) -> BoxPadding:
@@ -127,6 +143,11 @@ def _add_look_flags(parser: ArgumentParser) -> None:
         "between them), eyes, brows, with commas between",
     )  # fmt: skip
     group.add_argument(
+        "--areas", type=areas, metavar="AREAS",
+        help="show the swap in these areas alone, as FaceFusion bounds them: upper-face, "
+        "lower-face, mouth, with commas between (default: everywhere inside the masks)",
+    )  # fmt: skip
+    group.add_argument(
         "--weight", type=share_or_zero, metavar="SHARE",
         help="how much of the swap is shown, 0 to 1 (default: 1)",
     )  # fmt: skip
@@ -159,6 +180,7 @@ def face_options(arguments: Namespace) -> SwapOptions:
         score_threshold=arguments.score_threshold,
         masks=arguments.mask or MaskFlag.DEFAULT,
         keep=arguments.keep or KeepFlag.NOTHING,
+        areas=arguments.areas or AreaFlag.EVERYWHERE,
         weight=arguments.weight,
         box_blur=arguments.box_blur,
         box_padding=arguments.box_padding,

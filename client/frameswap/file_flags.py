@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from frameswap.addresses import as_target
 from frameswap.arguments import WholeNumber, frame_rate, time_of
 from frameswap.encoders import CODECS, Encoding
 from frameswap.read_options import CORRUPT_MODES, DECODERS, HDR_MODES, ReadOptions
@@ -23,19 +24,18 @@ def add_file_flags(parser: ArgumentParser) -> None:
         "--source",
         type=Path,
         action="append",
-        required=True,
         metavar="PHOTO",
         help="whose face; several photos of one person are averaged (identity swappers only)",
     )
     group.add_argument(
         "--target",
-        type=Path,
+        type=as_target,
         action="extend",
         nargs="+",
         required=True,
         metavar="FILE",
         help="the video or photo to change; several, or a folder, whose results go into the folder "
-        "--output; numbered pictures, as frame_%%04d.png; - is standard input",
+        "--output; numbered pictures, as frame_%%04d.png; http:// or https://; - is standard input",
     )
     group.add_argument(
         "--output",
@@ -111,6 +111,12 @@ def add_reading_flags(parser: ArgumentParser) -> None:
         help="go on with frames that are damaged and count them, or end the job at the first",
     )
     group.add_argument(
+        "--open-playlists",
+        action="store_true",
+        help="let a playlist or script (HLS, DASH, ffconcat) open the files or addresses that it "
+        "names",
+    )
+    group.add_argument(
         "--decoder",
         choices=DECODERS,
         default="auto",
@@ -127,6 +133,7 @@ def read_options(arguments: Namespace) -> ReadOptions:
         start_s=arguments.start,
         end_s=arguments.end,
         rate=arguments.rate,
+        playlists=arguments.open_playlists,
     )
 
 

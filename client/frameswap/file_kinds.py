@@ -9,9 +9,10 @@ from typing import Final
 import av
 import cv2
 
+from frameswap.addresses import Target, Url
 from frameswap.errors import UnreadableFile
 
-__all__ = ["check_source_kind", "check_target_kind", "is_sequence", "is_standard", "is_url"]
+__all__ = ["check_source_kind", "check_target_kind", "is_sequence", "is_standard"]
 
 _NUMBER: Final = re.compile(r"%0?\d*d")
 _PICTURE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
@@ -24,27 +25,24 @@ _MOVING: Final = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".gif"
 """What is a video by its name, even where it is damaged."""
 
 
-def is_standard(path: Path) -> bool:
+def is_standard(path: Target) -> bool:
     """Whether `path` is "-": standard input or output."""
     return str(path) == "-"
 
 
-def is_sequence(path: Path) -> bool:
+def is_sequence(path: Target) -> bool:
     """Whether a name stands for numbered pictures, as `frame_%04d.png` does; no file has it."""
+    if isinstance(path, Url):
+        return False
     named = _NUMBER.search(path.name) is not None and path.suffix.lower() in _PICTURE_SUFFIXES
     return named and not path.exists()
-
-
-def is_url(path: Path) -> bool:
-    """Whether a name was meant as an address."""
-    return _ADDRESS.match(str(path)) is not None
 
 
 def check_source_kind(path: Path) -> None:
     """Raise UnreadableFile where a source is no photo, saying what it is and what works."""
     if is_standard(path):
         raise UnreadableFile("a source photo is read from a file, not from standard input (-)")
-    if is_url(path):
+    if _ADDRESS.match(str(path)):
         raise UnreadableFile(f"{path} is an address: download the source photo, and give its file")
     if path.is_dir():
         raise UnreadableFile(
@@ -59,15 +57,13 @@ def check_source_kind(path: Path) -> None:
         )
 
 
-def check_target_kind(path: Path) -> None:
+def check_target_kind(path: Target) -> None:
     """Raise UnreadableFile where a target cannot be opened because of what it is."""
+    if isinstance(path, Url):
+        path.check()
+        return
     if is_standard(path) or is_sequence(path):
         return
-    if is_url(path):
-        raise UnreadableFile(
-            f"{path} is an address, and only files are read: download it first, or pipe it in "
-            f"(`curl ADDRESS | frameswap swap --target - ...`)"
-        )
     if path.is_dir():
         raise UnreadableFile(
             f"{path} is a folder: give --output a folder too, and all photos and videos in it are "

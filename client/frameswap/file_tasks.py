@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from frameswap.addresses import Target, Url
 from frameswap.encoders import VIDEO_SUFFIXES
 from frameswap.errors import BadOptions, UnreadableFile, UnwritableFile
 from frameswap.file_kinds import is_sequence, is_standard
@@ -26,7 +27,7 @@ _VIDEO_INPUTS: Final = frozenset({
 class FileTask:
     """One file to change, and where its result goes."""
 
-    target: Path
+    target: Target
     output: Path
 
 
@@ -38,22 +39,24 @@ class FolderPlan:
     left_alone: int
 
 
-def is_folder_job(targets: Sequence[Path], output: Path) -> bool:
+def is_folder_job(targets: Sequence[Target], output: Path) -> bool:
     """Whether results go into a folder: several targets, a folder of them, or such an output."""
     if len(targets) > 1:
         return True
     target = targets[0]
-    return not is_standard(target) and (target.is_dir() and not is_sequence(output))
+    if isinstance(target, Url) or is_standard(target):
+        return False
+    return target.is_dir() and not is_sequence(output)
 
 
-def plan_folder(targets: Sequence[Path], output: Path) -> FolderPlan:
+def plan_folder(targets: Sequence[Target], output: Path) -> FolderPlan:
     """Say where the result of each file goes: under its own name, below `output`.
 
     A folder is walked, its tree is kept, and what is hidden in it is left out. A format that is
     not written becomes .mp4 or .png.
 
     Raises:
-        BadOptions: standard input among several targets.
+        BadOptions: standard input, numbered pictures or an address among several targets.
         UnreadableFile: a file that is not there, or no photo and no video in all of it.
         UnwritableFile: an output that is a file, or where the inputs lie.
     """
@@ -69,7 +72,7 @@ def plan_folder(targets: Sequence[Path], output: Path) -> FolderPlan:
     taken: dict[Path, Path] = {}
     left_alone = 0
     for target in targets:
-        if is_standard(target) or is_sequence(target):
+        if isinstance(target, Url) or is_standard(target) or is_sequence(target):
             raise BadOptions(f"{target} is swapped alone, not among several targets")
         if not target.exists():
             raise UnreadableFile(f"there is no file {target}")

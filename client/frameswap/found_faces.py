@@ -59,11 +59,14 @@ class Placement:
     sources: one a slot.
     landmarks: (R, P, 3) float32, pixels; rows of zeros, or None, for none: the five points stand as
         they are given, and the mask is the box.
+    weights: (S,) float32, how much of the swap of each of the first S rows is shown, 0 to 1; None
+        is all. A request has one weight for all its faces, so the client mixes (`fading`).
     """
 
     faces: NDArray[np.float32]
     sources: Source | Sequence[Source]
     landmarks: NDArray[np.float32] | None = None
+    weights: NDArray[np.float32] | None = None
 
 
 Plan = Callable[[Iterator[FoundFrame]], Iterable[Placement]]

@@ -32,6 +32,7 @@ from frameswap.contract import (
     VERDICTS,
 )
 from frameswap.errors import BadOptions, ServerFault
+from frameswap.fading import mix_faces
 from frameswap.found_faces import (
     FoundFaces,
     FoundFrame,
@@ -42,9 +43,10 @@ from frameswap.found_faces import (
 )
 from frameswap.frames import Frame, frame_format
 from frameswap.models import Ensemble, check_size
-from frameswap.options import SwapOptions
+from frameswap.one_server import Server
+from frameswap.options import SwapOptions, check_deployed
 from frameswap.padding import pad_frame
-from frameswap.servers import Server, Servers
+from frameswap.servers import Servers
 from frameswap.sources import Source, slot_count, stack_sources
 from frameswap.stream import InFlight, RequestStream
 from frameswap.transport import PendingSwap, SwapRequest
@@ -167,8 +169,10 @@ class SwapFoundStream(RequestStream[_Planned, SwappedFrame]):
         self, servers: Servers, options: SwapOptions, *, reconnect_s: float, persons: int
     ) -> None:
         super().__init__(servers, reconnect_s=reconnect_s)
+        self._asked = options
         self._options = options.to_tensor()
         self._persons = persons
+        self._checked: Ensemble | None = None
         # The same array tells shared memory that what it holds is still right.
         self._stacked: dict[tuple[Ensemble, tuple[Source, ...]], NDArray[np.float32]] = {}
 
@@ -188,6 +192,9 @@ class SwapFoundStream(RequestStream[_Planned, SwappedFrame]):
         ensemble = server.find(model)
         frame = pad_frame(item.frame)
         check_size(frame, ensemble)
+        if self._checked != ensemble:
+            check_deployed(self._asked, ensemble)
+            self._checked = ensemble
         faces, landmarks = placement_tensors(item.placement, ensemble)
         return SwapRequest(
             model=ensemble.name,
@@ -214,9 +221,13 @@ class SwapFoundStream(RequestStream[_Planned, SwappedFrame]):
     def _finish(
         self, entry: InFlight[_Planned], outputs: Mapping[str, Any], server: Server, *, copy: bool
     ) -> SwappedFrame:
-        faces = placement_rows(entry.item.placement)
+        placement = entry.item.placement
+        faces = placement_rows(placement)
+        swapped = read_frame(entry.item.frame, outputs, server.address, copy=copy)
+        if placement.weights is not None:
+            swapped = mix_faces(swapped, entry.item.frame, placement.faces, placement.weights)
         return SwappedFrame(
-            frame=read_frame(entry.item.frame, outputs, server.address, copy=copy),
+            frame=swapped,
             faces=faces[is_row(faces)],
             original=entry.item.frame,
             verdicts=read_verdicts(outputs, faces, server.address),
@@ -229,21 +240,22 @@ def swap_planned(
     plan: Plan,
     options: SwapOptions,
     *,
+    finding: SwapOptions,
     persons: int,
     ahead: int,
     reconnect_s: float,
     copy: bool,
 ) -> Generator[SwappedFrame, None, None]:
     """Find, plan and swap; see `FaceSwapper.stream_found`."""
-    find = FindStream(servers, options, reconnect_s=reconnect_s, persons=persons, ahead=ahead)
+    find = FindStream(servers, finding, reconnect_s=reconnect_s, persons=persons, ahead=ahead)
     swap = SwapFoundStream(servers, options, reconnect_s=reconnect_s, persons=persons)
-    finding = find.run(frames, copy=True)
-    planned = _planned(finding, find, plan, ahead=ahead)
+    founds = find.run(frames, copy=True)
+    planned = _planned(founds, find, plan, ahead=ahead)
     swapping = swap.run(planned, copy=copy)
     try:
         yield from swapping
     finally:
-        for generator in (swapping, planned, finding):
+        for generator in (swapping, planned, founds):
             generator.close()
         find.let_go()
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from frameswap.addresses import Target
 from frameswap.color_tags import FULL_RANGE, HDR_TRANSFERS, ColorTags, is_rgb, read_tags
 from frameswap.errors import UnreadableFile
 from frameswap.read_options import HdrMode
@@ -39,7 +39,7 @@ class FrameColors:
     """
 
     def __init__(
-        self, frame: Any, *, codec: str, path: Path, hdr: HdrMode, stack: ExitStack
+        self, frame: Any, *, codec: str, path: Target, hdr: HdrMode, stack: ExitStack
     ) -> None:
         self.notes: list[str] = []
         self.tags = read_tags(frame, codec)

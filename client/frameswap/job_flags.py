@@ -31,7 +31,7 @@ def add_job_flags(parser: ArgumentParser) -> None:
     )
     group.add_argument(
         "--report", type=Path, metavar="FILE", help="a line of JSON for each frame of a video, and "
-        "a summary",
+        "a summary; of several files a folder, with one for each video",
     )  # fmt: skip
     group.add_argument(
         "--require-face", action="store_true", help="end with 1 when a file had no face"

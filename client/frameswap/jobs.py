@@ -17,9 +17,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
+from frameswap.addresses import Target, Url
 from frameswap.encoders import Encoding
 from frameswap.job_control import JobControl, JobStopped
 from frameswap.options import SwapOptions
+from frameswap.persons.casting import Casting
+from frameswap.persons.steadiness import Steadiness
 from frameswap.preview import Preview
 from frameswap.read_options import ReadOptions
 from frameswap.report import Tally
@@ -35,6 +38,7 @@ __all__ = ["JobEvent", "JobState", "VideoJob"]
 JobState = Literal["new", "running", "paused", "done", "ended early", "stopped", "failed"]
 FINAL_STATES: Final[tuple[JobState, ...]] = ("done", "ended early", "stopped", "failed")
 EVENT_INTERVAL_S: Final = 0.25
+_STEADY: Final = Steadiness()
 
 
 @dataclass(frozen=True)
@@ -58,9 +62,10 @@ class VideoJob:
 
     Args:
         swapper: for this job alone as long as it runs; it is not closed with it.
-        target, output: the files.
-        sources: one a face slot.
+        target, output: the files; a target may be a `Url`, which is read as it comes.
+        casting: who becomes whom; or sources, one a face slot.
         options: of each frame; the colours are the file's own.
+        steady: how faces are followed; None: each frame by itself.
         force: overwrite an output that exists.
         audio: "auto", "copy", "transcode" or "drop".
         encoding: codec, quality and preset; None takes what the output usually holds.
@@ -73,11 +78,12 @@ class VideoJob:
     def __init__(
         self,
         swapper: FaceSwapper,
-        target: str | os.PathLike[str],
+        target: str | os.PathLike[str] | Url,
         output: str | os.PathLike[str],
-        sources: Sequence[Source],
+        casting: Casting | Sequence[Source],
         *,
         options: SwapOptions | None = None,
+        steady: Steadiness | None = _STEADY,
         force: bool = False,
         audio: AudioMode = "auto",
         encoding: Encoding | None = None,
@@ -87,8 +93,10 @@ class VideoJob:
         preview: str | os.PathLike[str] | None = None,
     ) -> None:
         self._swapper = swapper
-        self._target, self._output = Path(target), Path(output)
-        self._sources = list(sources)
+        self._target: Target = target if isinstance(target, Url) else Path(target)
+        self._output = Path(output)
+        self._casting = casting if isinstance(casting, Casting) else list(casting)
+        self._steady = steady
         self._options = options or SwapOptions()
         self._force, self._audio = force, audio
         self._encoding = encoding or Encoding()
@@ -166,10 +174,11 @@ class VideoJob:
             with VideoReader(self._target, self._reading) as reader:
                 self._total = reader.frame_count
                 self._tally = swap_video(
-                    self._swapper, reader, self._sources, self._of(reader), self._output,
-                    force=self._force, encoding=self._encoding, audio=self._audio,
-                    on_notes=self._note, on_frame=self._count, journaling=self._journaling,
-                    control=self._control, report=self._report, preview=self._preview,
+                    self._swapper, reader, self._casting, self._of(reader), self._output,
+                    steady=self._steady, force=self._force, encoding=self._encoding,
+                    audio=self._audio, on_notes=self._note, on_frame=self._count,
+                    journaling=self._journaling, control=self._control, report=self._report,
+                    preview=self._preview,
                 )  # fmt: skip
             self._state = "ended early" if self._control.ends_early else "done"
         except JobStopped as stop:

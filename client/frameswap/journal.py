@@ -1,14 +1,17 @@
 """What a job has done so far: a folder beside its output that the next run goes on from.
 
 `journal.jsonl` holds one line of what the job is and one for each whole segment, whose packets are
-in `000000.segment` and whose rows of the report in `000000.jsonl`. A line is written when its files
+in `000000.segment`, whose rows of the report in `000000.jsonl`, and in `000000.found`, where faces
+are followed, what was found in its frames. A line is written when its files
 are on the disk, so a line that is there tells the truth. No name in it is of a folder elsewhere:
 another worker, on another machine, may take the job over.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import json
 import os
 import re
@@ -16,7 +19,7 @@ import shutil
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -36,6 +39,7 @@ KEPT_S: Final = 7 * 24 * 3600.0
 """After so long without a change, the next job in a folder removes what a dead one left there."""
 _JOURNAL: Final = "journal.jsonl"
 _SOURCES: Final = "sources.npy"
+_REFERENCES: Final = "references.npy"
 _FOLDER: Final = re.compile(r"\.frameswap-[0-9a-f]{12}\.job")
 _SAMPLES: Final = 16
 _SAMPLE_SIZE: Final = 1 << 16
@@ -48,6 +52,7 @@ class SegmentRow:
     """A whole segment.
 
     depth: `segments.reorder_depth`. size, crc: of its file.
+    found_crc: of the file of what was found in its frames; 0 where there is none.
     """
 
     frames: int
@@ -56,6 +61,7 @@ class SegmentRow:
     depth: int
     size: int
     crc: int
+    found_crc: int = 0
 
 
 def job_folder(output: Path) -> Path:
@@ -101,6 +107,7 @@ class Journal:
     Attributes:
         rows: of the whole segments.
         sources: (K, D) float32: those that the whole segments were made with.
+        references: (K, E) float32: of whom they replace, likewise; empty where nobody is named.
 
     Raises:
         UnwritableFile: another job has it.
@@ -111,13 +118,16 @@ class Journal:
         self.folder = job_folder(output)
         self.rows: list[SegmentRow] = []
         self.sources = np.zeros((0, 0), np.float32)
+        self.references = np.zeros((0, 0), np.float32)
         self._has_begun = self._keep = False
         _remove_forgotten(output.parent)
-        try:
+        with self._explained():
             self._make_folder()
-            self._lease = Lease(self.folder, of=output)
-        except OSError as error:
-            raise UnwritableFile(explain_failure(error.errno, error.strerror, output)) from error
+            try:
+                self._lease = Lease(self.folder, of=output)
+            except OSError:
+                self._remove_if_new()
+                raise
 
     def __enter__(self) -> Journal:
         return self
@@ -131,26 +141,35 @@ class Journal:
         """Remove the folder, unless there is something in it to go on from."""
         if self._has_begun and (not self.rows or (kind is None and not self._keep)):
             shutil.rmtree(self.folder, ignore_errors=True)
-        self._lease.release()
-        if not self._has_begun:
+        elif not self._has_begun:
             self._remove_if_new()
+        # Last: nothing is removed that another job has taken over meanwhile.
+        self._lease.release()
 
     def begin(
-        self, job: Mapping[str, Any], sources: NDArray[np.float32], *, resume: bool | None
+        self,
+        job: Mapping[str, Any],
+        sources: NDArray[np.float32],
+        *,
+        references: NDArray[np.float32] | None = None,
+        resume: bool | None,
     ) -> None:
         """Take over what an earlier run of the same job has done, or begin anew.
 
         Args:
             job: what decides how its frames look; JSON.
             sources: (K, D) float32.
+            references: (K, E) float32, of whom they replace.
             resume: True insists on an earlier run, False begins anew, None takes what there is.
 
         Raises:
             UnwritableFile: there is nothing to resume, or a full disk.
         """
         self.sources = sources
+        if references is not None:
+            self.references = references
         known = json.loads(json.dumps(job))
-        try:
+        with self._explained():
             if resume is False or not self._read(known):
                 if resume:
                     raise UnwritableFile(
@@ -158,10 +177,6 @@ class Journal:
                         f"options: leave --resume out to begin"
                     )
                 self._begin_anew(known)
-        except OSError as error:
-            raise UnwritableFile(
-                explain_failure(error.errno, error.strerror, self._output)
-            ) from error
         self._has_begun = True
 
     @property
@@ -176,36 +191,47 @@ class Journal:
         *,
         faces: int,
         frames_without_face: int,
+        found: bytes = b"",
     ) -> None:
         """Take in a whole segment.
 
         Args:
             packets: in the order of decoding.
             report: a line for each frame.
+            found: what was found in its frames, for a run that goes on; opaque.
 
         Raises:
             UnwritableFile: a full disk, or another job took over.
         """
-        self._lease.check()
+        self.check()
         number = len(self.rows)
-        try:
-            self._report_path(number).write_text("".join(report), encoding="utf-8")
+        with self._explained():
+            _write_whole(self._report_path(number), "".join(report).encode())
+            if found:
+                _write_whole(self._found_path(number), found)
             size, crc = write_segment(self._path(number), packets)
+            _sync_folder(self.folder)
             row = SegmentRow(
                 frames=len(report), faces=faces, frames_without_face=frames_without_face,
                 depth=reorder_depth(list(packets)), size=size, crc=crc,
+                found_crc=zlib.crc32(found),
             )  # fmt: skip
             self._append(asdict(row))
-        except OSError as error:
-            raise UnwritableFile(
-                explain_failure(error.errno, error.strerror, self._output)
-            ) from error
         self.rows.append(row)
+
+    def check(self) -> None:
+        """Raise UnwritableFile where another job took over: this process stood still for long."""
+        self._lease.check()
 
     def packets(self) -> Iterator[list[Packet]]:
         """The packets of each whole segment."""
         for number in range(len(self.rows)):
             yield read_segment(self._path(number))
+
+    def found(self) -> Iterator[bytes]:
+        """What `add` was told of each whole segment."""
+        for number in range(len(self.rows)):
+            yield self._found_path(number).read_bytes()
 
     def report(self) -> Iterator[str]:
         """The lines of the report of each frame of the whole segments."""
@@ -214,10 +240,29 @@ class Journal:
                 yield from lines
 
     def keep_unfinished(self) -> None:
-        """Stay there: the output, which exists now, holds a part, and a next run may go on."""
-        status = self._output.stat()
-        self._append({"unfinished": [status.st_size, status.st_mtime_ns]})
+        """Stay there: the output, which exists now, holds a part, and a next run may go on.
+
+        Raises:
+            UnwritableFile: a full disk; it stays all the same, and the next run needs `force`.
+        """
         self._keep = True
+        try:
+            status = self._output.stat()
+            self._append({"unfinished": [status.st_size, status.st_mtime_ns]})
+        except OSError as error:
+            raise UnwritableFile(
+                f"{self._output} holds the frames so far, and it could not be noted that it is "
+                f"unfinished ({error.strerror}): go on with --force"
+            ) from error
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UnwritableFile(
+                explain_failure(error.errno, error.strerror, self._output)
+            ) from error
 
     def _make_folder(self) -> None:
         with suppress(FileExistsError):
@@ -227,8 +272,10 @@ class Journal:
             raise UnwritableFile(f"{self.folder} is in the way, and not ours: remove it first")
 
     def _remove_if_new(self) -> None:
+        """Remove a folder with nothing in it to go on from."""
+        path = self.folder / _JOURNAL
         with suppress(OSError):
-            if not (self.folder / _JOURNAL).exists():
+            if not path.exists() or not _read_rows(path):
                 shutil.rmtree(self.folder)
 
     def _begin_anew(self, job: dict[str, Any]) -> None:
@@ -236,31 +283,38 @@ class Journal:
         for path in self.folder.iterdir():
             if path.name != "lease":
                 path.unlink()
-        np.save(self.folder / _SOURCES, self.sources)
+        for name, rows in ((_SOURCES, self.sources), (_REFERENCES, self.references)):
+            content = io.BytesIO()
+            np.save(content, rows)
+            _write_whole(self.folder / name, content.getvalue())
         self._append({"frameswap_journal": 1, "job": job})
+        _sync_folder(self.folder)
+        _sync_folder(self.folder.parent)
 
     def _read(self, job: dict[str, Any]) -> bool:
         """Take over the whole segments of an earlier run of the same job."""
         try:
             rows = _read_rows(self.folder / _JOURNAL)
             sources = np.load(self.folder / _SOURCES, allow_pickle=False)
+            references = np.load(self.folder / _REFERENCES, allow_pickle=False)
         except (OSError, ValueError, EOFError, UnreadableFile):
             return False
         if not rows or rows[0].get("frameswap_journal") != 1 or rows[0].get("job") != job:
             return False
-        tolerance = _SOURCE_TOLERANCE * float(np.abs(self.sources).max(initial=1e-6))
-        if sources.shape != self.sources.shape or not np.allclose(
-            sources, self.sources, rtol=0.0, atol=tolerance
-        ):
+        if not _are_alike(sources, self.sources) or not _are_alike(references, self.references):
             return False
         for row in rows[1:]:
             if "unfinished" in row:
                 continue
-            segment = SegmentRow(**row)
+            try:
+                segment = SegmentRow(**row)
+            except TypeError:  # no row that we write
+                break
             if not self._is_whole(len(self.rows), segment):
                 break
             self.rows.append(segment)
         self.sources = np.asarray(sources, np.float32)
+        self.references = np.asarray(references, np.float32)
         self._rewrite(rows[0])
         return bool(self.rows)
 
@@ -268,7 +322,10 @@ class Journal:
         try:
             data = self._path(number).read_bytes()
             lines = self._report_path(number).read_text(encoding="utf-8").count("\n")
+            found = self._found_path(number).read_bytes() if row.found_crc else b""
         except (OSError, ValueError):
+            return False
+        if zlib.crc32(found) != row.found_crc:
             return False
         return (len(data), zlib.crc32(data), lines) == (row.size, row.crc, row.frames)
 
@@ -276,10 +333,7 @@ class Journal:
         """Leave what is true: no line that was cut off, and no segment that is not whole."""
         new = self.folder / f"{_JOURNAL}.new"
         lines = [head, *(asdict(row) for row in self.rows)]
-        with new.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(line) + "\n" for line in lines)
-            file.flush()
-            os.fsync(file.fileno())
+        _write_whole(new, "".join(json.dumps(line) + "\n" for line in lines).encode())
         new.replace(self.folder / _JOURNAL)
 
     def _append(self, row: Mapping[str, Any]) -> None:
@@ -293,6 +347,35 @@ class Journal:
 
     def _report_path(self, number: int) -> Path:
         return self.folder / f"{number:06d}.jsonl"
+
+    def _found_path(self, number: int) -> Path:
+        return self.folder / f"{number:06d}.found"
+
+
+def _are_alike(first: NDArray[np.float32], second: NDArray[np.float32]) -> bool:
+    """Whether two encodings are of the same photos."""
+    tolerance = _SOURCE_TOLERANCE * float(np.abs(second).max(initial=1e-6))
+    return first.shape == second.shape and np.allclose(first, second, rtol=0.0, atol=tolerance)
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that its content is there after a power cut."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the names of new files there after a power cut, where the file system can do that."""
+    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(file)
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:

@@ -44,7 +44,9 @@ class Lease:
         self._token = f"{socket.gethostname()} {secrets.token_hex(8)}"
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            if not _lock(self._file) or self._is_kept_up():
+            # A file without a name is that of a job which has just ended and tidied up.
+            is_taken = not _lock(self._file) or not os.fstat(self._file).st_nlink
+            if is_taken or self._is_kept_up():
                 raise UnwritableFile(
                     f"another job is writing {of} now: wait for it, or choose another name"
                 )

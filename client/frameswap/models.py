@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from frameswap.connection import Connection, ModelDescription
 from frameswap.contract import (
     CONTRACT_VERSION,
+    EMBED_MODEL,
+    EMBEDDING,
     ENCODE_MODEL,
     FACES,
     FIND_MODELS,
@@ -43,6 +45,7 @@ SourceKind = Literal["identity", "image"]
 
 _SIGNATURES: Final[dict[str, tuple[frozenset[str], frozenset[str]]]] = {
     ENCODE_MODEL: (frozenset({FRAME, OPTIONS}), frozenset({SOURCE, FACES})),
+    EMBED_MODEL: (frozenset({FRAME, OPTIONS}), frozenset({EMBEDDING, FACES})),
     **{
         model: (frozenset({FRAME, SOURCE, OPTIONS}), frozenset({SWAPPED_FRAME, FACES, VERDICTS}))
         for model in SWAP_MODELS.values()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
@@ -11,43 +10,38 @@ from typing import Final
 
 import av
 import numpy as np
-from av.video.reformatter import ColorRange as FFmpegRange
-from av.video.reformatter import Colorspace
-from numpy.typing import NDArray
 
-from frameswap.contract import ColorMatrix, ColorRange
 from frameswap.errors import UnreadableFile
+from frameswap.frame_picture import i420_to_bgr
 from frameswap.options import SwapOptions
+from frameswap.persons.casting import Casting
+from frameswap.persons.one_picture import swap_one
+from frameswap.persons.search import Search
 from frameswap.photo import write_photo
 from frameswap.provenance import Edit
 from frameswap.report import Tally
-from frameswap.sources import Source
 from frameswap.swapper import FaceSwapper
 from frameswap.video import VideoFrame, VideoReader
 
 __all__ = ["read_frame_at", "swap_frame_at"]
 
 _MICROSECONDS: Final = 1_000_000
-_MATRICES: Final = {
-    ColorMatrix.BT601: Colorspace.ITU601,
-    ColorMatrix.BT709: Colorspace.ITU709,
-    ColorMatrix.BT2020: Colorspace.BT2020,
-}
-_HD_ROWS: Final = 720
-"""From so many rows on, a video that does not say its matrix has BT.709's."""
 
 
 def swap_frame_at(
     swapper: FaceSwapper,
     reader: VideoReader,
     at_s: Fraction,
-    sources: Sequence[Source],
+    casting: Casting,
     options: SwapOptions,
     output: Path,
     *,
+    search: Search = Search.OFF,
     force: bool,
 ) -> Tally:
-    """Swap the frame that is shown at a moment, exactly as a job would, and write it as a photo.
+    """Swap the frame that is shown at a moment, and write it as a photo.
+
+    As a job would, but by itself: what a job knows of the frames around it is not in it.
 
     Raises:
         UnreadableFile: past the end of the video.
@@ -59,8 +53,8 @@ def swap_frame_at(
         color_range=reader.tags.color_range,
         chroma_location=reader.chroma_location,
     )
-    swapped = swapper.swap(read_frame_at(reader, at_s), sources, options)
-    image = _to_bgr(swapped.frame, options)
+    swapped = swap_one(swapper, read_frame_at(reader, at_s), casting, options, search=search)
+    image = i420_to_bgr(swapped.frame, options)
     height, width = reader.height, reader.width
     if reader.orientation.transposed:
         height, width = width, height
@@ -95,18 +89,3 @@ def read_frame_at(reader: VideoReader, at_s: Fraction) -> VideoFrame:
             f"choose an earlier moment"
         )
     return shown
-
-
-def _to_bgr(frame: NDArray[np.uint8], options: SwapOptions) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 BGR of an I420 frame with those colours."""
-    matrix = options.color_matrix
-    if matrix == ColorMatrix.AUTO:
-        is_hd = frame.shape[0] * 2 // 3 >= _HD_ROWS
-        matrix = ColorMatrix.BT709 if is_hd else ColorMatrix.BT601
-    is_full = options.color_range == ColorRange.FULL
-    picture = av.VideoFrame.from_ndarray(frame, format="yuv420p").reformat(
-        format="bgr24",
-        src_colorspace=_MATRICES[matrix],
-        src_color_range=FFmpegRange.JPEG if is_full else FFmpegRange.MPEG,
-    )
-    return np.asarray(picture.to_ndarray(), np.uint8)

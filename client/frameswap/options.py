@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from frameswap.contract import (
     OPTION_COUNT,
     PADDING_BASE,
+    AreaFlag,
     ChromaLocation,
     ColorMatrix,
     ColorRange,
@@ -43,6 +44,7 @@ class SwapOptions:
     refinement: whose five landmarks align a face.
     masks: what bounds the swapped part, a sum; MaskFlag.NONE shows the whole crop.
     keep: parts of the target's face that stay, a sum.
+    areas: areas of the face that the swap is shown in, a sum; EVERYWHERE leaves it to `masks`.
     box_blur: how soft the box mask's edge is, in [0, 1] of the crop's side; None: the default.
     box_padding: how much of each side of the crop the box mask leaves out; None is nothing.
     weight: how much of the swap is shown, in [0, 1]; None is all.
@@ -59,6 +61,7 @@ class SwapOptions:
     refinement: Refinement = Refinement.DEFAULT
     masks: MaskFlag = MaskFlag.DEFAULT
     keep: KeepFlag = KeepFlag.NOTHING
+    areas: AreaFlag = AreaFlag.EVERYWHERE
     box_blur: float | None = None
     box_padding: BoxPadding | None = None
     weight: float | None = None
@@ -81,6 +84,7 @@ class SwapOptions:
             ("refinement", Refinement),
             ("masks", MaskFlag),
             ("keep", KeepFlag),
+            ("areas", AreaFlag),
         ):
             if not isinstance(getattr(self, name), kind):
                 known = ", ".join(str(member.name) for member in kind)
@@ -127,6 +131,7 @@ class SwapOptions:
         tensor[Option.REFINEMENT] = self.refinement
         tensor[Option.MASKS] = self.masks
         tensor[Option.KEEP] = self.keep
+        tensor[Option.AREAS] = self.areas
         tensor[Option.BOX_BLUR] = _given(self.box_blur)
         tensor[Option.BOX_PADDING] = sum(
             side * PADDING_BASE**place for place, side in enumerate(self.box_padding or ())
@@ -156,6 +161,7 @@ def check_deployed(options: SwapOptions, ensemble: Ensemble) -> None:
     wanted = {
         "the mask `hull`": MaskFlag.HULL in options.masks,
         "parts of the target to keep": bool(options.keep),
+        "a mask of areas of the face": bool(options.areas),
         "a pose limit": options.pose_limit is not None,
     }
     for what, is_wanted in wanted.items():

@@ -48,6 +48,12 @@ class Preview:
         if factor < 1.0:
             image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
         temporary = self._path.with_name(f".{self._path.stem[:32]}.preview{self._path.suffix}")
-        with suppress(OSError, cv2.error):
-            if cv2.imwrite(str(temporary), image):
+        with suppress(cv2.error):
+            # Not `imwrite`, which says of a file on a full disk that it is written.
+            _, encoded = cv2.imencode(self._path.suffix, image)
+            try:
+                temporary.write_bytes(encoded.tobytes())
                 temporary.replace(self._path)
+            except OSError:
+                with suppress(OSError):
+                    temporary.unlink()

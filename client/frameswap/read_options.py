@@ -35,6 +35,8 @@ class ReadOptions:
     decoder: "auto" decodes on the CPU, "cuda" with an NVIDIA GPU's own decoder.
     start_s, end_s: the part that is read, [start, end) seconds; None is the file's own end.
     rate: frames a second of numbered pictures.
+    playlists: whether a playlist or script may open what it names: files and addresses where it is
+        a file, addresses where it was fetched.
 
     Raises:
         BadOptions: a part without a length, a rate that is none.
@@ -46,6 +48,7 @@ class ReadOptions:
     start_s: Fraction | None = None
     end_s: Fraction | None = None
     rate: Fraction = Fraction(25)
+    playlists: bool = False
 
     def __post_init__(self) -> None:
         for name, known in (("hdr", HDR_MODES), ("corrupt", CORRUPT_MODES), ("decoder", DECODERS)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
@@ -85,9 +85,9 @@ class PlainJob:
         self.tally.add(len(swapped.faces), swapped.verdicts)
         self._on_frame(self.tally.frames)
 
-    def report(self) -> list[str]:
+    def report(self) -> Iterator[str]:
         """The line of each frame."""
-        return self._lines
+        return iter(self._lines)
 
 
 class SegmentedJob:
@@ -98,6 +98,7 @@ class SegmentedJob:
         journal: begun; what it holds is done already.
         slots: how many faces of a frame are swapped, at most.
         threads: of each encoder.
+        found: gives what was found in frames from one to another (open), for the journal.
         on_frame: gets the number of finished frames after each.
 
     Attributes:
@@ -114,8 +115,10 @@ class SegmentedJob:
         slots: int,
         threads: int,
         on_frame: Callable[[int], None],
+        found: Callable[[int, int], bytes] = lambda start, stop: b"",
     ) -> None:
         self._reader = reader
+        self._found = found
         self._form = form
         self._time_base = form.time_base
         self._journal = journal
@@ -175,8 +178,9 @@ class SegmentedJob:
         self._flush()
         counts = [count_faces(line) for line in self._lines]
         self._journal.add(
-            self._packets, self._lines, faces=sum(counts), frames_without_face=counts.count(0)
-        )
+            self._packets, self._lines, faces=sum(counts), frames_without_face=counts.count(0),
+            found=self._found(self.tally.frames - len(counts), self.tally.frames),
+        )  # fmt: skip
         self._packets, self._lines, self._size = [], [], 0
 
     def join(self, again: VideoReader, writer: VideoWriter) -> None:
@@ -187,9 +191,11 @@ class SegmentedJob:
             writer: the output, made of `again`.
 
         Raises:
-            FrameswapError: a full disk, or a segment that was damaged meanwhile.
+            FrameswapError: a full disk, another job that took over, or a segment that was damaged
+                meanwhile.
         """
         try:
+            self._journal.check()
             depths = [row.depth for row in self._journal.rows]
             packets = timed_packets(
                 chain(self._journal.packets(), [self._packets]),
@@ -210,9 +216,9 @@ class SegmentedJob:
             writer.abort()
             raise
 
-    def report(self) -> list[str]:
+    def report(self) -> Iterator[str]:
         """The line of each frame."""
-        return [*self._journal.report(), *self._lines]
+        return chain(self._journal.report(), self._lines)
 
     def _flush(self) -> None:
         if self._encoder is not None:

@@ -56,6 +56,7 @@ def clone_encoder(context: Any, options: dict[str, str], *, threads: int) -> Any
         if value is not None:
             setattr(clone, name, value)
     clone.options = dict(options)
+    clone.thread_type = context.thread_type
     clone.thread_count = threads
     return clone
 

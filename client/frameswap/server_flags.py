@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from frameswap.arguments import WholeNumber, seconds, seconds_or_zero
-from frameswap.contract import ENCODE_MODEL, SWAP_MODELS, FrameFormat
+from frameswap.contract import ENCODE_MODEL
 from frameswap.embedded import embedded_server
 from frameswap.server_settings import read_server
 from frameswap.swapper import (
@@ -81,10 +81,11 @@ def add_server_flags(parser: ArgumentParser) -> None:
 def connect(
     arguments: Namespace,
     stack: ExitStack,
-    pixels: Sequence[FrameFormat],
+    models: Sequence[str],
     frame_size: tuple[int, int],
 ) -> FaceSwapper:
-    """Connect to the servers of the flags, or start one; the stack closes both."""
+    """Connect to the servers of the flags, or start one of these models and the one that encodes
+    photos; the stack closes both."""
     address, security = read_server(arguments, os.environ, home=Path.home())
     in_flight = arguments.window or (_EMBEDDED_IN_FLIGHT if address is None else DEFAULT_IN_FLIGHT)
     if address is None:
@@ -92,14 +93,14 @@ def connect(
             embedded_server(
                 arguments.repository,
                 target=arguments.server_target,
-                models=[*(SWAP_MODELS[pixel] for pixel in pixels), ENCODE_MODEL],
+                models=[*models, ENCODE_MODEL],
                 frame_size=frame_size,
                 requests_in_flight=in_flight,
                 on_start=lambda: tell(["starting the embedded server"]),
                 on_trouble=lambda note: tell([note]),
             )
         )
-    swapper = stack.enter_context(
+    return stack.enter_context(
         FaceSwapper(
             address,
             timeout_s=arguments.timeout_s,
@@ -109,9 +110,6 @@ def connect(
             security=security,
         )
     )
-    for pixel in pixels:
-        swapper.check_model(pixel)
-    return swapper
 
 
 def tell(notes: Sequence[str]) -> None:

@@ -24,7 +24,7 @@ from typing import Any, Final
 from frameswap.errors import BadOptions, UnreadableFile
 from frameswap.security import Security
 
-__all__ = ["add_security", "read_server"]
+__all__ = ["add_security", "read_named_server", "read_server"]
 
 _KEYS: Final = ("address", "tls", "ca", "certificate", "key", "name", "token_file")
 _VARIABLES: Final = {
@@ -101,6 +101,21 @@ def read_server(
         tls=bool(found.get("tls")), name=found.get("name"), token=token or None, **paths
     )
     return found.get("address"), security
+
+
+def read_named_server(
+    arguments: Namespace, environment: Mapping[str, str], *, home: Path
+) -> tuple[str, Security]:
+    """As `read_server`, for a program that has no server of its own.
+
+    Raises:
+        BadOptions: no server was named, or what was set makes no sense.
+        UnreadableFile: a file that was named.
+    """
+    address, security = read_server(arguments, environment, home=home)
+    if not address:
+        raise BadOptions("a server is needed and none was named; give --server HOST:PORT")
+    return address, security
 
 
 def _read_config(

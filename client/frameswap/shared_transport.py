@@ -1,26 +1,23 @@
 """Frames through memory that client and server share: gRPC carries only the words.
 
-A slot is one region, registered once and used again: the frame, the swapped frame and the source,
-side by side. `options`, `faces` and `landmarks` are small and stay in the messages. A slot whose
-frame was searched for faces serves the swap of what was found, too.
+Each request in flight has a slot (`frameswap.slots`). A slot whose frame was searched for faces
+serves the swap of what was found, too.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
-import numpy as np
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
 from frameswap.connection import CLOSING_S, Connection, PendingCall
-from frameswap.contract import FRAME, SOURCE, SWAPPED_FRAME
+from frameswap.contract import SWAPPED_FRAME
 from frameswap.errors import (
     FrameswapError,
     ServerFault,
@@ -29,6 +26,7 @@ from frameswap.errors import (
     TransportUnavailable,
 )
 from frameswap.shared_memory import Region, unregister_when_idle
+from frameswap.slots import Layout, Slot, fill
 from frameswap.transport import (
     DOING,
     GrpcTransport,
@@ -37,14 +35,12 @@ from frameswap.transport import (
     TransportName,
     read_outputs,
 )
-from frameswap.wire import SharedOutput, TensorInfo, build_header, join_request
+from frameswap.wire import SharedOutput
 
 __all__ = ["SharedTransport"]
 
 logger = logging.getLogger("frameswap")
 
-_ALIGNMENT: Final = 4096
-"""Tensors begin on pages of their own, so that no cache line is written by both sides."""
 _UNKNOWN_REGION: Final = "unable to find shared memory region"
 """What Triton says of a region that it does not map."""
 MOST_REGISTRATIONS: Final = 8
@@ -75,14 +71,14 @@ class SharedTransport:
         self._make_region = make_region
         self._fallback = fallback
         self._lock = threading.Lock()
-        self._free: list[_Slot] = []
-        self._slots: list[_Slot] = []
+        self._free: list[Slot] = []
+        self._slots: list[Slot] = []
         self._given_up: list[_PendingShared] = []
-        self._doubtful: list[_Slot] = []
+        self._doubtful: list[Slot] = []
 
     def submit(self, request: SwapRequest) -> PendingSwap:
         """Send one frame; one copy is made of it, into the slot."""
-        layout = _Layout(request)
+        layout = Layout(request)
         slot = self._take_over(request.held, layout.size)
         holds_frame = slot is not None
         try:
@@ -129,7 +125,7 @@ class SharedTransport:
         for slot in mine:
             self._remove(slot)
 
-    def send(self, slot: _Slot, message: bytes) -> PendingCall:
+    def send(self, slot: Slot, message: bytes) -> PendingCall:
         slot.in_doubt = True
         return self._connection.submit(message, doing=DOING)
 
@@ -138,13 +134,13 @@ class SharedTransport:
     ) -> Mapping[str, NDArray[Any] | SharedOutput]:
         return read_outputs(message, self._connection, in_regions=in_regions)
 
-    def register_again(self, slot: _Slot) -> None:
+    def register_again(self, slot: Slot) -> None:
         """Make a server that was restarted map the slot's region."""
         with suppress(FrameswapError):
             slot.region.unregister(self._connection)
         slot.region.register(self._connection)
 
-    def give_back(self, slot: _Slot) -> None:
+    def give_back(self, slot: Slot) -> None:
         with self._lock:
             if slot in self._slots:
                 (self._doubtful if slot.in_doubt else self._free).append(slot)
@@ -161,7 +157,7 @@ class SharedTransport:
         for pending in given_up:
             pending.release(patience_s=0.0)
 
-    def _take_over(self, held: PendingSwap | None, size: int) -> _Slot | None:
+    def _take_over(self, held: PendingSwap | None, size: int) -> Slot | None:
         """The slot of an answered request, if it is ours, still there and large enough."""
         if not isinstance(held, _PendingShared) or not held.can_be_taken_over(self):
             return None
@@ -170,12 +166,12 @@ class SharedTransport:
         held.was_taken_over()
         return held.slot
 
-    def owns(self, slot: _Slot) -> bool:
+    def owns(self, slot: Slot) -> bool:
         """Whether a slot is registered, and not removed by `renew` or `close`."""
         with self._lock:
             return slot in self._slots
 
-    def _acquire(self, size: int) -> _Slot:
+    def _acquire(self, size: int) -> Slot:
         self._collect()
         with self._lock:
             slot = self._free.pop() if self._free else None
@@ -185,7 +181,7 @@ class SharedTransport:
             with self._lock:
                 self._slots.remove(slot)
             self._remove(slot)
-        slot = _Slot(self._make_region(size))
+        slot = Slot(self._make_region(size))
         with self._lock:
             self._slots.append(slot)
         try:
@@ -197,7 +193,7 @@ class SharedTransport:
             raise
         return slot
 
-    def _remove(self, slot: _Slot, *, ask: bool = True) -> bool:
+    def _remove(self, slot: Slot, *, ask: bool = True) -> bool:
         """Remove a slot's region; whether the server, if it was asked to forget it, answered."""
         try:
             if ask and (not slot.in_doubt or self._unregisters_safely()):
@@ -220,43 +216,13 @@ class SharedTransport:
         )
 
 
-class _Slot:
-    """One region and what is in it.
-
-    source: the array whose values it holds.
-    layout: what lies where in it.
-    messages: the request that was last sent to each model, and the options that it was made of: the
-        next one with the same is the same bytes, because the frame is not in them.
-    in_doubt: whether the server may be working on it: it was sent, and no answer came yet.
-    """
-
-    def __init__(self, region: Region) -> None:
-        self.region = region
-        self.source: NDArray[np.float32] | None = None
-        self.layout: tuple[Any, ...] = ()
-        self.messages: dict[str, tuple[NDArray[np.float32], bytes]] = {}
-        self.in_doubt = False
-
-
-class _Layout:
-    """Where the tensors of a request lie in its slot, in bytes."""
-
-    def __init__(self, request: SwapRequest) -> None:
-        self.frame_size = math.prod(request.frame.shape)
-        self.swapped = _round_up(self.frame_size)
-        self.source = 2 * self.swapped
-        room = request.room if request.source is None else request.source.nbytes
-        self.size = self.source + _round_up(room)
-        self.key = (request.batched, request.frame.shape)
-
-
 class _PendingShared:
     def __init__(
         self,
         transport: SharedTransport,
-        slot: _Slot,
+        slot: Slot,
         request: SwapRequest,
-        layout: _Layout,
+        layout: Layout,
         *,
         holds_frame: bool,
     ) -> None:
@@ -266,7 +232,7 @@ class _PendingShared:
         self._request = request
         self._released = False
         self._as_bytes: PendingSwap | None = None
-        self._message = _fill(slot, request, layout, holds_frame=holds_frame)
+        self._message = fill(slot, request, layout, holds_frame=holds_frame)
         self._call: PendingCall | None = transport.send(slot, self._message)
 
     def result(self) -> Mapping[str, NDArray[Any]]:
@@ -356,67 +322,16 @@ class _PendingShared:
         """Wait until the server is done with the slot, then let another frame use it."""
         if self._released:
             return
-        self._released = True
+        self._released, given_up = True, False
         try:
             if self.slot.in_doubt and self._call is not None:
-                if patience_s is not None and not self._call.wait(patience_s):
-                    self._released = False
-                    self._transport.give_up(self)
-                    return
-                with suppress(FrameswapError):
-                    self._wait()
+                given_up = patience_s is not None and not self._call.wait(patience_s)
+                if not given_up:
+                    with suppress(FrameswapError):
+                        self._wait()
         finally:
-            self._transport.give_back(self.slot)
-
-
-def _fill(slot: _Slot, request: SwapRequest, layout: _Layout, *, holds_frame: bool) -> bytes:
-    """The one copy of a frame on its way out; source and message only when they are others.
-
-    Returns:
-        The message to send.
-    """
-    region = slot.region
-    if slot.layout != layout.key:
-        # The frame may be written over what lay elsewhere, and writing it may fail.
-        slot.layout, slot.source = layout.key, None
-        slot.messages.clear()
-    if not holds_frame:
-        target = region.host[: layout.frame_size].reshape(request.frame.shape)
-        if isinstance(request.frame, np.ndarray):
-            target[...] = request.frame
-        else:
-            request.frame.copy_to(target)
-        region.push(0, layout.frame_size)
-    if request.source is not None and slot.source is not request.source:
-        if slot.source is None or slot.source.shape != request.source.shape:
-            slot.messages.clear()
-        stop = layout.source + request.source.nbytes
-        region.host[layout.source : stop] = request.source.reshape(-1).view(np.uint8)
-        region.push(layout.source, stop)
-        slot.source = request.source
-    options, message = slot.messages.get(request.model, (None, b""))
-    if options is not request.options or request.found:
-        header = _build_header(region.name, request, layout)
-        message = join_request(header, list(request.small_tensors.values()))
-        slot.messages[request.model] = (request.options, message)
-    return message
-
-
-def _build_header(region: str, request: SwapRequest, layout: _Layout) -> bytes:
-    frame_shape = request.shape_on_wire(request.frame.shape)
-    inputs = [TensorInfo(FRAME, "UINT8", frame_shape, region, 0, layout.frame_size)]
-    if request.source is not None:
-        shape, size = request.shape_on_wire(request.source.shape), request.source.nbytes
-        inputs.append(TensorInfo(SOURCE, "FP32", shape, region, layout.source, size))
-    for name, array in request.small_tensors.items():
-        inputs.append(TensorInfo(name, "FP32", request.shape_on_wire(array.shape)))
-    outputs: list[TensorInfo | str] = list(request.outputs)
-    if SWAPPED_FRAME in request.outputs:
-        outputs[request.outputs.index(SWAPPED_FRAME)] = TensorInfo(
-            SWAPPED_FRAME, "UINT8", frame_shape, region, layout.swapped, layout.frame_size
-        )
-    return build_header(request.model, inputs, outputs)
-
-
-def _round_up(size: int) -> int:
-    return -(-size // _ALIGNMENT) * _ALIGNMENT
+            if given_up:
+                self._released = False
+                self._transport.give_up(self)
+            else:
+                self._transport.give_back(self.slot)

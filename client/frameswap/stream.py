@@ -17,9 +17,10 @@ from frameswap.contract import FACES, SWAP_MODELS, SWAPPED_FRAME, VERDICTS
 from frameswap.errors import ContractMismatch, FrameswapError, ServerTimeout
 from frameswap.frames import Frame, frame_format
 from frameswap.models import Ensemble, check_size
+from frameswap.one_server import PASSING_ERRORS, Server
 from frameswap.options import SwapOptions, check_deployed
 from frameswap.padding import pad_frame
-from frameswap.servers import PASSING_ERRORS, Server, Servers
+from frameswap.servers import Servers
 from frameswap.sources import Source, stack_sources
 from frameswap.transport import PendingSwap, SwapRequest
 

@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from frameswap.addresses import Target, Url
 from frameswap.arguments import HelpFormatter
-from frameswap.contract import FrameFormat
+from frameswap.contract import SWAP_MODELS, FrameFormat
 from frameswap.encoders import check_options
 from frameswap.errors import (
     BadOptions,
@@ -37,21 +38,30 @@ from frameswap.job_flags import add_job_flags, journaling
 from frameswap.journal import is_unfinished
 from frameswap.one_frame import swap_frame_at
 from frameswap.output_file import check_output, explain_failure
+from frameswap.person_flags import (
+    CastPhotos,
+    add_person_flags,
+    check_person_flags,
+    knows_persons,
+    read_cast,
+    steadiness,
+)
+from frameswap.persons.casting import Casting
+from frameswap.persons.following import check_followed, models_to_follow
+from frameswap.persons.search import Search
 from frameswap.photo import (
     Photo,
     check_photo_output,
     describe_losses,
     is_photo,
     open_photo,
-    read_photo,
 )
 from frameswap.preview import Preview
 from frameswap.progress import Progress, format_duration
 from frameswap.report import Tally, describe_left
 from frameswap.server_flags import add_server_flags, connect, tell
 from frameswap.server_settings import add_security
-from frameswap.sources import Source
-from frameswap.swap_job import encode_sources, swap_photo, swap_video
+from frameswap.swap_job import swap_photo, swap_video
 from frameswap.swapper import (
     FaceSwapper,
 )
@@ -60,9 +70,6 @@ from frameswap.video_writer import check_video_output
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace, _SubParsersAction
-
-    import numpy as np
-    from numpy.typing import NDArray
 
     Subparsers = _SubParsersAction[ArgumentParser]
 
@@ -86,6 +93,7 @@ def register(subparsers: Subparsers) -> None:
     )
     add_file_flags(parser)
     add_face_flags(parser)
+    add_person_flags(parser)
     add_encoding_flags(parser)
     add_reading_flags(parser)
     add_job_flags(parser)
@@ -103,38 +111,88 @@ def run(arguments: Namespace) -> int:
     # All that can fail without a server fails before one is started.
     try:
         _check_usage(arguments)
+        plan = _plan(arguments)
     except BadOptions as error:
         tell([str(error)])
         return 2
-    for path in arguments.source:
+    for path in arguments.source or ():
         check_source_kind(path)
-    if is_folder_job(arguments.target, arguments.output):
-        plan = plan_folder(arguments.target, arguments.output)
-        return _run_folder(arguments, plan, [(path, read_photo(path)) for path in arguments.source])
+    if plan is not None:
+        return _run_folder(arguments, plan, read_cast(arguments))
     task = FileTask(arguments.target[0], arguments.output)
     if arguments.at is not None:
         check_photo_output(task.output)
     if not (is_standard(task.output) or is_sequence(task.output)):
         _check_outputs(arguments, task.output)
-    photos = [(path, read_photo(path)) for path in arguments.source]
+    cast = read_cast(arguments)
     check_target_kind(task.target)
     with ExitStack() as stack:
         opened = _open_target(arguments, task, stack)
-        swapper = connect(arguments, stack, [_pixel(opened)], _size(opened))
-        sources = _sources(arguments, swapper, photos)
+        swapper = _connect(arguments, stack, [_pixel(opened)], _size(opened))
+        casting = _encode(arguments, swapper, cast)
         if arguments.at is not None:
-            return _swap_one_frame(arguments, swapper, sources, opened, task.output)
-        return _swap_file(arguments, swapper, sources, opened, task.output)
+            return _swap_one_frame(arguments, swapper, casting, opened, task.output)
+        return _swap_file(arguments, swapper, casting, opened, task.output)
+
+
+def _connect(
+    arguments: Namespace,
+    stack: ExitStack,
+    pixels: Sequence[FrameFormat],
+    size: tuple[int, int],
+) -> FaceSwapper:
+    """Connect to a server that has what the job asks for, with files of those formats."""
+    persons = knows_persons(arguments)
+    is_followed = {
+        pixel: persons
+        or arguments.search != "off"
+        or (pixel == "i420" and arguments.steady == "on" and arguments.at is None)
+        for pixel in pixels
+    }
+    models: list[str] = []
+    for pixel, followed in is_followed.items():
+        models += models_to_follow(pixel, knows_persons=persons) if followed else [
+            SWAP_MODELS[pixel]
+        ]
+    swapper = connect(arguments, stack, list(dict.fromkeys(models)), size)
+    for pixel, followed in is_followed.items():
+        if followed:
+            check_followed(swapper, pixel, knows_persons=persons)
+        else:
+            swapper.check_model(pixel)
+    return swapper
+
+
+def _plan(arguments: Namespace) -> FolderPlan | None:
+    """What is to be done with many files; None for one."""
+    if not is_folder_job(arguments.target, arguments.output):
+        return None
+    if arguments.report is not None and arguments.report.is_file():
+        raise BadOptions(
+            f"the reports of several files go into a folder, and {arguments.report} is a file"
+        )
+    return plan_folder(arguments.target, arguments.output)
 
 
 def _check_outputs(arguments: Namespace, output: Path) -> None:
     check_output(output, force=arguments.force or is_unfinished(output))
-    if arguments.report is not None:
-        check_output(arguments.report, force=True)
+    report = _report(arguments, output)
+    if report is not None:
+        check_output(report, force=True)
+
+
+def _report(arguments: Namespace, output: Path) -> Path | None:
+    """Where the report of an output goes: one of several has its own, in a folder of them."""
+    report: Path | None = arguments.report
+    if report is None or not is_folder_job(arguments.target, arguments.output):
+        return report
+    place = output.relative_to(arguments.output)
+    return report / place.with_name(f"{place.name}.jsonl")
 
 
 def _check_usage(arguments: Namespace) -> None:
     """Raise BadOptions for flags that contradict each other or the encoder."""
+    check_person_flags(arguments)
     read_options(arguments)
     if arguments.at is not None:
         _check_one_frame(arguments)
@@ -160,24 +218,27 @@ def _check_one_frame(arguments: Namespace) -> None:
 
 
 def _run_folder(
-    arguments: Namespace, plan: FolderPlan, photos: Sequence[tuple[Path, NDArray[np.uint8]]]
+    arguments: Namespace, plan: FolderPlan, cast: CastPhotos
 ) -> int:
     """Swap many files with one connection; an error of one is kept for the summary."""
     pixels, size = _probe(arguments, plan)
-    failed: dict[Path, FrameswapError] = {}
+    failed: dict[Target, FrameswapError] = {}
     done = 0
     with ExitStack() as stack:
-        swapper = connect(arguments, stack, pixels, size)
-        sources = _sources(arguments, swapper, photos)
+        swapper = _connect(arguments, stack, pixels, size)
+        casting = _encode(arguments, swapper, cast)
         for task in plan.tasks:
             try:
-                task.output.parent.mkdir(parents=True, exist_ok=True)
+                report = _report(arguments, task.output)
+                for path in (task.output, *([] if report is None else [report])):
+                    path.parent.mkdir(parents=True, exist_ok=True)
                 _check_outputs(arguments, task.output)
                 with ExitStack() as files:
                     opened = _open_target(arguments, task, files)
-                    code = _swap_file(arguments, swapper, sources, opened, task.output)
+                    code = _swap_file(arguments, swapper, casting, opened, task.output)
                 if code == _INTERRUPTED:
-                    raise KeyboardInterrupt
+                    _summarise_folder(plan, done, failed)
+                    return code
                 if code:
                     failed[task.target] = NoFaceFound("no frame had a face (--require-face)")
                     continue
@@ -196,11 +257,11 @@ def _run_folder(
     return 1 if failed else 0
 
 
-def _summarise_folder(plan: FolderPlan, done: int, failed: Mapping[Path, FrameswapError]) -> None:
+def _summarise_folder(plan: FolderPlan, done: int, failed: Mapping[Target, FrameswapError]) -> None:
     missing = len(plan.tasks) - done - len(failed)
     parts = [f"{_count(len(plan.tasks), 'file')}: {done} done"]
     parts += [f"{len(failed)} failed"] if failed else []
-    parts += [f"{missing} not tried"] if missing else []
+    parts += [f"{missing} not done"] if missing else []
     parts += [f"{plan.left_alone} that are no photo or video left alone"] if plan.left_alone else []
     print(", ".join(parts))
     for path, error in failed.items():
@@ -235,14 +296,14 @@ def _open_target(arguments: Namespace, task: FileTask, stack: ExitStack) -> Phot
     return opened
 
 
-def _open(arguments: Namespace, target: Path, stack: ExitStack) -> Photo | VideoReader:
-    if _is_photo(target):
+def _open(arguments: Namespace, target: Target, stack: ExitStack) -> Photo | VideoReader:
+    if isinstance(target, Path) and _is_photo(target):
         return open_photo(target)
     return stack.enter_context(VideoReader(target, read_options(arguments)))
 
 
-def _is_photo(path: Path) -> bool:
-    return not is_standard(path) and is_photo(path)
+def _is_photo(path: Target) -> bool:
+    return not isinstance(path, Url) and not is_standard(path) and is_photo(path)
 
 
 def _pixel(opened: Photo | VideoReader) -> FrameFormat:
@@ -259,17 +320,17 @@ def _size(opened: Photo | VideoReader) -> tuple[int, int]:
 def _swap_file(
     arguments: Namespace,
     swapper: FaceSwapper,
-    sources: Sequence[Source],
+    casting: Casting,
     opened: Photo | VideoReader,
     output: Path,
 ) -> int:
     """Swap one opened file, with its progress and its summary; returns the exit code."""
     if not isinstance(opened, Photo):
-        return _swap_video_file(arguments, swapper, sources, opened, output)
+        return _swap_video_file(arguments, swapper, casting, opened, output)
     progress = Progress(1, sys.stderr, form=arguments.progress)
     tally = swap_photo(
-        swapper, opened, sources, face_options(arguments), output, force=arguments.force,
-        quality=arguments.quality,
+        swapper, opened, casting, face_options(arguments), output, force=arguments.force,
+        quality=arguments.quality, search=Search(arguments.search),
     )  # fmt: skip
     return _summarise(arguments, output, tally, progress.elapsed_s)
 
@@ -277,15 +338,15 @@ def _swap_file(
 def _swap_one_frame(
     arguments: Namespace,
     swapper: FaceSwapper,
-    sources: Sequence[Source],
+    casting: Casting,
     opened: Photo | VideoReader,
     output: Path,
 ) -> int:
     assert isinstance(opened, VideoReader)  # `_check_usage` has seen to it
     progress = Progress(1, sys.stderr, form=arguments.progress)
     tally = swap_frame_at(
-        swapper, opened, arguments.at, sources, face_options(arguments), output,
-        force=arguments.force,
+        swapper, opened, arguments.at, casting, face_options(arguments), output,
+        force=arguments.force, search=Search(arguments.search),
     )  # fmt: skip
     return _summarise(arguments, output, tally, progress.elapsed_s)
 
@@ -293,7 +354,7 @@ def _swap_one_frame(
 def _swap_video_file(
     arguments: Namespace,
     swapper: FaceSwapper,
-    sources: Sequence[Source],
+    casting: Casting,
     reader: VideoReader,
     output: Path,
 ) -> int:
@@ -309,10 +370,11 @@ def _swap_video_file(
     try:
         with end_early_at_interrupt(control):
             tally = swap_video(
-                swapper, reader, sources, options, output, force=arguments.force,
+                swapper, reader, casting, options, output, force=arguments.force,
+                steady=steadiness(arguments),
                 encoding=encoding(arguments), audio=arguments.audio, on_notes=tell,
                 on_frame=progress.update, journaling=journaling(arguments), control=control,
-                report=arguments.report, preview=preview,
+                report=_report(arguments, output), preview=preview,
             )  # fmt: skip
     except JobStopped:
         raise KeyboardInterrupt from None
@@ -325,19 +387,13 @@ def _swap_video_file(
     return code
 
 
-def _sources(
-    arguments: Namespace,
-    swapper: FaceSwapper,
-    photos: Sequence[tuple[Path, NDArray[np.uint8]]],
-) -> list[Source]:
+def _encode(arguments: Namespace, swapper: FaceSwapper, cast: CastPhotos) -> Casting:
     order = arguments.source_face
-    source = encode_sources(
+    return cast.encode(
         swapper,
-        photos,
         face=None if order is None else ORDERS[order],
         score_threshold=arguments.score_threshold,
     )
-    return [source] * int(arguments.faces)
 
 
 def _summarise(arguments: Namespace, output: Path, tally: Tally, elapsed_s: float) -> int:

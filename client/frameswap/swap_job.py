@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from frameswap.answers import SwappedFrame
 from frameswap.contract import FaceOrder
 from frameswap.encoders import Encoding, file_suffix
 from frameswap.errors import BadOptions, NoFaceFound, SeveralFacesFound
@@ -18,7 +19,13 @@ from frameswap.file_kinds import is_sequence, is_standard
 from frameswap.job_control import JobControl, JobStopped
 from frameswap.journal import Journal, describe_file, is_unfinished
 from frameswap.options import SwapOptions
-from frameswap.output_file import output_file, ready_output
+from frameswap.output_file import check_output, output_file, ready_output
+from frameswap.persons.casting import Casting, Role
+from frameswap.persons.eyes import Tape, read_tape, write_tape
+from frameswap.persons.following import follow
+from frameswap.persons.one_picture import swap_one
+from frameswap.persons.search import Search
+from frameswap.persons.steadiness import Steadiness
 from frameswap.photo import Photo, write_photo
 from frameswap.preview import Preview
 from frameswap.provenance import Edit
@@ -27,6 +34,7 @@ from frameswap.segmented_job import Journaling, PlainJob, SegmentedJob
 from frameswap.sources import Source, average_sources
 from frameswap.swapper import FaceSwapper
 from frameswap.video import VideoReader
+from frameswap.video_frame import VideoFrame
 from frameswap.video_writer import AudioMode, VideoWriter
 
 __all__ = ["Tally", "encode_sources", "swap_photo", "swap_video"]
@@ -65,10 +73,11 @@ def encode_sources(
 def swap_photo(
     swapper: FaceSwapper,
     photo: Photo,
-    sources: Sequence[Source],
+    casting: Casting,
     options: SwapOptions,
     output: Path,
     *,
+    search: Search = Search.OFF,
     force: bool,
     quality: int | None = None,
 ) -> Tally:
@@ -80,7 +89,7 @@ def swap_photo(
     Raises:
         FrameswapError: what went wrong; nothing is written then.
     """
-    swapped = swapper.swap(photo.image, sources, options)
+    swapped = swap_one(swapper, photo.image, casting, options, search=search)
     write_photo(
         output,
         swapped.frame,
@@ -101,7 +110,8 @@ class VideoTask:
 
     swapper: FaceSwapper
     reader: VideoReader
-    sources: Sequence[Source]
+    casting: Casting
+    steady: Steadiness | None
     options: SwapOptions
     output: Path
     force: bool
@@ -120,10 +130,23 @@ class VideoTask:
             edit=Edit(self.swapper.swapper, self.swapper.provenance),
         )  # fmt: skip
 
-    def run(self, job: PlainJob | SegmentedJob, sources: Sequence[Source], *, done: int) -> None:
-        """Swap the frames behind those that are done, and have the job take each."""
+    def run(
+        self,
+        job: PlainJob | SegmentedJob,
+        casting: Casting,
+        *,
+        done: int,
+        known: Iterable[bytes] = (),
+        tape: Tape | None = None,
+    ) -> None:
+        """Swap the frames behind those that are done, and have the job take each.
+
+        Args:
+            known: what was found in the frames that are done.
+            tape: gets what is found in the others.
+        """
         frames = self.control.watch(islice(self.reader.frames(), done, None))
-        for swapped in self.swapper.stream(frames, sources, self.options, reuse_buffers=True):
+        for swapped in self._swap(frames, casting, known, tape):
             self.control.check()
             job.take(swapped)
             if self.preview is not None:
@@ -132,6 +155,25 @@ class VideoTask:
             self.control.on_drained()
         if not job.tally.frames:
             raise JobStopped
+
+    def _swap(
+        self,
+        frames: Iterable[VideoFrame],
+        casting: Casting,
+        known: Iterable[bytes],
+        tape: Tape | None,
+    ) -> Iterator[SwappedFrame]:
+        if self.steady is None:
+            sources = [role.source for role in casting.roles]
+            options = replace(self.options, face_order=casting.order)
+            return self.swapper.stream(frames, sources, options, reuse_buffers=True)
+        return follow(
+            self.swapper, frames, casting, self.options, pixel="i420",
+            ahead=self.steady.frames_ahead(self.reader.frame_rate),
+            frame_rate=self.reader.frame_rate, search=self.steady.search,
+            known=chain.from_iterable(read_tape(data) for data in known), tape=tape,
+            reuse_buffers=True,
+        )  # fmt: skip
 
     def write_report(self, job: PlainJob | SegmentedJob) -> None:
         if self.report is None:
@@ -143,7 +185,7 @@ class VideoTask:
 def swap_video(
     swapper: FaceSwapper,
     reader: VideoReader,
-    sources: Sequence[Source],
+    casting: Casting | Sequence[Source],
     options: SwapOptions,
     output: Path,
     *,
@@ -152,6 +194,7 @@ def swap_video(
     audio: AudioMode,
     on_notes: OnNotes,
     on_frame: OnFrame,
+    steady: Steadiness | None = None,
     journaling: Journaling = _USUAL,
     control: JobControl | None = None,
     report: Path | None = None,
@@ -164,6 +207,9 @@ def swap_video(
     twice, or is no file of encoded packets, is written as it comes, without a journal.
 
     Args:
+        casting: who becomes whom; of sources, the k-th face in the options' order is given the
+            k-th.
+        steady: how faces are followed; None: each frame by itself.
         on_notes: gets what could not be kept as it was, before the work begins, and at its end
             what was damaged.
         encoding, audio: as `VideoWriter` takes them.
@@ -177,10 +223,17 @@ def swap_video(
         FrameswapError: what went wrong; whole segments are kept then, and nothing else is written.
         JobStopped: `control` said so.
     """
+    if not isinstance(casting, Casting):
+        casting = Casting.by_place(casting, options.face_order)
+    if steady is None and casting.knows_persons:
+        raise BadOptions("frame by frame nobody is recognised: leave --steady off out")
     task = VideoTask(
-        swapper, reader, sources, options, output, force, encoding, audio, on_notes, on_frame,
-        journaling, control or JobControl(), report, preview,
+        swapper, reader, casting, steady, options, output, force, encoding, audio, on_notes,
+        on_frame, journaling, control or JobControl(), report, preview,
     )  # fmt: skip
+    if report is not None:
+        # Now: it is written when the work is done.
+        check_output(report, force=True)
     if _can_be_journaled(reader, output):
         return _swap_in_segments(task)
     if journaling.resume:
@@ -189,8 +242,9 @@ def swap_video(
 
 
 def _can_be_journaled(reader: VideoReader, output: Path) -> bool:
-    is_plain = not (is_standard(output) or is_sequence(output)) and reader.path.is_file()
-    return is_plain and file_suffix(output) not in _WHOLE_SUFFIXES
+    is_plain = not (is_standard(output) or is_sequence(output))
+    is_file = isinstance(reader.path, Path) and reader.path.is_file()
+    return is_plain and is_file and file_suffix(output) not in _WHOLE_SUFFIXES
 
 
 def _swap_as_it_comes(task: VideoTask) -> Tally:
@@ -198,11 +252,11 @@ def _swap_as_it_comes(task: VideoTask) -> Tally:
         writer = task.write(temporary, task.reader)
         task.on_notes([*task.reader.notes, *writer.notes])
         job = PlainJob(
-            task.reader, writer, slots=len(task.sources), on_frame=task.on_frame,
+            task.reader, writer, slots=len(task.casting.roles), on_frame=task.on_frame,
             keeps_report=task.report is not None,
         )  # fmt: skip
         try:
-            task.run(job, task.sources, done=0)
+            task.run(job, task.casting, done=0)
             writer.finish()
         except BaseException:
             writer.abort()
@@ -221,16 +275,18 @@ def _swap_in_segments(task: VideoTask) -> Tally:
             try:
                 # The other streams are written at the end, from the beginning.
                 task.reader.send_packets(lambda packet: None)
-                sources = _begin(task, journal, form)
+                casting = _begin(task, journal, form)
                 task.on_notes([*task.reader.notes, *form.notes])
                 if journal.rows:
                     task.on_notes([f"going on behind frame {journal.frames} of an earlier run"])
+                tape = None if task.steady is None else Tape()
                 job = SegmentedJob(
-                    task.reader, form, journal, slots=len(sources), on_frame=task.on_frame,
+                    task.reader, form, journal, slots=len(casting.roles), on_frame=task.on_frame,
                     segment_frames=task.journaling.segment_frames,
-                    threads=task.journaling.encoder_threads,
+                    threads=task.journaling.encoder_threads, found=_found_by(tape),
                 )  # fmt: skip
-                task.run(job, sources, done=journal.frames)
+                known = [] if tape is None else journal.found()
+                task.run(job, casting, done=journal.frames, known=known, tape=tape)
             finally:
                 form.abort()
             if task.control.ends_early:
@@ -246,22 +302,43 @@ def _swap_in_segments(task: VideoTask) -> Tally:
     return job.tally
 
 
-def _begin(task: VideoTask, journal: Journal, form: VideoWriter) -> list[Source]:
-    """Begin the journal, or go on with it; returns the sources that its segments were made with."""
+def _found_by(tape: Tape | None) -> Callable[[int, int], bytes]:
+    if tape is None:
+        return lambda start, stop: b""
+    return lambda start, stop: write_tape(tape.take(start, stop))
+
+
+def _begin(task: VideoTask, journal: Journal, form: VideoWriter) -> Casting:
+    """Begin the journal, or go on with it; returns the casting that its segments were made with."""
+    assert isinstance(task.reader.path, Path)  # what can be journaled
+    roles = task.casting.roles
     job = {
         "input": describe_file(task.reader.path),
         "reading": {key: str(value) for key, value in asdict(task.reader.options).items()},
         "swapper": task.swapper.swapper,
         "options": task.options.to_tensor().tolist(),
+        "order": task.casting.order,
+        "remembers": task.casting.remembers,
+        "steady": None if task.steady is None else str(task.steady),
         "encoder": form.describe_encoder(),
         "segment_frames": task.journaling.segment_frames,
         "threads": task.journaling.encoder_threads,
     }
-    vectors = np.stack([source.vector for source in task.sources])
-    journal.begin(job, vectors, resume=task.journaling.resume)
-    if np.array_equal(journal.sources, vectors):
-        return list(task.sources)
-    return [
-        replace(source, vector=vector)
-        for source, vector in zip(task.sources, journal.sources, strict=True)
-    ]
+    vectors = np.stack([role.source.vector for role in roles])
+    named = [role.reference for role in roles if role.reference is not None]
+    references = np.stack(named) if named else np.zeros((0, 0), np.float32)
+    journal.begin(job, vectors, references=references, resume=task.journaling.resume)
+    return replace(
+        task.casting,
+        roles=tuple(
+            Role(
+                _with_vector(role.source, journal.sources[number]),
+                journal.references[number] if named else None,
+            )
+            for number, role in enumerate(roles)
+        ),
+    )
+
+
+def _with_vector(source: Source, vector: NDArray[np.float32]) -> Source:
+    return source if np.array_equal(source.vector, vector) else replace(source, vector=vector)

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from frameswap.answers import SwappedFrame, found_faces, take_output
 from frameswap.contract import (
+    EMBED_MODEL,
+    EMBEDDING,
     ENCODE_MODEL,
     FACES,
     FIND_MODELS,
@@ -37,10 +39,11 @@ from frameswap.found_faces import FoundFaces, FoundFrame, Placement, Plan
 from frameswap.found_stream import FindStream, SwapFoundStream, swap_planned
 from frameswap.frames import Frame, frame_format
 from frameswap.models import Ensemble, SourceKind, fit_photo
+from frameswap.one_server import Server
 from frameswap.options import SwapOptions
 from frameswap.padding import pad_photo
 from frameswap.security import Security
-from frameswap.servers import Server, Servers
+from frameswap.servers import Servers
 from frameswap.sources import Source
 from frameswap.stream import FrameStream
 from frameswap.transport import TransportName, read_outputs
@@ -124,9 +127,19 @@ class FaceSwapper:
             found: in two steps, too.
         """
         steps = (SWAP_MODELS, FIND_MODELS, SWAP_FOUND_MODELS) if found else (SWAP_MODELS,)
-        for models in steps:
-            model = models[pixel]
-            self._servers.call(partial(Server.find, model=model), patience_s=self.reconnect_s)
+        self.check_models([models[pixel] for models in steps])
+
+    def check_models(self, models: Sequence[str]) -> None:
+        """Raise ContractMismatch or ServerNotReady unless the servers have these models ready."""
+        for model in models:
+            self._find(model)
+
+    def mesh_rows(self, pixel: FrameFormat) -> int:
+        """Of how many faces `swap_found` takes landmarks, in frames of that format."""
+        return max(0, self._find(SWAP_FOUND_MODELS[pixel]).landmark_shape[0])
+
+    def _find(self, model: str) -> Ensemble:
+        return self._servers.call(partial(Server.find, model=model), patience_s=self.reconnect_s)
 
     def encode_source(
         self,
@@ -156,23 +169,54 @@ class FaceSwapper:
             score_threshold=score_threshold,
         )
         ensemble, vector, faces = self._servers.call(
-            lambda server: _encode(server, image_bgr, options), patience_s=self.reconnect_s
+            lambda server: _ask_of_photo(server, ENCODE_MODEL, SOURCE, image_bgr, options),
+            patience_s=self.reconnect_s,
         )
-        if len(faces) == 0:
-            raise NoFaceFound(
-                "no face was found in the source photo: use one with a larger, upright face, or "
-                "lower the score threshold (--score-threshold 0.3, for one)"
-            )
-        if face is None and len(faces) > 1:
-            # The server reports no more than so many.
-            count = f"{len(faces)}{' or more' if len(faces) == MAX_DETECTIONS else ''}"
-            raise SeveralFacesFound(
-                f"{count} faces were found in the source photo and it is not said which one "
-                f"is meant: crop it, or say which (--source-face largest-first, for one)"
-            )
+        _check_one_face(faces, face)
         if not np.isfinite(vector).all():
             raise ServerFault("the server encoded the source photo to numbers that are not finite")
         return Source(vector, self.source_kind, ensemble.swapper, faces)
+
+    def embed(
+        self,
+        image_bgr: NDArray[np.uint8],
+        *,
+        face: FaceOrder | None = None,
+        score_threshold: float | None = None,
+    ) -> NDArray[np.float32]:
+        """Who the person in a photo is: (E,) float32 of unit length, to tell her from others.
+
+        Args and Raises:
+            As `encode_source`; ContractMismatch: the server has no `embed_face_bgr` loaded.
+        """
+        if frame_format(image_bgr) != "bgr":
+            raise BadFrame(f"a photo of a person is (H, W, 3) uint8 BGR, not {image_bgr.shape}")
+        options = SwapOptions(
+            face_order=FaceOrder.LARGEST_FIRST if face is None else face,
+            score_threshold=score_threshold,
+        )
+        vector, faces = self.embed_first(image_bgr, options)
+        _check_one_face(faces, face)
+        if not np.isfinite(vector).all() or not vector.any():
+            raise ServerFault("the server returned an embedding that is none")
+        return vector
+
+    def embed_first(
+        self, image_bgr: NDArray[np.uint8], options: SwapOptions
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Who the first face of a picture is, in the options' order, and all its faces.
+
+        Returns:
+            (E,) float32 of unit length, zeros where there is no face; (F, 15) float32, pixels.
+
+        Raises:
+            As `find`.
+        """
+        _, vector, faces = self._servers.call(
+            lambda server: _ask_of_photo(server, EMBED_MODEL, EMBEDDING, image_bgr, options),
+            patience_s=self.reconnect_s,
+        )
+        return vector, faces
 
     def swap(
         self,
@@ -271,6 +315,7 @@ class FaceSwapper:
         plan: Plan,
         options: SwapOptions | None = None,
         *,
+        finding: SwapOptions | None = None,
         persons: int = 1,
         ahead: int | None = None,
         reuse_buffers: bool = False,
@@ -283,6 +328,7 @@ class FaceSwapper:
         Args:
             plan: is given an iterator of found frames, and yields a placement for each, in order.
                 It may read up to `ahead` frames before it places the first of them.
+            finding: what the first step is asked for; None is `options`.
             persons: the most sources that any placement has: K of all requests, rounded up.
             ahead: how many frames are looked for faces at a time; None is `in_flight`.
             reuse_buffers: as in `stream`.
@@ -298,6 +344,7 @@ class FaceSwapper:
             frames,
             plan,
             options or SwapOptions(),
+            finding=finding or options or SwapOptions(),
             persons=persons,
             ahead=ahead or self.in_flight,
             reconnect_s=self.reconnect_s,
@@ -305,26 +352,47 @@ class FaceSwapper:
         )
 
 
-def _encode(
-    server: Server, image_bgr: NDArray[np.uint8], options: SwapOptions
+def _check_one_face(faces: NDArray[np.float32], face: FaceOrder | None) -> None:
+    """Raise NoFaceFound or SeveralFacesFound for a photo of which it is not clear who is meant."""
+    if len(faces) == 0:
+        raise NoFaceFound(
+            "no face was found in the source photo: use one with a larger, upright face, or "
+            "lower the score threshold (--score-threshold 0.3, for one)"
+        )
+    if face is None and len(faces) > 1:
+        # The server reports no more than so many.
+        count = f"{len(faces)}{' or more' if len(faces) == MAX_DETECTIONS else ''}"
+        raise SeveralFacesFound(
+            f"{count} faces were found in the source photo and it is not said which one "
+            f"is meant: crop it, or say which (--source-face largest-first, for one)"
+        )
+
+
+def _ask_of_photo(
+    server: Server,
+    model: str,
+    answer: str,
+    image_bgr: NDArray[np.uint8],
+    options: SwapOptions,
 ) -> tuple[Ensemble, NDArray[np.float32], NDArray[np.float32]]:
-    """The ensemble that did it, the source (D,), and the faces (F, 15) in pixels of the image."""
-    ensemble = server.find(ENCODE_MODEL)
+    """The ensemble that answered, its answer as a vector, and the faces (F, 15) in pixels of the
+    image."""
+    ensemble = server.find(model)
     photo, scale = fit_photo(pad_photo(image_bgr), ensemble)
     tensor = options.to_tensor()
     leading = (1,) if ensemble.batched else ()
     header = build_header(
-        ENCODE_MODEL,
+        model,
         [
             TensorInfo(FRAME, "UINT8", leading + photo.shape),
             TensorInfo(OPTIONS, "FP32", leading + tensor.shape),
         ],
-        [SOURCE, FACES],
+        [answer, FACES],
     )
     message = join_request(header, [np.ascontiguousarray(photo), tensor])
-    answer = server.connection.submit(message, doing="while encoding a source photo").result()
-    outputs = read_outputs(answer, server.connection)
-    vector = take_output(outputs, SOURCE, server.address).reshape(-1)
+    pending = server.connection.submit(message, doing="while looking at the face of a photo")
+    outputs = read_outputs(pending.result(), server.connection)
+    vector = take_output(outputs, answer, server.address).reshape(-1)
     faces = found_faces(outputs, server.address)
     faces[:, :SCORE_COLUMN] *= scale
     faces[:, LANDMARK_COLUMN:] *= scale

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from fractions import Fraction
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
 import av
 
+from frameswap.addresses import Target
 from frameswap.contract import ChromaLocation
 from frameswap.errors import UnreadableFile
 from frameswap.frame_colors import FrameColors
@@ -45,7 +45,8 @@ class VideoReader:
     """The first real video stream of a file, and the packets of the others.
 
     Args:
-        path: the file; "-" is standard input, `frame_%04d.png` are numbered pictures.
+        path: the file, or an address; "-" is standard input, `frame_%04d.png` are numbered
+            pictures.
         options: which part, and what becomes of HDR and of damaged frames.
 
     Attributes:
@@ -57,7 +58,7 @@ class VideoReader:
         UnreadableFile: missing, empty, damaged, without video, HDR.
     """
 
-    def __init__(self, path: Path, options: ReadOptions = _AS_IT_COMES) -> None:
+    def __init__(self, path: Target, options: ReadOptions = _AS_IT_COMES) -> None:
         self.path = path
         self.options = options
         self.notes: list[str] = []

@@ -47,6 +47,11 @@ class VideoFrame:
             height, width = width, height
         return height * 3 // 2, width
 
+    @property
+    def luma(self) -> NDArray[np.uint8]:
+        """(H, W) uint8 as stored, not turned upright; a view."""
+        return self._planes[0]
+
     def copy_to(self, out: NDArray[np.uint8]) -> None:
         """Write the upright frame as I420 into `out`: (H*3/2, W) uint8, C-contiguous."""
         if self._orientation == UPRIGHT:

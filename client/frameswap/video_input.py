@@ -14,6 +14,7 @@ from typing import Any, Final
 import av
 from av.codec.hwaccel import HWAccel
 
+from frameswap.addresses import Target, Url
 from frameswap.animated_webp import write_as_video
 from frameswap.errors import UnreadableFile
 from frameswap.file_kinds import is_sequence, is_standard
@@ -31,36 +32,43 @@ _OPEN_OPTIONS: Final[dict[str, Any]] = (
 
 
 _BARE_FORMATS: Final = ("h264", "hevc", "mpegvideo", "m4v", "obu")
-_FORMATS_OF_OTHER_FILES: Final = frozenset({
-    "concat", "dash", "hls", "image2", "imf", "rtp", "rtsp", "sap", "sdp", "vobsub",
-    "webm_dash_manifest",
-})  # fmt: skip
+_PLAYLISTS: Final = frozenset({"concat", "dash", "hls", "imf"})
+_FORMATS_OF_OTHER_FILES: Final = _PLAYLISTS | {
+    "image2", "rtp", "rtsp", "sap", "sdp", "vobsub", "webm_dash_manifest",
+}  # fmt: skip
 """Scripts and playlists, told by their content: under any name they make FFmpeg open other files
 and addresses."""
+_OVER_NETWORK: Final = "http,https,httpproxy,tcp,tls,crypto,data"
+"""FFmpeg's protocols that a fetched file, where it leads elsewhere, may lead to: never `file`."""
+_PATIENCE_S: Final = 30.0
+"""How long an address may take to answer, each time."""
 
 MOST_PIXELS: Final = 1 << 26
 """Of a video's frame: 8192 x 8192, and a few kB can claim any size."""
 
 
 @cache
-def _read_formats() -> str:
+def _read_formats(playlists: bool = False) -> str:
     """FFmpeg's list of formats that may be read: those that read the file which was named."""
-    readable = (name for name in av.formats_available if name not in _FORMATS_OF_OTHER_FILES)
-    return ",".join(sorted(readable))
+    closed = _FORMATS_OF_OTHER_FILES - (_PLAYLISTS if playlists else frozenset())
+    return ",".join(sorted(name for name in av.formats_available if name not in closed))
 
 
-def open_video(path: Path, options: ReadOptions, stack: ExitStack) -> Any:
+def open_video(path: Target, options: ReadOptions, stack: ExitStack) -> Any:
     """Open a container; the stack closes it, and removes what was made for it.
 
     Raises:
-        UnreadableFile: missing, empty, damaged, of an unknown format.
+        UnreadableFile: missing, empty, damaged, of an unknown format, an address that does not
+            answer.
     """
     more = dict(_OPEN_OPTIONS)
     if options.decoder == "cuda":
         more["hwaccel"] = HWAccel("cuda", allow_software_fallback=False)
     try:
+        settings = {"format_whitelist": _read_formats(options.playlists)}
+        if isinstance(path, Url):
+            return _open_address(path, settings, more, stack)
         if is_standard(path):
-            settings = {"format_whitelist": _read_formats()}
             return stack.enter_context(av.open(sys.stdin.buffer, options=settings, **more))
         if is_sequence(path):
             first = _first_number(path)
@@ -71,14 +79,15 @@ def open_video(path: Path, options: ReadOptions, stack: ExitStack) -> Any:
         check_file(path, "video")
         # The protocol is named: `concat:x.mp4` is a file's name here, and nothing else.
         name = f"file:{_readable(path, stack)}"
-        settings = {"format_whitelist": _read_formats()}
+        if options.playlists:
+            settings["protocol_whitelist"] = f"file,{_OVER_NETWORK}"
         return stack.enter_context(av.open(name, options=settings, **more))
     except PermissionError as error:
         raise UnreadableFile(f"{path} cannot be read: {error.strerror}") from error
     except av.error.ArgumentError as error:
         raise UnreadableFile(
             f"{path} is damaged, or a playlist or script that names other files, which are not "
-            f"opened: join them to one file first, with ffmpeg"
+            f"opened: join them to one file first, with ffmpeg, or allow it with --open-playlists"
         ) from error
     except av.error.FFmpegError as error:
         raise UnreadableFile(
@@ -91,7 +100,30 @@ def open_video(path: Path, options: ReadOptions, stack: ExitStack) -> Any:
         ) from error
 
 
-def choose_stream(container: Any, path: Path) -> Any:
+def _open_address(
+    url: Url, settings: dict[str, str], more: dict[str, Any], stack: ExitStack
+) -> Any:
+    url.check()
+    # Without `multiple_requests` FFmpeg asks that a connection be closed, and yet uses it again
+    # where the server did not say that it closes it: streams are described wrongly then.
+    given = {
+        **settings, "protocol_whitelist": _OVER_NETWORK, "reconnect": "1", "multiple_requests": "1",
+    }  # fmt: skip
+    try:
+        container: Any = av.open(url.text, options=given, timeout=_PATIENCE_S, **more)
+    except (av.error.ArgumentError, av.error.InvalidDataError):
+        raise
+    except av.error.FFmpegError as error:
+        late = isinstance(error, av.error.ExitError)
+        reason = f"no answer for {_PATIENCE_S:g} s" if late else error.strerror
+        raise UnreadableFile(f"{url} cannot be fetched ({reason}): download it first") from error
+    stack.enter_context(container)
+    if container.format.name.endswith("_pipe"):
+        raise UnreadableFile(f"{url} is a picture: download it, and give its file")
+    return container
+
+
+def choose_stream(container: Any, path: Target) -> Any:
     """The first video stream that is no cover picture.
 
     Raises:

@@ -160,6 +160,7 @@ class VideoWriter:
             "codec": context.codec.name,
             "format": context.pix_fmt,
             "options": self._options,
+            "threads": str(context.thread_type),
             "size": [context.width, context.height],
             "time_base": str(self._base),
             "alpha": self._alpha,
@@ -278,6 +279,9 @@ class VideoWriter:
             # AVI has no place for the times of frames that are stored out of order.
             options["bf"] = "0"
         context.options = options
+        if encoder.library == "libx264":
+            # PyAV's way, slices of a frame side by side, made files of up to 13 % more.
+            context.thread_type = "FRAME"
         if self._name in ("x265", "hevc_nvenc") and self._suffix in (".mp4", ".m4v", ".mov"):
             # Apple's players want the parameter sets in the header.
             context.codec_tag = "hvc1"

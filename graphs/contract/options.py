@@ -13,7 +13,7 @@ OPTION_COUNT: Final = 16
 
 
 class Option(IntEnum):
-    """Position of each option in the `options` tensor; positions 13 to 15 are reserved, 0."""
+    """Position of each option in the `options` tensor; positions 14 and 15 are reserved, 0."""
 
     FACE_ORDER = 0
     COLOR_MATRIX = 1
@@ -28,6 +28,7 @@ class Option(IntEnum):
     BOX_PADDING = 10
     SWAPPER_WEIGHT = 11
     POSE_LIMIT = 12
+    AREAS = 13
 
 
 class FaceOrder(IntEnum):
@@ -105,6 +106,18 @@ class KeepFlag(IntFlag):
     LIPS = 8
 
 
+class AreaFlag(IntFlag):
+    """Which areas of the face the swap is shown in: a sum, whose convex hull is a mask.
+
+    EVERYWHERE: there is no such mask.
+    """
+
+    EVERYWHERE = 0
+    UPPER_FACE = 1
+    LOWER_FACE = 2
+    MOUTH = 4
+
+
 class Verdict(IntEnum):
     """Why a row of `faces` was not swapped, as `verdicts` says it.
 
@@ -143,6 +156,7 @@ OPTION_CODES: Final[Mapping[Option, type[IntEnum] | type[IntFlag]]] = {
     Option.REFINEMENT: Refinement,
     Option.MASKS: MaskFlag,
     Option.KEEP: KeepFlag,
+    Option.AREAS: AreaFlag,
 }
 """Options whose value is a code."""
 
@@ -160,6 +174,7 @@ OPTION_HIGHEST: Final[Mapping[Option, int | float]] = {
     Option.BOX_PADDING: PADDING_BASE**4 - 1,
     Option.SWAPPER_WEIGHT: 1.0,
     Option.POSE_LIMIT: 180.0,
+    Option.AREAS: sum(AreaFlag),
 }
 """Largest value of each position, the smallest is 0: an int where values are whole numbers."""
 

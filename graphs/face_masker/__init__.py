@@ -6,7 +6,9 @@ swapper's row does:
 - box (`box.py`): FaceFusion's, a soft frame along the crop's edge;
 - hull (`hull.py`): the face as its landmarks bound it, whichever way it looks. Where a face has no
   landmarks, its box;
-- the swapper's own, where its network gives one.
+- the swapper's own, where its network gives one;
+- areas (`areas.py`): FaceFusion's, the convex hull of upper face, lower face or mouth. Where a face
+  has no landmarks, its box.
 
 Parts of the target that are to stay (`keep.py`) are taken out of what is left. No mask looks at a
 picture. Each slot is masked by itself, so that empty ones cost nothing where a backend leaves them
@@ -15,6 +17,7 @@ out.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -36,6 +39,7 @@ from graphs.contract import (
     Option,
     TensorSpec,
 )
+from graphs.face_masker.areas import area_masks
 from graphs.face_masker.box import box_masks
 from graphs.face_masker.hull import hull_masks
 from graphs.face_masker.keep import keep_masks
@@ -82,20 +86,25 @@ def build(
         held = _held_slots(op, faces, warps)
         seen = are_numbers(op, points, [2, 3])
         points = op.Where(seen, points, 0.0)
-        seen = op.And(seen, op.Greater(op.ReduceMax(op.Abs(points), [2, 3], keepdims=1), 0.0))
+        seen = op.And(seen, op.Greater(op.ReduceSum(op.Abs(points), [2, 3], keepdims=1), 0.0))
         seen = op.Unsqueeze(seen, [4])
         x, y = _in_crop(op, points, warps)
     with author.scope("masks"):
         boxed, hulled, owned = _wanted_masks(op, options, swapper.masks)
-        boxed = op.Or(boxed, op.And(hulled, op.Not(seen)))
+        in_areas = op.Unsqueeze(op.Greater(option(op, options, Option.AREAS), 0.0), [2, 3, 4])
+        boxed = op.Or(boxed, op.And(op.Or(hulled, in_areas), op.Not(seen)))
         hull = _as_slots(op, hull_masks(op, x, y, regions, crop_size), warps)
         masks = op.Min(
             op.Where(boxed, box_masks(author, options, crop_size), _PLAIN),
             op.Where(op.And(hulled, seen), hull, _PLAIN),
             op.Where(owned, _harmless(op, own), _PLAIN),
         )
+    with author.scope("areas"):
+        areas = _asked(op, options, Option.AREAS, area_masks, x, y, regions, crop_size)
+        shown = op.And(in_areas, seen)
+        masks = op.Min(masks, op.Where(shown, _as_slots(op, areas, warps), _PLAIN))
     with author.scope("keep"):
-        kept = _keep(author, options, x, y, regions, crop_size)
+        kept = _asked(op, options, Option.KEEP, keep_masks, x, y, regions, crop_size)
         masks = op.Min(masks, op.Where(seen, _as_slots(op, kept, warps), _PLAIN))
     with author.scope("postprocess"):
         masks = op.Where(held, masks, 0.0)
@@ -156,35 +165,35 @@ def _wanted_masks(
     return boxed, hulled, owned
 
 
-def _keep(
-    author: GraphAuthor,
+def _asked(
+    op: Op,
     options: ir.Value,
+    name: Option,
+    masks: Callable[..., ir.Value],
     x: ir.Value,
     y: ir.Value,
     regions: FaceRegions,
     size: int,
 ) -> ir.Value:
-    """`keep_masks` [B*K, 1, S, S]; ones, and nothing computed, where no row keeps anything."""
-    op: Op = author.op
-    flags = option(op, options, Option.KEEP)
+    """`masks` of the flags of an option [B*K, 1, S, S]; ones, nothing computed, where no row asks.
+
+    Args:
+        masks: `keep_masks` or `area_masks`.
+    """
+    flags = option(op, options, name)
 
     def make(op: Op) -> list[ir.Value]:
         slots = op.Div(dimension(op, x, 0), dimension(op, flags, 0))
         each = op.Expand(flags, op.Concat(dimension(op, flags, 0), slots, axis=0))
-        return [keep_masks(op, x, y, op.Reshape(each, [-1, 1]), regions, size)]
+        return [masks(op, x, y, op.Reshape(each, [-1, 1]), regions, size)]
 
     def leave(op: Op) -> list[ir.Value]:
         return [op.Expand(_PLAIN, op.Concat(dimension(op, x, 0), [1, size, size], axis=0))]
 
-    branches = [
-        GraphAuthor.subgraph(
-            op,
-            trace,
-            [],
-            [typed_value(f"{name}_masks", ir.DataType.FLOAT, "slots", 1, size, size)],
-            name=name,
-        )
-        for name, trace in (("kept", make), ("swapped", leave))
-    ]
+    branches = []
+    for label, trace in (("asked", make), ("not_asked", leave)):
+        branch = f"{name.name.lower()}_{label}"
+        made = typed_value(f"{branch}_masks", ir.DataType.FLOAT, "slots", 1, size, size)
+        branches.append(GraphAuthor.subgraph(op, trace, [], [made], name=branch))
     asked = any_of(op, op.Greater(flags, 0.0))
     return op.If(asked, then_branch=branches[0], else_branch=branches[1])

@@ -10,7 +10,10 @@ handle badly. Orders of passes:
     DETECTOR_PASSES       detectors, for any runtime: heads that read one map together
     GPU_DETECTOR_PASSES   detectors, for ONNX Runtime's CUDA provider in float32, which runs biases
                           and activations as kernels of their own
+    GPU_SAMPLING_PASSES   networks that warp pictures, behind the others, for ONNX Runtime's CUDA
+                          provider
     CPU_LANDMARKER_PASSES landmarkers, for ONNX Runtime's CPU provider, whose PRelu is slow
+    GPU_LANDMARKER_PASSES landmarkers, for ONNX Runtime's CUDA provider: few kernels, all there
 
 Measured by `bench/network_passes.py` on an H100, inswapper_128's architecture in float16, faces a
 second at batch 1 / 8 / 16 with a captured CUDA graph: as exported 386 / 745 / 753; portable
@@ -32,6 +35,7 @@ import onnx_ir.passes.common as common_passes
 from networks.opset import to_project_opset
 from networks.passes.cancel_transposes import cancel_transposes
 from networks.passes.drop_cancelled_biases import drop_cancelled_biases
+from networks.passes.fold_depthwise_biases import fold_depthwise_biases
 from networks.passes.fold_output_activation import fold_output_activation
 from networks.passes.fuse_instance_normalization import fuse_instance_normalization
 from networks.passes.join_separable_biases import join_separable_biases
@@ -41,8 +45,10 @@ from networks.passes.normalize_channels_last import normalize_channels_last
 from networks.passes.pad_channels_last import pad_channels_last
 from networks.passes.pool_before_relu import pool_before_relu
 from networks.passes.rewriting import Pass, infer_shapes
+from networks.passes.sample_with_onnxruntime import sample_with_onnxruntime
 from networks.passes.spell_out_prelu import spell_out_prelu
 from networks.passes.upsample_channels_last import upsample_channels_last
+from networks.passes.widen_by_convolution import widen_by_convolution
 from networks.passes.widen_image_channels import widen_image_channels
 
 PASSES: Final[Mapping[str, Pass]] = MappingProxyType(
@@ -62,6 +68,9 @@ PASSES: Final[Mapping[str, Pass]] = MappingProxyType(
             join_separable_biases,
             pool_before_relu,
             spell_out_prelu,
+            fold_depthwise_biases,
+            sample_with_onnxruntime,
+            widen_by_convolution,
         )
     }
 )
@@ -85,7 +94,13 @@ CHANNELS_LAST_PASSES: Final = (
 )
 DETECTOR_PASSES: Final = ("merge_sibling_convolutions",)
 GPU_DETECTOR_PASSES: Final = (*DETECTOR_PASSES, "join_separable_biases", "pool_before_relu")
+GPU_SAMPLING_PASSES: Final = ("sample_with_onnxruntime",)
 CPU_LANDMARKER_PASSES: Final = ("spell_out_prelu",)
+GPU_LANDMARKER_PASSES: Final = (
+    "fold_depthwise_biases",
+    "widen_by_convolution",
+    *GPU_SAMPLING_PASSES,
+)
 
 
 def apply_passes(

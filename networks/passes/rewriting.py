@@ -20,8 +20,13 @@ TO_CHANNELS_FIRST = (0, 3, 1, 2)
 
 
 def infer_shapes(model: ir.Model) -> None:
-    """Work out every shape anew: passes read them, and make values that have none yet."""
+    """Work out every shape anew: passes read them, and make values that have none yet.
+
+    Nodes of other domains keep theirs: ONNX infers nothing for them.
+    """
     for node in model.graph:
+        if node.domain:
+            continue
         for value in node.outputs:
             # What an earlier pass widened would contradict its old shape.
             if not value.is_graph_output():

@@ -110,6 +110,7 @@ def run_rows(
     *,
     padded_rows: Callable[[int], int] = lambda rows: rows,
     output_shape: Callable[[str, Mapping[str, Any]], tuple[int, ...]],
+    masks: Sequence[Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Run the face rows of all requests as one batch, rows without a face left out.
 
@@ -126,11 +127,15 @@ def run_rows(
         memory: where the arrays are.
         padded_rows: the batch size to run for a number of rows.
         output_shape: shape of one slot of an output, for requests without any face.
+        masks: each request's mask as a NumPy array, where it is known; else it is asked for, and a
+            device waited for.
 
     Returns:
         For each request its row outputs [b_i, K_i, ...] and updated masks [b_i, M, 15].
     """
-    slots = _find_slots(requests, rule, memory)
+    if masks is None:
+        masks = memory.to_host([arrays[rule.mask] for arrays in requests])
+    slots = _find_slots(requests, rule, masks)
     pieces = [(position, flat) for position, request in enumerate(slots) for flat in request.kept]
     chunks: list[dict[str, Any]] = []
     for first in range(0, len(pieces), rule.max_rows):
@@ -153,9 +158,8 @@ def run_rows(
 
 
 def _find_slots(
-    requests: Sequence[Mapping[str, Any]], rule: RowRule, memory: Memory
+    requests: Sequence[Mapping[str, Any]], rule: RowRule, masks: Sequence[Any]
 ) -> list[_Slots]:
-    masks = memory.to_host([arrays[rule.mask] for arrays in requests])
     slots = []
     for arrays, mask in zip(requests, masks, strict=True):
         score = mask[:, :, SCORE_COLUMN]

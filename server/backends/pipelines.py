@@ -78,9 +78,17 @@ class PipelineNetwork:
     def run(self, inputs: Mapping[str, Any], outputs: Sequence[str], rows: int) -> dict[str, Any]:
         """Run arrays [N, ...] through every step whose outputs something reads."""
         values = dict(inputs)
+        # Masks of face rows on the host. Steps agree on them, and a device is waited for once.
+        masks: dict[str, Any] = {}
         for wired, wanted in self._needed(outputs):
             arrays = {name: values[tensor] for name, tensor in wired.inputs.items()}
-            made = self._compute(wired.step, arrays, wanted, rows)
+            rule, mask = wired.step.settings.rows, None
+            if rule is not None:
+                tensor = wired.inputs[rule.mask]
+                if tensor not in masks:
+                    (masks[tensor],) = wired.step.memory.to_host([values[tensor]])
+                mask = masks[tensor][:rows]
+            made = self._compute(wired.step, arrays, wanted, rows, mask)
             values.update((wired.outputs[name], array) for name, array in made.items())
         return {name: values[name] for name in outputs}
 
@@ -96,18 +104,20 @@ class PipelineNetwork:
         return needed[::-1]
 
     def _compute(
-        self, step: Step, arrays: dict[str, Any], wanted: Sequence[str], rows: int
+        self, step: Step, arrays: dict[str, Any], wanted: Sequence[str], rows: int, mask: Any
     ) -> dict[str, Any]:
+        """What one step makes. mask: its face rows' on the host, None for a step without any."""
         handed = step.settings.passthrough
         made = {name: arrays[handed[name]] for name in wanted if name in handed}
         computed = [name for name in wanted if name not in handed]
         if not computed:
             return made
-        if step.settings.rows is None:
+        if mask is None:
             # joined and padded already
             return {**made, **step.network.run(arrays, computed, rows)}
         # Only the rows that count: what a padded one seems to show is nobody's face.
         padded = int(next(iter(arrays.values())).shape[0])
-        (found,) = step.compute([{name: a[:rows] for name, a in arrays.items()}], computed)
+        kept = {name: array[:rows] for name, array in arrays.items()}
+        (found,) = step.compute([kept], computed, masks=[mask])
         # Without any face a step makes all that it could, read or not.
         return {**made, **{name: step.memory.join([found[name]], padded) for name in computed}}

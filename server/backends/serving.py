@@ -66,12 +66,17 @@ class Step:
     padded_rows: Callable[[int], int]
 
     def compute(
-        self, requests: Sequence[Mapping[str, Any]], wanted: Sequence[str]
+        self,
+        requests: Sequence[Mapping[str, Any]],
+        wanted: Sequence[str],
+        *,
+        masks: Sequence[Any] | None = None,
     ) -> list[dict[str, Any]]:
         """Run requests together and return the wanted outputs of each.
 
         Args:
             requests: input name to array; of equal shapes, unless the model joins face rows.
+            masks: for such a model, see `joining.run_rows`.
         """
 
         def run(inputs: dict[str, Any], rows: int) -> dict[str, Any]:
@@ -86,6 +91,7 @@ class Step:
             self.memory,
             padded_rows=self.padded_rows,
             output_shape=self._slot_shape,
+            masks=masks,
         )
 
     def _slot_shape(self, output: str, arrays: Mapping[str, Any]) -> tuple[int, ...]:

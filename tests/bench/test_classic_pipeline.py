@@ -26,7 +26,7 @@ from graphs import face_blender, image_swapper
 from graphs.contract import OPTION_COUNT
 from networks.detectors import DETECTORS
 from networks.landmarkers import DEFAULT_LANDMARKER
-from networks.swappers import DEFAULT_SWAPPER, SWAPPERS
+from networks.swappers import SWAPPERS
 from tests.graphs.chains import make_chain
 from tests.graphs.evaluation import open_session
 from tests.reference import blending
@@ -48,7 +48,7 @@ def clip_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def swap_with_graphs(frame: np.ndarray, source: np.ndarray) -> np.ndarray:
     """One BGR frame through this project's graphs, as contract 1 had it: no mesh, the box."""
-    row = SWAPPERS[DEFAULT_SWAPPER]
+    row = SWAPPERS["image_swapper_256"]
     network = weights.load_network("yunet")
     chain = make_chain("bgr", DETECTORS["yunet"], network, swapper=row, runtime="onnxruntime")
     options = np.zeros((1, OPTION_COUNT), np.float32)

@@ -13,13 +13,12 @@ from bench import cpu_compare
 from bench.classic_pipeline import JobReport
 from bench.cpu_compare import (
     Comparison,
-    MemorySample,
     compare,
-    describe_memory,
     describe_table,
     main,
     repeat_clip,
 )
+from bench.job_memory import MemorySample, describe_memory
 from demo.make_clip import clip_of, write_clip
 
 

@@ -29,6 +29,7 @@ from bench.gpu.cells import (
 from bench.gpu.devices import bytes_a_face, check_provider, roofline
 from bench.gpu.modes import MODES
 from bench.gpu.report import make_report
+from bench.gpu.repositories import OWN
 from bench.gpu.results import NotRun, Results, load_results
 from bench.gpu.serving import Setup
 from bench.gpu.tuning import best_choices, choices, tune_cells, tuning_report
@@ -36,6 +37,7 @@ from bench.peer_way import SIZE, PeerPipeline, frames_per_second, make_box_mask
 from bench.scenes import Scene
 from fetching import weights
 from graphs.face_masker.box import box_mask_profile
+from networks.swappers import SWAPPERS
 from tests.generated_networks import swapper_network
 
 HOST = {"GPU": "H100", "driver": "580", "mode": "three processes", "instances": {}}
@@ -161,6 +163,25 @@ def test_more_pixels_are_priced_against_as_many_served_alike(results: Results) -
     setups = {cell.setup for cell in all_cells(Setup(mode="three processes"), fp16_only=True)
               if cell.name in map(price_name, PRICES)}  # fmt: skip
     assert {setup.mode for setup in setups if setup} == {PRICE_MODE}
+
+
+def test_the_projects_own_network_is_named_beside_the_others(results: Results) -> None:
+    names = [cell.name for cell in all_cells(Setup(), fp16_only=True) if OWN in cell.name]
+    assert "engine alone, frameswap_256, batch 16" in names
+    assert "one face, frameswap_256, CUDA shared memory" in names
+    results.measure(names[0], lambda: 5000.0)
+    results.measure(names[4], lambda: load_value(1200.0))
+    text = make_report(results, PLANNED)
+    assert "| engine alone, frameswap_256, batch 16 | 5000.0 |" in text
+    assert "| one face, frameswap_256, CUDA shared memory | 1200.0 |" in text
+
+
+def test_our_own_sources_are_as_long_as_the_network_wants() -> None:
+    source = Scene("one face", slots=2, own=True).source()
+    assert source.shape == (2, SWAPPERS[OWN].source_length)
+    assert (source[0] == source[1]).all()
+    assert 0 < source.max() < 2**24
+    assert (source[:, 256**2 :] == 0).all(), "landmarks: the network falls back to five points"
 
 
 def test_a_rate_that_was_not_sent_keeps_no_promise(results: Results) -> None:

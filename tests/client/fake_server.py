@@ -18,6 +18,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+from frameswap.shared_memory import FOLDER, PREFIX, server_of
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
 MAX_DETECTIONS = 16
@@ -26,6 +27,12 @@ VIEWS, POINTS = 4, 6
 NO_SLOT = 3
 
 TYPES = {"UINT8": np.uint8, "FP32": np.float32}
+
+
+def regions(address: str) -> int:
+    """How much shared memory there is of clients of that server, in files."""
+    names = (path.name for path in FOLDER.glob(PREFIX + "*"))
+    return sum(server_of(name) == address for name in names)
 
 
 def _set(event: threading.Event) -> threading.Event:

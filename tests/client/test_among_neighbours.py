@@ -5,16 +5,17 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import grpc
 import numpy as np
-import psutil
 import pytest
 import tritonclient.grpc as triton_grpc
 from frameswap import FaceSwapper
 from frameswap.transport import TransportName
 from test_against_triton import COMMITTED, SOURCE, frames
+from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 
 from bench.copy_repository import write_copy_repository
@@ -47,33 +48,41 @@ def watched(copies: Path) -> Iterator[EmbeddedServer]:
 
 
 @contextmanager
-def meanwhile(disturb: Callable[[], object], every_s: float) -> Iterator[list[int]]:
-    """Do something again and again in another thread; how often it was done."""
-    over, done = threading.Event(), [0]
+def meanwhile(disturb: Callable[[], object], every_s: float) -> Iterator[None]:
+    """Do something again and again in another thread."""
+    over = threading.Event()
 
     def work() -> None:
         while not over.wait(every_s):
             disturb()
-            done[0] += 1
 
     thread = threading.Thread(target=work)
     thread.start()
     try:
-        yield done
+        yield
     finally:
         over.set()
         thread.join()
 
 
 def stream_whole(
-    server: EmbeddedServer, transport: TransportName, count: int, *, in_flight: int = 8
+    server: EmbeddedServer,
+    transport: TransportName,
+    count: int,
+    disturbed: AbstractContextManager[object],
+    *,
+    in_flight: int = 8,
 ) -> float:
-    """Send frames and compare every answer; how long the longest was waited for, seconds."""
+    """Send frames and compare every answer; how long the longest was waited for, seconds.
+
+    Args:
+        disturbed: entered when the client is connected.
+    """
     sent = frames(count)
     longest_s, last_s = 0.0, time.monotonic()
     with FaceSwapper(
         server.grpc_url, transport=transport, in_flight=in_flight, timeout_s=60, reconnect_s=60
-    ) as swapper:
+    ) as swapper, disturbed:
         for position, each in enumerate(swapper.stream(sent, SOURCE)):
             np.testing.assert_array_equal(each.frame, sent[position])
             longest_s = max(longest_s, time.monotonic() - last_s)
@@ -88,17 +97,54 @@ def test_a_neighbour_that_unregisters_everything_costs_no_frame(
 ) -> None:
     client = triton_grpc.InferenceServerClient(watched.grpc_url)
 
+    times = 0
+
     def unregister_everything() -> None:
+        nonlocal times
+        times += 1
         # Triton says which of them are in use just then.
         with suppress(InferenceServerException):
             client.unregister_system_shared_memory()
 
     try:
-        with meanwhile(unregister_everything, 0.05) as done:
-            stream_whole(watched, transport, 600)
-        assert done[0] > 3
+        stream_whole(watched, transport, 600, meanwhile(unregister_everything, 0.05))
+        assert times > 3
     finally:
         client.close()
+
+
+def impossible_request(shape: tuple[int, ...], size: int) -> bytes:
+    """A frame of such a shape, with so many bytes; the rest is as it should be."""
+    message = service_pb2.ModelInferRequest(model_name="swap_faces_i420")
+    for name, kind, shown, count in (
+        ("frame", "UINT8", shape, size),
+        ("source", "FP32", (1, 1, 512), 4 * 512),
+        ("options", "FP32", (1, 16), 4 * 16),
+    ):
+        message.inputs.add(name=name, datatype=kind, shape=shown)
+        message.raw_input_contents.append(bytes(count))
+    return bytes(message.SerializeToString())
+
+
+def test_a_neighbour_whose_shapes_end_models_costs_no_frame(watched: EmbeddedServer) -> None:
+    """Triton 24.10's stub trusts them."""
+    ending = [
+        impossible_request((1, -96, -64), 96 * 64),
+        impossible_request((1, 1 << 32, 1 << 32), 0),
+    ]
+    told = []
+    with grpc.insecure_channel(watched.grpc_url) as channel:
+        call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+
+        def end_a_model() -> None:
+            if ending:
+                with pytest.raises(grpc.RpcError) as caught:
+                    call(ending.pop(), timeout=10)
+                told.append(caught.value.details())
+
+        stream_whole(watched, "system", 1500, meanwhile(end_a_model, 1.5))
+    assert len(told) == 2
+    assert any("is not healthy" in each for each in told)
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
@@ -113,8 +159,7 @@ def test_a_model_that_dies_with_many_requests_in_flight_is_waited_for_seconds_on
             if name is not None and process.cmdline()[-2].startswith(f"{name}_"):
                 process.kill()
 
-    with meanwhile(kill, 1.5):
-        longest_s = stream_whole(watched, transport, 3000, in_flight=64)
+    longest_s = stream_whole(watched, transport, 3000, meanwhile(kill, 1.5), in_flight=64)
     assert longest_s < 30, "half of a request's own time limit"
 
 
@@ -166,19 +211,3 @@ def test_requests_that_were_given_up_do_not_hold_up_the_next(
     # All 200 take 4 seconds of one process.
     assert waited_s < 2
     assert statistics.inference_stats.success.count < 150
-
-
-def test_models_that_died_are_not_collected_and_go_with_the_server(copies: Path) -> None:
-    """Triton 24.10 does not wait for its models' processes; nobody else may."""
-    with (
-        EmbeddedServer(copies, models=["swap_faces_i420"], one_process=False) as server,
-        Watchdog(server, lambda line: None),
-    ):
-        model_processes(server)[0].kill()
-        stream_whole(server, "grpc", 10)
-        zombies = [
-            child for child in psutil.Process(server.pid).children()
-            if child.status() == psutil.STATUS_ZOMBIE
-        ]  # fmt: skip
-        assert len(zombies) == 1
-    assert not any(each.is_running() for each in zombies)

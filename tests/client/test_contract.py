@@ -96,11 +96,12 @@ def test_each_option_has_its_place() -> None:
         box_padding=(1, 2, 3, 63),
         weight=0.75,
         pose_limit=40.0,
+        areas=contract.AreaFlag.LOWER_FACE | contract.AreaFlag.MOUTH,
     )
     padding = 1 + 2 * 64 + 3 * 64**2 + 63 * 64**3
     np.testing.assert_array_equal(
         options.to_tensor(),
-        np.float32([3, 3, 1, 2, 0.25, 0.75, 1, 5, 10, 0.5, padding, 0.75, 40, 0, 0, 0]),
+        np.float32([3, 3, 1, 2, 0.25, 0.75, 1, 5, 10, 0.5, padding, 0.75, 40, 6, 0, 0]),
     )
 
 

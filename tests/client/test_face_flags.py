@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from clips import Clip, write_clip
 from fake_server import FakeServer
-from frameswap import KeepFlag, MaskFlag, SwapOptions, Verdict, arguments, face_flags
+from frameswap import AreaFlag, KeepFlag, MaskFlag, SwapOptions, Verdict, arguments, face_flags
 from frameswap import __main__ as command_line
 from frameswap.contract import Option
 from frameswap.one_frame import read_frame_at
@@ -54,6 +54,7 @@ def run(tmp_path: Path, server: FakeServer, capsys: pytest.CaptureFixture[str]) 
         (face_flags.masks, "own,box,hull", MaskFlag.BOX | MaskFlag.HULL | MaskFlag.SWAPPER),
         (face_flags.masks, "box,box", MaskFlag.BOX),
         (face_flags.parts, "mouth", KeepFlag.MOUTH),
+        (face_flags.areas, "mouth,upper-face", AreaFlag.UPPER_FACE | AreaFlag.MOUTH),
         (face_flags.parts, "brows,lips,eyes", KeepFlag.BROWS | KeepFlag.LIPS | KeepFlag.EYES),
         (face_flags.padding, "5", (5, 5, 5, 5)),
         (face_flags.padding, "0,1,2,63", (0, 1, 2, 63)),
@@ -74,6 +75,7 @@ def test_a_value_is_read(reader: Callable[[str], Any], text: str, value: object)
     [
         (face_flags.masks, ["", "box,none", "oval", "box,", "Box"], "one or more of box, hull"),
         (face_flags.parts, ["", "nose", "eyes;brows", "none"], "mouth, lips, eyes, brows"),
+        (face_flags.areas, ["", "eyes", "mouth;nose"], "upper-face, lower-face, mouth"),
         (face_flags.padding, ["64", "1,2", "1,2,3,4,5", "-1", "1.5", "", "²"],
          "TOP,RIGHT,BOTTOM,LEFT or one number for all, whole percent from 0 to 63"),
         (face_flags.degrees, ["0", "181", "nan", "far"], "greater than 0 and at most 180 degrees"),
@@ -94,12 +96,13 @@ def test_what_is_no_such_value_is_refused(
 
 def test_flags_reach_the_server(run: Run, server: FakeServer) -> None:
     flags = ["--mask", "box,hull", "--keep", "mouth,brows", "--weight", "0.5", "--box-blur", "0.25",
-             "--box-padding", "1,2,3,4", "--pose-limit", "50", "--refinement", "off"]  # fmt: skip
+             "--box-padding", "1,2,3,4", "--pose-limit", "50", "--refinement", "off",
+             "--areas", "upper-face,mouth"]  # fmt: skip
     code, _, err = run(*flags)
     assert (code, err) == (0, "")
     sent = server.received[-1]["options"][0]
     padding = 1 + 2 * 64 + 3 * 64**2 + 4 * 64**3
-    expected = [1, 3, 5, 0.25, padding, 0.5, 50, 0, 0, 0]
+    expected = [1, 3, 5, 0.25, padding, 0.5, 50, 5, 0, 0]
     np.testing.assert_array_equal(sent[Option.REFINEMENT :], expected)
 
 
@@ -108,6 +111,7 @@ def test_flags_reach_the_server(run: Run, server: FakeServer) -> None:
     [
         (["--mask", "hull"], "the mask `hull` needs the landmarks of a face"),
         (["--keep", "eyes"], "parts of the target to keep needs the landmarks"),
+        (["--areas", "mouth"], "a mask of areas of the face needs the landmarks"),
         (["--pose-limit", "40"], "a pose limit needs the landmarks"),
     ],
 )

@@ -90,7 +90,7 @@ def test_a_lost_server_ends_a_folder_and_says_what_was_not_tried(
     server.behavior.fail = stop
     code, out, _ = run(*arguments(photo, folder, tmp_path / "out", server), "--reconnect-s", 1)
     assert code == 1
-    assert "not tried" in out
+    assert "not done" in out
 
 
 def test_a_format_that_is_not_written_becomes_one_that_is(folder: Path, tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ WRONG_KINDS = [
     ("--source", "FOLDER", "is a folder: give the photos in it one by one"),
     ("--source", "CLIP", "is a video: a source is a photo; save a frame"),
     ("--source", "-", "is read from a file, not from standard input"),
-    ("--target", "https://example.org/a.mp4", "is an address, and only files are read"),
+    ("--target", "rtsp://example.org/a.mp4", "of those http and https are read"),
     ("--target", "FOLDER", "names a file, out.mp4"),
 ]
 

@@ -90,14 +90,92 @@ def test_a_photo_of_any_size_is_refused_by_its_header(tmp_path: Path) -> None:
     assert peak_mib < 32
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".bmp", ".tiff"])
-@pytest.mark.parametrize("size", [(3, 5), (64, 48), (257, 1)])
-def test_headers_are_read_as_opencv_writes_them(suffix: str, size: tuple[int, int]) -> None:
-    width, height = size
+PHOTOS = [
+    ".png", ".jpg", ".webp", ".bmp", ".tiff", ".gif", ".avif", ".jp2", ".pbm", ".pgm", ".ppm",
+    ".pam", ".pfm", ".hdr", ".sr",
+]  # fmt: skip
+"""One suffix of each format that OpenCV's wheels read: `cv2.getBuildInformation`."""
+
+
+def encoded_photo(suffix: str, width: int, height: int, *options: int) -> bytes:
     picture = np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8)
+    if suffix in (".pbm", ".pgm"):
+        picture = picture[..., 0]
+    given = picture.astype(np.float32) / 255 if suffix in (".pfm", ".hdr") else picture
+    _, encoded = cv2.imencode(suffix, given, options)
+    return bytes(encoded.tobytes())
+
+
+@pytest.mark.parametrize("suffix", PHOTOS)
+@pytest.mark.parametrize("size", [(35, 50), (64, 48), (257, 40)])
+def test_headers_are_read_as_opencv_writes_them(suffix: str, size: tuple[int, int]) -> None:
     for options in ([], [cv2.IMWRITE_WEBP_QUALITY, 50]) if suffix == ".webp" else ([],):
-        _, encoded = cv2.imencode(suffix, picture, options)
-        assert picture_size(encoded.data) == size
+        assert picture_size(encoded_photo(suffix, *size, *options)) == size
+
+
+def with_numbers(form: str, *places: int) -> Callable[[bytes], bytes]:
+    """Puts 30,000 into a header at each of these places."""
+
+    def change(content: bytes) -> bytes:
+        changed = bytearray(content)
+        for place in places:
+            struct.pack_into(form, changed, place, 30_000)
+        return bytes(changed)
+
+    return change
+
+
+def after(mark: bytes, form: str, *places: int) -> Callable[[bytes], bytes]:
+    def change(content: bytes) -> bytes:
+        start = content.index(mark) + len(mark)
+        return with_numbers(form, *(start + place for place in places))(content)
+
+    return change
+
+
+BOMBS: dict[str, Callable[[bytes], bytes]] = {
+    ".bmp": with_numbers("<i", 18, 22),
+    ".gif": with_numbers("<H", 6, 8),
+    ".avif": after(b"ispe", ">I", 4, 8),
+    ".jp2": after(b"\xff\x4f\xff\x51", ">I", 4, 8),
+    ".jpg": after(b"\xff\xc0", ">H", 3, 5),
+    ".sr": with_numbers(">I", 4, 8),
+    ".pbm": lambda _: b"P4 30000 30000\n",
+    ".pgm": lambda _: b"P5 # a remark\n30000\n#another 1 2\n30000 255\n",
+    ".ppm": lambda _: b"P6\n30000 30000\n255\n",
+    ".pam": lambda _: b"P7\nWIDTH 30000\nHEIGHT 30000\nDEPTH 3\nMAXVAL 255\nENDHDR\n",
+    ".pfm": lambda _: b"PF\n30000 30000\n-1.0\n",
+    ".hdr": lambda content: content.replace(b"-Y 48 +X 64", b"-Y 30000 +X 30000"),
+}
+
+
+@pytest.mark.parametrize("suffix", BOMBS)
+def test_a_photo_of_any_format_that_claims_any_size_is_refused(
+    tmp_path: Path, suffix: str
+) -> None:
+    path = tmp_path / f"bomb{suffix}"
+    path.write_bytes(BOMBS[suffix](encoded_photo(suffix, 64, 48)) + bytes(100))
+    with pytest.raises(UnreadableFile, match="says that it has 30000 x 30000 pixels"):
+        read_photo(path)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_big_tiff_header_is_read(order: str) -> None:
+    mark = b"II" if order == "<" else b"MM"
+    entries = struct.pack(f"{order}HHQI4x", 256, 4, 1, 70_000)
+    entries += struct.pack(f"{order}HHQQ", 257, 16, 1, 80_000)
+    head = struct.pack(f"{order}HHHQ", 43, 8, 0, 16)
+    assert picture_size(mark + head + struct.pack(f"{order}Q", 2) + entries) == (70_000, 80_000)
+
+
+def test_a_picture_without_a_size_is_not_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(encoded_photo(".png", 64, 48))
+    monkeypatch.setattr("frameswap.photo.picture_size", lambda content: None)
+    with pytest.raises(UnreadableFile, match="is damaged, cut off, or no picture"):
+        read_photo(path)
 
 
 def test_an_extended_webp_header_is_read() -> None:
@@ -110,6 +188,8 @@ def test_an_extended_webp_header_is_read() -> None:
     [
         b"", b"\x89PNG", b"\xff\xd8", b"\xff\xd8\xff\xe0\0\x04", b"\xff\xd8\0\0", b"BM", b"II*\0",
         b"RIFF\0\0\0\0WEBP", b"RIFF\0\0\0\0WEBPVP8 ", b"II*\0\xff\xff\xff\xff", b"GIF89a", b"text",
+        b"P6 3", b"II*\0\x08\0\0\0\x01\0\0\x01\x02\0\x01\0\0\0\x05\0\0\0",
+        b"P7\nWIDTH 3\n", b"PF", b"#?RADIANCE\n\n-Y", b"\0\0\0\x0cjP  ", b"\0\0\0\x20ftypavif",
     ],
 )  # fmt: skip
 def test_a_damaged_or_unknown_header_tells_nothing(damaged: bytes) -> None:

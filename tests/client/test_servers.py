@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 import threading
 import time
 from argparse import ArgumentParser
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
+import trustme
 from fake_server import Behavior, FakeServer, sleep_s
 from frameswap import (
     BadOptions,
@@ -25,9 +25,11 @@ from frameswap import (
     Source,
 )
 from frameswap.errors import from_status
-from frameswap.server_settings import add_security, read_server
+from frameswap.server_settings import add_security, read_named_server, read_server
 from frameswap.servers import Servers
 from test_swapper import PHOTO, make_frame
+
+from tests.deploy.certificates import issue
 
 SOURCE = Source(np.ones(4, np.float32), "identity", "fake_identity", np.zeros((0, 15), np.float32))
 
@@ -92,7 +94,7 @@ def test_one_of_two_that_is_not_there_at_the_start_is_not_missed() -> None:
 
 def test_one_of_two_that_hangs_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("frameswap.stream._HEALTH_S", 0.3)
-    monkeypatch.setattr("frameswap.servers.HEALTH_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("frameswap.one_server.HEALTH_TIMEOUT_S", 0.3)
     class HangingServer(FakeServer):
         def ServerReady(self, request: object, context: object) -> object:
             self.behavior.goes_on.wait()
@@ -239,49 +241,29 @@ def test_localhost_is_a_name(server: FakeServer) -> None:
 
 
 class Certificates:
-    """A certificate authority, a server called localhost and a client, made by openssl."""
+    """A server's called localhost and a client's, of one authority."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._run(
-            "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-            "-days", "2", "-subj", "/CN=test authority", "-keyout", "ca.key", "-out", "ca.pem",
-        )  # fmt: skip
-        for name in ("server", "client"):
-            (folder / "ext").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
-            self._run(
-                "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-                "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr",
-            )  # fmt: skip
-            self._run(
-                "x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key",
-                "-CAcreateserial", "-days", "2", "-extfile", "ext", "-out", f"{name}.pem",
-            )  # fmt: skip
-
-    def path(self, name: str) -> Path:
-        return self.folder / name
+        authority = trustme.CA()
+        self.server = issue(authority, folder / "server", "localhost", "127.0.0.1")
+        self.client = issue(authority, folder / "client", "client.example.org")
 
     def of_server(self, *, mutual: bool) -> object:
         return grpc.ssl_server_credentials(
-            [(self.path("server.key").read_bytes(), self.path("server.pem").read_bytes())],
-            root_certificates=self.path("ca.pem").read_bytes() if mutual else None,
+            [(self.server.key.read_bytes(), self.server.certificate.read_bytes())],
+            root_certificates=self.server.authority.read_bytes() if mutual else None,
             require_client_auth=mutual,
         )
-
-    def _run(self, *words: str) -> None:
-        subprocess.run(["openssl", *words], cwd=self.folder, check=True, capture_output=True)
 
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    if shutil.which("openssl") is None:
-        pytest.skip("there is no openssl to make certificates with")
     return Certificates(tmp_path_factory.mktemp("certificates"))
 
 
 def test_tls_holds_the_server_to_its_certificate(certificates: Certificates) -> None:
     with FakeServer(credentials=certificates.of_server(mutual=False)) as server:
-        security = Security(ca=certificates.path("ca.pem"), token="secret")
+        security = Security(ca=certificates.client.authority, token="secret")
         with FaceSwapper(server.address, security=security, timeout_s=10) as swapper:
             assert swap_all(swapper, 5) == list(range(5))
         assert server.tokens == {"Bearer secret"}
@@ -297,15 +279,15 @@ def test_tls_holds_the_server_to_its_certificate(certificates: Certificates) -> 
 def test_mutual_tls_wants_the_clients_certificate(certificates: Certificates) -> None:
     with FakeServer(credentials=certificates.of_server(mutual=True)) as server:
         known = Security(
-            ca=certificates.path("ca.pem"),
-            certificate=certificates.path("client.pem"),
-            key=certificates.path("client.key"),
+            ca=certificates.client.authority,
+            certificate=certificates.client.certificate,
+            key=certificates.client.key,
         )
         with FaceSwapper(server.address, security=known, timeout_s=10) as swapper:
             assert swap_all(swapper, 5) == list(range(5))
         with pytest.raises(ServerUnreachable):
             FaceSwapper(
-                server.address, security=Security(ca=certificates.path("ca.pem")), timeout_s=5
+                server.address, security=Security(ca=certificates.client.authority), timeout_s=5
             )
 
 
@@ -334,11 +316,16 @@ def test_security_that_makes_no_sense_is_refused(arguments: dict, text: str) -> 
         Security(**arguments)
 
 
-def settings(words: list[str], environment: dict[str, str], home: Path) -> object:
+def settings(
+    words: list[str],
+    environment: dict[str, str],
+    home: Path,
+    read: Callable[..., tuple[str | None, Security]] = read_server,
+) -> tuple[str | None, Security]:
     parser = ArgumentParser()
     parser.add_argument("--server")
     add_security(parser)
-    return read_server(parser.parse_args(words), environment, home=home)
+    return read(parser.parse_args(words), environment, home=home)
 
 
 def test_options_go_before_the_environment_and_that_before_the_file(tmp_path: Path) -> None:
@@ -362,6 +349,13 @@ def test_options_go_before_the_environment_and_that_before_the_file(tmp_path: Pa
         "c:3", Security(tls=True, ca=Path("other.pem"), token="of-option"),
     )  # fmt: skip
     assert settings([], {}, tmp_path / "nobody") == (None, Security())
+
+
+def test_a_program_without_a_server_of_its_own_wants_one_named(tmp_path: Path) -> None:
+    words = ["--server", ""]
+    with pytest.raises(BadOptions, match="none was named; give --server"):
+        settings(words, {}, tmp_path, read=read_named_server)
+    assert settings(["--server", "a:1"], {}, tmp_path, read=read_named_server)[0] == "a:1"
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ from frameswap import (
 from frameswap.cuda_memory import CudaDriver, CudaRegion
 from frameswap.frames import Frame
 from frameswap.shared_memory import FOLDER, SystemRegion, reclaim_leftovers
-from frameswap.shared_transport import _fill, _Layout, _Slot
+from frameswap.slots import Layout, Slot, fill
 from frameswap.transport import SwapRequest
 
 SOURCE = Source(
@@ -161,19 +161,19 @@ def test_a_source_that_a_frame_was_written_over_is_written_again() -> None:
             out[...] = 255
             raise ValueError("the frame is torn")
 
-    def fill(frame: Frame, source: np.ndarray) -> None:
+    def write(frame: Frame, source: np.ndarray) -> None:
         request = SwapRequest("m", frame, options, ("swapped_frame",), batched=True, source=source)
-        _fill(slot, request, _Layout(request), holds_frame=False)
+        fill(slot, request, Layout(request), holds_frame=False)
 
     options = np.zeros(16, np.float32)
     # Two small frames, a page each, and a long source: a larger frame reaches where it lies.
     small, long = np.zeros((3, 2), np.uint8), np.arange(1 << 14, dtype=np.float32)[None]
     region = SystemRegion(2 * 4096 + long.nbytes)
-    slot = _Slot(region)
-    fill(small, long)
+    slot = Slot(region)
+    write(small, long)
     with pytest.raises(ValueError, match="torn"):
-        fill(Torn(), SOURCE.vector[None])
-    fill(small, long)
+        write(Torn(), SOURCE.vector[None])
+    write(small, long)
     np.testing.assert_array_equal(region.host[2 * 4096 :].view(np.float32), long[0])
     region.close()
 
@@ -370,6 +370,36 @@ def test_slots_that_were_given_up_are_used_again_when_their_answers_have_come(
             255 - value for value in range(8)
         ]
         assert len(swapper._servers.all[0]._transport._slots) == 4
+    assert server.regions == {}
+
+
+def test_a_slot_that_was_given_up_is_given_back_once_whatever_the_server_does_meanwhile(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice would be two frames in one slot, or a file descriptor closed that is another's."""
+    monkeypatch.setattr("frameswap.stream.CLOSING_S", 0.1)
+    answer = threading.Event()
+    with connect(server, in_flight=4) as swapper:
+        server.behavior.fail = lambda value, _: value and answer.wait(20)
+        stream = swapper.stream(frames(5), SOURCE)
+        assert next(stream).frame[0, 0] == 255
+        stream.close()
+        transport = swapper._servers.all[0]._transport
+        given_up = [pending.slot for pending in transport._given_up]
+        assert len(given_up) == 3
+        for _ in range(2):
+            # As when a server that was lost is found again, with these unanswered.
+            transport.renew()
+            assert swapper.swap(np.full((72, 64), 0, np.uint8), SOURCE).frame[0, 0] == 255
+        assert [pending.slot for pending in transport._given_up] == given_up
+        answer.set()
+        for pending in transport._given_up:
+            assert pending._call.wait(10.0)
+        done = [int(s.frame[0, 0]) for s in swapper.stream(frames(8), SOURCE)]
+        assert done == [255 - value for value in range(8)]
+        transport.renew()
+        assert len(transport._slots) == len(transport._free) == 4
+        assert len(set(map(id, transport._free))) == 4
     assert server.regions == {}
 
 

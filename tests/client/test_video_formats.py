@@ -90,6 +90,10 @@ CASES = (
     Case("rate_120.mp4", clip(X264, rate="120"), frames=60),
     Case("vfr.mp4", clip(f"-vf select='not(eq(mod(n\\,4)\\,2))' -fps_mode vfr {X264} -bf 0"),
          frames=11, lost=("rate",)),
+    Case("vfr_b_frames.mp4", clip("-vf select='not(eq(mod(n\\,4)\\,2))' -fps_mode vfr "
+                                  "-c:v libx264 -bf 3 -b_strategy 0 -pix_fmt yuv420p"), frames=11),
+    Case("vfr_gap.mp4", clip("-vf setpts='PTS+if(gt(N\\,6)\\,7\\,0)/30/TB' -fps_mode passthrough "
+                             "-c:v libx264 -bf 3 -b_strategy 0 -pix_fmt yuv420p")),
     Case("vfr.mkv", clip(f"-vf select='not(eq(mod(n\\,4)\\,2))' -fps_mode vfr {X264}"), frames=11,
          lost=("rate",)),
     Case("late.ts", clip(f"{X264} -output_ts_offset 95000")),
@@ -168,6 +172,8 @@ def test_a_video_keeps_what_its_output_can_hold(tmp_path: Path, case: Case) -> N
 def test_a_video_is_as_long_as_its_input(tmp_path: Path) -> None:
     for name, arguments in (
         ("vfr.mp4", clip(f"-vf select='not(eq(mod(n\\,4)\\,2))' -fps_mode vfr {X264} -bf 0")),
+        ("vfr_b_frames.mp4", clip("-vf select='not(eq(mod(n\\,4)\\,2))' -fps_mode vfr "
+                                  "-c:v libx264 -bf 3 -b_strategy 0 -pix_fmt yuv420p")),
         ("steady.mp4", clip(X264)),
         ("film.webm", clip("-c:v libvpx-vp9 -b:v 200k -cpu-used 8", rate="24")),
     ):

@@ -56,6 +56,26 @@ def test_a_step_that_fails_stops_the_demo_with_its_name() -> None:
         run.run_step("build_engines.py", "--no-such-flag")
 
 
+@pytest.mark.parametrize(
+    ("given", "built"),
+    [([], "image_swapper_256"), (["--swapper", "frameswap_256"], "frameswap_256")],
+)
+def test_the_swapper_asked_for_is_built(
+    given: list[str], built: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[tuple[str, ...]] = []
+
+    def stop(*command: str) -> None:
+        steps.append(command)
+        raise run.StepFailedError("stopped here")
+
+    monkeypatch.setattr(run, "run_step", stop)
+    assert run.main([*given, "--out", str(tmp_path)]) == 1
+    (command,) = steps
+    assert command[0] == "build_engines.py"
+    assert command[command.index("--swapper") + 1] == built
+
+
 @pytest.mark.e2e
 def test_the_demo_leaves_a_video_a_picture_and_their_paths(
     own_repository: Path, tmp_path: Path

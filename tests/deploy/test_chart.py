@@ -321,7 +321,7 @@ def test_scaling_to_zero_is_woken_by_what_envoy_saw() -> None:
     assert scaled["spec"]["idleReplicaCount"] == 0
     queue, asked = scaled["spec"]["triggers"]
     assert f'namespace="{NAMESPACE}"' in queue["metadata"]["query"]
-    assert queue["metadata"]["threshold"] == "50"
+    assert queue["metadata"]["threshold"] == "150"
     assert "envoy_http_downstream_rq_total" in asked["metadata"]["query"]
     assert asked["metadata"]["activationThreshold"] == "0"
 

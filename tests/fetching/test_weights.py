@@ -68,11 +68,11 @@ def known(network: Path, monkeypatch: pytest.MonkeyPatch) -> WeightFile:
 def test_every_row_is_complete(row: WeightFile) -> None:
     assert row.licence
     assert row.allows
-    assert bool(row.archive) != bool(row.url), "one origin each"
+    assert [bool(row.archive), bool(row.url), bool(row.folder)].count(True) == 1, "one origin each"
     assert bool(row.archive) == bool(row.member)
     assert row.sha256 is None or re.fullmatch(r"[0-9a-f]{64}", row.sha256)
     assert row.filename == Path(row.filename).name
-    assert row.url.startswith("https://") or row.archive
+    assert row.url.startswith("https://") or row.archive or row.folder
 
 
 def test_filenames_and_hashes_are_not_shared() -> None:
@@ -86,7 +86,7 @@ def test_only_the_free_defaults_and_apache_and_mit_networks_need_no_acceptance()
     free = {row.name for row in WEIGHTS.values() if not row.needs_acceptance}
     ghosts = {"ghost_1_256", "ghost_2_256", "ghost_3_256"}
     landmarkers = {"face_landmarker_v2", "face_mesh_attention", "2dfan4", "peppa_wutz"}
-    assert free == {"yunet", "sface"} | ghosts | landmarkers
+    assert free == {"yunet", "sface", "frameswap_256"} | ghosts | landmarkers
     assert all(WEIGHTS[name].licence in ("Apache-2.0", "MIT") for name in free)
 
 
@@ -119,6 +119,30 @@ def test_the_cache_lies_where_the_environment_says(
         else:
             monkeypatch.setenv(variable, value)
     assert cache_dir() == Path(expected)
+
+
+def test_the_projects_own_network_lies_in_the_checkout(cache: Path) -> None:
+    path = weights.fetch("frameswap_256")
+    assert path == Path(__file__).resolve().parents[2] / "weights" / "swapper.npz"
+    assert weights.is_present("frameswap_256")
+    network = weights.load_network("frameswap_256")
+    assert [value.name for value in network.graph.output] == ["output", "mask"]
+    assert not cache.exists()
+    with pytest.raises(WeightsError, match="part of this repository: put other weights in"):
+        weights.import_file("frameswap_256", path)
+
+
+def test_a_damaged_or_missing_network_of_ones_own_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights, "CHECKOUT", tmp_path)
+    for ask in (weights.fetch, weights.load_network):
+        with pytest.raises(WeightMissingError, match="is part of this repository: restore it"):
+            ask("frameswap_256")
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "swapper.npz").write_bytes(b"version https://git-lfs")
+    with pytest.raises(WeightsError, match=r"swapper\.npz: not a whole .*; restore it with Git"):
+        weights.load_network("frameswap_256")
 
 
 def test_an_unknown_name_lists_the_known_ones(cache: Path) -> None:

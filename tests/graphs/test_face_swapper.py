@@ -16,7 +16,14 @@ import pytest
 from onnx import numpy_helper
 
 from graphs import face_swapper, image_swapper
-from graphs.contract import FACE_COLUMNS, MAX_DETECTIONS, OPTION_COUNT, SCORE_COLUMN, Option
+from graphs.contract import (
+    FACE_COLUMNS,
+    LANDMARK_COLUMN,
+    MAX_DETECTIONS,
+    OPTION_COUNT,
+    SCORE_COLUMN,
+    Option,
+)
 from networks.face_points import MEDIAPIPE_POINTS
 from networks.passes import CHANNELS_LAST_PASSES, PORTABLE_PASSES
 from networks.swappers import SWAPPERS
@@ -24,7 +31,8 @@ from tests.generated_networks import source_vectors, swapper_network
 from tests.graphs.evaluation import open_session
 from tests.reference import swapping
 
-PUBLISHED = [name for name, row in SWAPPERS.items() if row.weight is not None]
+PUBLISHED = [name for name, row in SWAPPERS.items() if row.weight is not None and not row.points]
+OWN = "frameswap_256"
 
 # Two runtimes' float32 sums over one small network; crops are in [0, 1].
 FP32_ROUNDING = 2e-5
@@ -124,6 +132,44 @@ def test_the_projects_own_swapper_equals_its_single_runs() -> None:
     result = run_graph(face_swapper.build(SWAPPERS[name], network), request)
     expected = expected_crops(name, network, request)
     np.testing.assert_allclose(result, expected, rtol=0, atol=FP32_ROUNDING)
+
+
+def test_the_projects_own_network_is_told_where_landmarks_lie() -> None:
+    network, draw = swapper_network(OWN), np.random.default_rng(4)
+    request = make_request(OWN, [[0.9, 0.8], [0.7, 0.0]])
+    turned, scale = np.deg2rad(20), 0.6
+    linear = scale * np.array([[np.cos(turned), -np.sin(turned)], [np.sin(turned), np.cos(turned)]])
+    warp = np.column_stack([linear, [31.0, -12.0]])
+    request["warps"][:] = warp
+    # Anywhere in a frame whose crop this is; the second slot's face has none.
+    in_crop = 60 + 140 * draw.random((2, 2, MEDIAPIPE_POINTS, 2))
+    depth = draw.normal(size=(2, 2, MEDIAPIPE_POINTS, 1)) * 20
+    in_frame = (in_crop - warp[:, 2]) @ np.linalg.inv(linear).T
+    request["landmarks"][:] = np.concatenate([in_frame, depth / scale], axis=3)
+    request["landmarks"][0, 1] = 0.0
+    five = 60 + 140 * draw.random((2, 2, 5, 2))
+    points = (five - warp[:, 2]) @ np.linalg.inv(linear).T
+    request["faces"][:, :2, LANDMARK_COLUMN:] = points.reshape(2, 2, 10)
+    swapped, masks = open_session(face_swapper.build(SWAPPERS[OWN], network)).run(None, request)
+    single = open_session(network)
+    for b, k in ((0, 0), (0, 1), (1, 0)):
+        marks = np.concatenate([in_crop[b, k], depth[b, k]], axis=1) * ((b, k) != (0, 1))
+        source = request["source"][b, k]
+        feeds = {
+            "target": request["crops"][b, k],
+            "target_landmarks": marks / 256,
+            "target_points": five[b, k] / 256,
+            "source": swapping.unpack(source[: 256 * 256], 256),
+            "source_landmarks": source[256 * 256 :].reshape(MEDIAPIPE_POINTS, 3),
+        }
+        fed = {name: np.float32(array)[None] for name, array in feeds.items()}
+        image, mask = (np.asarray(value[0]) for value in single.run(None, fed))
+        # Places in a frame are float32 too: 3e-5 px, and a crop of noise changes by 0.5 a pixel.
+        np.testing.assert_allclose(swapped[b, k], image, rtol=0, atol=1e-3)
+        np.testing.assert_allclose(masks[b, k], mask, rtol=0, atol=1e-3)
+        assert np.abs(image - request["crops"][b, k]).max() > 0.1
+    assert not swapped[1, 1].any()
+    assert not masks[1, 1].any()
 
 
 @pytest.mark.parametrize("order", [PORTABLE_PASSES, CHANNELS_LAST_PASSES], ids=["portable", "last"])

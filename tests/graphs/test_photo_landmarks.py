@@ -11,7 +11,7 @@ from engines.profiles import AxisRange, ProfileLimits, make_profile
 from engines.rounding import with_explicit_rounding
 from engines.shapes import MAX_ELEMENTS, check_elements
 from networks.landmarkers import LANDMARKERS
-from networks.passes import CPU_LANDMARKER_PASSES
+from networks.passes import CPU_LANDMARKER_PASSES, GPU_LANDMARKER_PASSES
 from tests.graphs.evaluation import open_session
 from tests.graphs.photo_landmarks import (
     NETWORKS,
@@ -50,11 +50,12 @@ def test_a_network_in_float16_moves_no_landmark_by_a_tenth_of_a_pixel(
     np.testing.assert_allclose(typed["pose"], exact["pose"], atol=FP16_DEGREES)
 
 
+@pytest.mark.parametrize("passes", [CPU_LANDMARKER_PASSES, GPU_LANDMARKER_PASSES])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_form_for_a_cpu_gives_the_same_landmarks(name: str) -> None:
+def test_the_forms_of_targets_give_the_same_landmarks(name: str, passes: tuple[str, ...]) -> None:
     feeds = look("obama", detect("scrfd_2.5g", "obama"), LANDMARKERS[name])
     exact = run(session_of(name), feeds)
-    fast = run(session_of(name, CPU_LANDMARKER_PASSES), feeds)
+    fast = run(session_of(name, passes), feeds)
     # convolutions of another memory layout add up in another order
     np.testing.assert_allclose(fast["landmarks"], exact["landmarks"], rtol=0, atol=0.01)
 

@@ -28,6 +28,7 @@ IMAGE_SOURCES = [
     ("blendswap_256", 112, "arcface_112_v2"),
 ]
 # name, converter, whether the source is of unit length
+OWN = "frameswap_256"
 IDENTITY_SOURCES = [
     ("inswapper_128", None, True),
     ("hyperswap_1a_256", None, True),
@@ -51,6 +52,31 @@ def run_graph(
     landmarks = np.zeros((len(frames), MAX_VIEWS, MEDIAPIPE_POINTS, 3), np.float32)
     feeds = {"frame": frames, "faces": faces, "landmarks": landmarks}
     return np.asarray(open_session(model).run(None, feeds)[0])
+
+
+def test_a_source_of_the_projects_own_network_holds_its_landmarks_too() -> None:
+    row, draw = SWAPPERS[OWN], np.random.default_rng(3)
+    frames, faces = make_frames(3), make_faces()
+    meshes = draw.random((3, MAX_VIEWS, MEDIAPIPE_POINTS, 3), dtype=np.float32) * 200
+    meshes[1, 0] = 0.0
+    feeds = {"frame": frames, "faces": faces, "landmarks": meshes}
+    result = np.asarray(open_session(build(OWN)).run(None, feeds)[0])
+    assert result.shape == (3, row.source_length)
+    for at, landmarks in enumerate(LANDMARKS):
+        warp = swapping.fit(landmarks, "arcface_128", 256)
+        crop = swapping.warp(frames[at], warp, 256)
+        found = swapping.unpack(result[at, : 256 * 256], 256)
+        # as for the image sources below
+        np.testing.assert_allclose(found, crop, rtol=0, atol=0.5 / 255 + 1e-4)
+        placed = meshes[at, 0].astype(np.float64)
+        placed[:, :2] = placed[:, :2] @ warp[:, :2].T + warp[:, 2]
+        placed[:, 2] *= np.linalg.norm(warp[:, 0])
+        expected = np.zeros_like(placed) if at == 1 else placed / 256
+        assert at == 1 or expected.std() > 0.1
+        # float32 positions of some hundred pixels
+        np.testing.assert_allclose(
+            result[at, 256 * 256 :], expected.reshape(-1), rtol=0, atol=1e-5
+        )
 
 
 def raw_embedding(frame: npt.NDArray[np.uint8], landmarks: swapping.Array) -> swapping.Array:

@@ -2,8 +2,15 @@
 
 import pytest
 
+from networks.landmarkers import LANDMARKERS
 from networks.recognizers import RECOGNIZERS
-from networks.swappers import DEFAULT_SWAPPER, SWAPPERS, Swapper, check_pairing, check_pixel_boost
+from networks.swappers import (
+    SWAPPERS,
+    Swapper,
+    check_landmarker,
+    check_pairing,
+    check_pixel_boost,
+)
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -23,6 +30,8 @@ PUBLISHED = [
     ("alphaface_256", 256, "arcface_128", PLAIN, False, 512, None),
     ("uniface_256", 256, "ffhq_512", HALF, True, 65536, None),
     ("blendswap_256", 256, "ffhq_512", PLAIN, False, 12544, None),
+    # The project's own: training/export.py, with the source's picture packed.
+    ("frameswap_256", 256, "arcface_128", PLAIN, False, 256 * 256 + 478 * 3, None),
 ]
 
 
@@ -42,14 +51,12 @@ def test_a_published_swapper_has_its_published_contract(row: tuple[object, ...])
 
 def test_the_table_holds_the_published_swappers_and_the_projects_own() -> None:
     assert set(SWAPPERS) == {"image_swapper_256", *(str(row[0]) for row in PUBLISHED)}
-    assert DEFAULT_SWAPPER == "image_swapper_256"
 
 
-def test_only_the_projects_own_swapper_has_no_weight_file_and_no_trained_mark() -> None:
-    assert [row.name for row in SWAPPERS.values() if row.weight is None] == [DEFAULT_SWAPPER]
-    assert [row.name for row in SWAPPERS.values() if row.provenance == "composite"] == [
-        DEFAULT_SWAPPER
-    ]
+def test_only_the_authored_swapper_has_no_weight_file_and_no_trained_mark() -> None:
+    authored = ["image_swapper_256"]
+    assert [row.name for row in SWAPPERS.values() if row.weight is None] == authored
+    assert [row.name for row in SWAPPERS.values() if row.provenance == "composite"] == authored
 
 
 @pytest.mark.parametrize("swapper", SWAPPERS.values(), ids=lambda row: row.name)
@@ -59,7 +66,7 @@ def test_a_source_is_either_an_embedding_or_a_flat_image(swapper: Swapper) -> No
         assert swapper.source_length == RECOGNIZERS[swapper.recognizer].embedding_length
         assert (swapper.source_size, swapper.source_template) == (None, None)
     else:
-        assert swapper.source_length == (swapper.source_size or 0) ** 2
+        assert swapper.source_length == (swapper.source_size or 0) ** 2 + 3 * swapper.points
         assert swapper.source_template is not None
         assert (swapper.recognizer, swapper.converter) == (None, None)
 
@@ -107,6 +114,17 @@ def test_a_recognizer_that_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="takes a photo of the source and no recogniser"):
         check_pairing(SWAPPERS["image_swapper_256"], RECOGNIZERS["sface"])
     check_pairing(SWAPPERS["inswapper_128"], RECOGNIZERS["w600k_r50"])
+
+
+def test_landmarks_that_the_swapper_cannot_use_are_refused() -> None:
+    own = SWAPPERS["frameswap_256"]
+    with pytest.raises(ValueError, match=r"goes by 478 landmarks .* but the landmarker is none"):
+        check_landmarker(own, None)
+    with pytest.raises(ValueError, match=r"478 .* is 2dfan4 with 68; use face_mesh_attention"):
+        check_landmarker(own, LANDMARKERS["2dfan4"])
+    check_landmarker(own, LANDMARKERS["face_landmarker_v2"])
+    check_landmarker(SWAPPERS["inswapper_128"], None)
+    check_landmarker(SWAPPERS["inswapper_128"], LANDMARKERS["2dfan4"])
 
 
 def test_a_pixel_boost_that_a_swapper_lacks_is_refused() -> None:

@@ -8,12 +8,14 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
 from server import cli
+from server.doors import Doors
 from tests.server.test_launcher import gone, shared_memory_of
 
 SERVE = """
@@ -124,6 +126,37 @@ def test_the_layout_is_the_targets_unless_it_is_given(
     parser = argparse.ArgumentParser()
     cli.register(parser.add_subparsers())
     assert parser.parse_args(["serve", *options]).one_process is layout
+
+
+SOCKET = Doors(socket=Path("/x/s:1"))
+EVERYBODY_HERE = "warning: every user of this machine can"
+OLD = "warning: Triton 24.10 lacks later security fixes; production is NVIDIA's container"
+
+
+@pytest.mark.parametrize(
+    ("doors", "hidden", "told"),
+    [
+        (SOCKET, True, ["gRPC     unix:/x/s:1   (inference; only you reach it)"]),
+        (replace(SOCKET, http_port=2), True, [
+            "gRPC     unix:/x/s:1   (inference; only you reach it)",
+            "health   http://127.0.0.1:2/v2/health/ready", f"{EVERYBODY_HERE} read health here",
+        ]),
+        (Doors(grpc_port=1), True, [
+            "gRPC     127.0.0.1:1   (inference)", f"{EVERYBODY_HERE} swap faces here",
+        ]),
+        (Doors(grpc_port=1), False, [
+            "gRPC     127.0.0.1:1   (inference)", f"{EVERYBODY_HERE} swap faces here",
+            "warning: this system does not let the server's keys be hidden (ptrace is forbidden): "
+            "every user of this machine can load models into it",
+        ]),
+        (Doors("10.0.0.9", 1, metrics_port=3), True, [
+            "gRPC     10.0.0.9:1   (inference)", "metrics  http://10.0.0.9:3/metrics",
+            "warning: everyone who reaches 10.0.0.9 can swap faces and read metrics here", OLD,
+        ]),
+    ],
+)  # fmt: skip
+def test_what_is_open_is_said_and_to_whom(doors: Doors, hidden: bool, told: list[str]) -> None:
+    assert cli.describe_doors(doors, keys_are_hidden=hidden) == told
 
 
 @pytest.mark.parametrize("option", ["--target", "--variant"])

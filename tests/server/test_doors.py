@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 import secrets
 import shlex
 import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,11 +22,13 @@ from frameswap.connection import Connection
 from frameswap.shared_memory import SystemRegion
 from tritonclient.utils import InferenceServerException
 
+from server import keeper, process
 from server.doors import Doors
 from server.errors import PortError
 from server.keeper import HANGS
 from server.launcher import EmbeddedServer
 from server.perf_analyzer import prepare_perf_analyzer
+from server.process import KEEPER
 from tests.server.test_launcher import assert_serves, model_processes, shared_memory_of
 
 pytestmark = pytest.mark.e2e
@@ -119,13 +121,11 @@ def test_no_key_stands_in_the_process_list(
 def test_where_ptrace_is_forbidden_the_keys_work_and_are_said_to_be_shown(
     tiny_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from server import process
-
-    text = process.KEEPER.read_text()
-    keeper = tmp_path / "keeper.py"
-    keeper.write_text(text.replace("PTRACE_TRACEME, PTRACE_GETREGS", "NOTHING, PTRACE_GETREGS", 1)
+    text = KEEPER.read_text()
+    changed = tmp_path / "keeper.py"
+    changed.write_text(text.replace("PTRACE_TRACEME, PTRACE_GETREGS", "NOTHING, PTRACE_GETREGS", 1)
                       .replace("PTRACE_TRACEME, 0, None", "99, 0, None"))  # fmt: skip
-    monkeypatch.setattr(process, "KEEPER", keeper)
+    monkeypatch.setattr(process, "KEEPER", changed)
     with EmbeddedServer(tiny_repository, models=["invert_frame"]) as server:
         assert not server.keys_are_hidden
         server.reload("invert_frame")
@@ -182,9 +182,78 @@ def test_frames_in_flight_are_this_users_alone(
         assert stat.S_IMODE((Path("/dev/shm") / name).stat().st_mode) == 0o600
     # Never for a moment otherwise: the call that would open them does nothing.
     for server in (tiny_server, tcp_server):
-        for process in (psutil.Process(server.pid), *model_processes(server)):
-            status = Path(f"/proc/{process.pid}/status").read_text()
-            assert re.search(r"^Seccomp:\s+2$", status, re.MULTILINE)
+        for each in (psutil.Process(server.pid), *model_processes(server)):
+            assert status_of(each.pid)["Seccomp"] == "2"
+
+
+def status_of(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: text.strip() for name, _, text in (line.partition(":") for line in lines)}
+
+
+RUN_FILTERED = """
+import ctypes, sys, types
+keeper = types.ModuleType("keeper")
+exec(sys.argv[1], keeper.__dict__)
+keeper._ignore_fchmod(ctypes.CDLL(None), waives_privileges=sys.argv[2] == "True")
+import os
+path = sys.argv[3]
+descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+os.fchmod(descriptor, 0o644)
+print(oct(os.fstat(descriptor).st_mode & 0o777))
+print(open("/proc/self/status").read())
+"""
+
+
+@pytest.mark.parametrize("waives", [True, False])
+def test_root_needs_to_waive_nothing_for_the_filter(tmp_path: Path, waives: bool) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root may be filtered without waiving privileges")
+    told = run_filtered(tmp_path / "region", waives=waives)
+    assert told[0] == "0o600"
+    assert "NoNewPrivs:\t0" in told
+    assert "Seccomp:\t2" in told
+
+
+@pytest.mark.parametrize(("waives", "mode"), [(True, "0o600"), (False, "0o644")])
+def test_others_are_filtered_where_set_user_id_programs_may_become_of_no_use(
+    waives: bool, mode: str
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        if os.geteuid() == 0:
+            Path(folder).chmod(0o777)
+        told = run_filtered(Path(folder) / "region", waives=waives, drop=os.geteuid() == 0)
+    assert told[0] == mode
+    assert f"NoNewPrivs:\t{int(waives)}" in told
+    assert f"Seccomp:\t{2 * waives}" in told
+
+
+def run_filtered(region: Path, *, waives: bool, drop: bool = False) -> list[str]:
+    """What a process says that was filtered: its file's mode, and its status."""
+    # The text itself, because another user may not read the checkout.
+    arguments = [RUN_FILTERED, KEEPER.read_text(), str(waives), str(region)]
+    if drop:
+        return run_as_nobody(*arguments).splitlines()
+    command = [sys.executable, "-c", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("files", "parts", "expected"),
+    [(["ctl", "uvm"], [], True), (["ctl"], [], False), ([], [], False),
+     (["ctl", "uvm"], ["gpu0/mig/gi1"], False)],
+)  # fmt: skip
+def test_a_driver_with_its_device_files_needs_no_set_user_id_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    files: list[str], parts: list[str], expected: bool,
+) -> None:  # fmt: skip
+    for name in files:
+        (tmp_path / name).touch()
+    for name in parts:
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.setattr(keeper, "DEVICE_FILES", [str(tmp_path / name) for name in ("ctl", "uvm")])
+    monkeypatch.setattr(keeper, "MIG_INSTANCES", str(tmp_path / "gpu*/mig/gi*"))
+    assert keeper.has_device_files() is expected
 
 
 def test_where_filters_are_forbidden_the_keeper_makes_them_private(tmp_path: Path) -> None:
@@ -192,23 +261,23 @@ def test_where_filters_are_forbidden_the_keeper_makes_them_private(tmp_path: Pat
     region = Path("/dev/shm") / f"{prefix}region"
     code = "import os,sys,time; os.chmod(sys.argv[1], 0o644); print(1); time.sleep(60)"
     region.touch()
-    keeper = subprocess.Popen(
+    running = subprocess.Popen(
         [
             sys.executable, "-I", "-S", "server/keeper.py", prefix, str(tmp_path), "", "5",
             str(tmp_path / "log"), "1", sys.executable, "-c", code, str(region),
         ],
         cwd=Path(__file__).parents[2], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
-    assert keeper.stdin is not None
-    assert keeper.stdout is not None
-    with keeper, keeper.stdin, keeper.stdout:
-        keeper.stdout.readline()
+    assert running.stdin is not None
+    assert running.stdout is not None
+    with running, running.stdin, running.stdout:
+        running.stdout.readline()
         for _ in range(100):
             if region.exists() and stat.S_IMODE(region.stat().st_mode) == 0o600:
                 break
             time.sleep(0.05)
         assert stat.S_IMODE(region.stat().st_mode) == 0o600
-        keeper.stdin.write(HANGS)
+        running.stdin.write(HANGS)
     assert not region.exists()
 
 

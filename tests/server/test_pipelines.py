@@ -117,3 +117,41 @@ def test_a_face_in_a_row_that_only_pads_the_batch_is_not_swapped() -> None:
     assert network.seen == 3
     np.testing.assert_array_equal(made[:3], 2.0)
     np.testing.assert_array_equal(made[3], 0.0)
+
+
+def test_steps_that_agree_on_the_faces_ask_the_device_for_them_once() -> None:
+    class Watched(HostMemory):
+        asked = 0
+
+        def to_host(self, arrays: Sequence[Any]) -> list[Any]:
+            Watched.asked += 1
+            return super().to_host(arrays)
+
+    def row_step(given: str, made: str) -> WiredStep:
+        tensor = {"data_type": "TYPE_FP32"}
+        rule = {"row_inputs": "a", "row_mask": "faces", "row_outputs": "b", "max_rows": "8"}
+        config: dict[str, Any] = {
+            "name": made,
+            "max_batch_size": 8,
+            "input": [
+                {"name": "a", "dims": [-1, 2], **tensor},
+                {"name": "faces", "dims": [1, 15], **tensor},
+            ],
+            "output": [{"name": "b", "dims": [-1, 2], **tensor}],
+            "parameters": {key: {"string_value": value} for key, value in rule.items()},
+        }
+
+        class Doubling:
+            def run(self, inputs: Mapping[str, Any], outputs: Sequence[str], rows: int) -> Any:
+                return {"b": 2 * inputs["a"]}
+
+        settings = ModelSettings.from_config(config, default_filename="model.onnx")
+        step = Step(settings, Doubling(), Watched(None), lambda rows: rows)
+        return WiredStep(step, {"a": given, "faces": "faces"}, {"b": made})
+
+    inputs = {"x": np.ones((3, 1, 2), np.float32), "faces": np.zeros((3, 1, 15), np.float32)}
+    inputs["faces"][:2, 0, 4] = 1
+    pipeline = PipelineNetwork([row_step("x", "twice"), row_step("twice", "four times")])
+    made = pipeline.run(inputs, ["four times"], 3)["four times"]
+    np.testing.assert_array_equal(made[:, 0, 0], [4, 4, 0])
+    assert Watched.asked == 1

@@ -1,41 +1,33 @@
-"""Long abuse: requests of any form, given up in hundreds, while models die."""
+"""Long abuse: HTTP of any form, requests of any form, given up in hundreds, while models die."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import signal
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import grpc
-import numpy as np
 import psutil
 import pytest
-from tritonclient.grpc import service_pb2
 
+from bench.http_crumbs import post_in_crumbs
 from server.launcher import EmbeddedServer
 from server.watchdog import Watchdog
+from tests.server.http_abuse import abuse
+from tests.server.raw_requests import Sender, request
 from tests.server.test_launcher import assert_serves, model_processes, wait_for
+from tests.server.test_watchdog import serves
 
 pytestmark = pytest.mark.soak
 
 STORM_S = float(os.environ.get("FRAMESWAP_STORM_S", "60"))
 """How long models are killed under given-up requests, seconds."""
-
-
-def request(
-    shape: tuple[int, ...], shift: float = 0, *, name: str = "invert_twice", tag: str = ""
-) -> bytes:
-    message = service_pb2.ModelInferRequest(model_name=name, id=tag)
-    frame = np.zeros(shape, np.uint8)
-    for tensor, kind, array in (
-        ("frame", "UINT8", frame),
-        ("options", "FP32", np.float32([[shift, 0, 0, 0]])),
-    ):
-        message.inputs.add(name=tensor, datatype=kind, shape=array.shape)
-        message.raw_input_contents.append(array.tobytes())
-    return bytes(message.SerializeToString())
+ABUSES, CRUMBS = 30, 300_000
+"""How much of HTTP's abuse each server process goes through before."""
 
 
 def side() -> int:
@@ -61,26 +53,19 @@ def living_models(server: EmbeddedServer) -> list[psutil.Process]:
         return []
 
 
-class Sender:
-    """Sends serialised requests, a window at a time."""
+def dead_models(server: EmbeddedServer) -> dict[int, int]:
+    """How its models' processes ended, which nobody collects: process id to signal.
 
-    def __init__(self, server: EmbeddedServer) -> None:
-        self._channel = grpc.insecure_channel(server.grpc_url)
-        self._call = self._channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
-
-    def send(self, messages: list[bytes], *, given_up: float = 0.0) -> None:
-        calls = [self._call.future(message, timeout=20) for message in messages]
-        for call in calls:
-            if random.random() < given_up:
-                call.cancel()
-        for call in calls:
-            try:
-                call.result()
-            except (grpc.RpcError, grpc.FutureCancelledError):
-                continue  # that it lives on is what is looked at
-
-    def close(self) -> None:
-        self._channel.close()
+    Source: proc(5), /proc/PID/stat, field 52; its low bits are the signal, as wait(2) tells it.
+    """
+    found = {}
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(server.pid).children():
+            with contextlib.suppress(OSError):
+                fields = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()
+                if fields[0] == "Z":
+                    found[child.pid] = int(fields[49]) & 0x7F
+    return found
 
 
 def test_fuzzed_requests_leave_no_memory_behind(tiny_repository: Path) -> None:
@@ -103,29 +88,70 @@ def assert_grows_less(sizes: list[int], *, bytes_a_request: int, requests: int) 
     assert grown < bytes_a_request
 
 
-def test_the_server_lives_through_given_up_requests_and_dying_models(
-    tiny_repository: Path,
+class Storm:
+    """Given-up requests while models are killed, at a server that HTTP was abused of before."""
+
+    def __init__(self, server: EmbeddedServer) -> None:
+        self._server = server
+        self._sender = Sender(server)
+        self._abused = 0
+        self.kills = 0
+        self.ends: dict[int, int] = {}
+
+    def blow(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if self._server.pid != self._abused:
+                self._abuse_http()
+            storm = [request((1, 64, 64, 3)) for _ in range(random.choice((200, 800)))]
+            in_flight, after = random.sample((self._kill, lambda: None), 2)
+            self._sender.send(storm, given_up=0.9, meanwhile=in_flight)
+            after()
+            self._sender.send([request((1, 8, 8, 3)) for _ in range(20)], given_up=0.5)
+            wait_for(lambda: len(living_models(self._server)) == 1, at_most_s=60)
+            self.ends |= dead_models(self._server)
+        self._sender.close()
+
+    def _abuse_http(self) -> None:
+        """As often as the server was started again, too."""
+        wait_for(lambda: serves(self._server), at_most_s=120)
+        self._abused = self._server.pid
+        doors = self._server.doors
+        for address in (str(doors.http_url), str(doors.metrics_url)):
+            wait_for(lambda at=address: abuse(at, 1) > 1)
+            assert abuse(address, ABUSES) > ABUSES, "more than the one that asks for health"
+            post_in_crumbs(address, CRUMBS)
+
+    def _kill(self) -> None:
+        for process in living_models(self._server):
+            process.kill()
+            self.kills += 1
+
+
+@pytest.mark.timeout(STORM_S + 300)
+def test_what_dies_in_http_given_up_requests_and_kills_comes_back(
+    tiny_repository: Path, tmp_path: Path
 ) -> None:
     random.seed(8)
     told: list[str] = []
     with (
-        EmbeddedServer(tiny_repository, models=["invert_twice"], one_process=False) as server,
+        EmbeddedServer(
+            tiny_repository, models=["invert_twice"], one_process=False,
+            http_port=0, metrics_port=0, log_file=tmp_path / "server.log",
+        ) as server,
         Watchdog(server, told.append),
-    ):
-        pid, sender, kills = server.pid, Sender(server), 0
-        deadline = time.monotonic() + STORM_S
-        while time.monotonic() < deadline:
-            sender.send([request((1, 64, 64, 3)) for _ in range(200)], given_up=0.9)
-            for process in living_models(server):
-                process.kill()
-                kills += 1
-            sender.send([request((1, 8, 8, 3)) for _ in range(20)], given_up=0.5)
-            wait_for(lambda: len(living_models(server)) == 1, at_most_s=60)
-        sender.close()
-        wait_for(lambda: sum("back after" in line for line in told) >= 1)
+    ):  # fmt: skip
+        storm = Storm(server)
+        storm.blow(STORM_S)
+        wait_for(lambda: serves(server), at_most_s=120)
         assert_serves(server)
-        restarts = [line for line in told if "starting the server again" in line]
-        print(f"{kills} kills in {STORM_S:g} s, {len(restarts)} restarts: {set(restarts)}")
-        # A model that is killed while it loads makes Triton wait for ever; nothing else ends it.
-        assert all("died while it was loaded" in line for line in restarts)
-        assert restarts or server.pid == pid
+        size = psutil.Process(server.pid).memory_info().rss >> 20
+    again = "; starting the server again."
+    reasons = Counter(line.removesuffix(again) for line in told if line.endswith(again))
+    ends = Counter(storm.ends.values())
+    print(f"{storm.kills} kills in {STORM_S:g} s; models ended by signals {dict(ends)}; "
+          f"{size} MiB at the end; starts of the server: {dict(reasons)}")  # fmt: skip
+    # Whatever ends the server, its watchdog has brought it back.
+    assert sum(reasons.values()) == sum("the server is back" in line for line in told)
+    # None of the models' processes ended but by being killed: no fault of ours.
+    assert set(ends) == {signal.SIGKILL}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import time
@@ -14,11 +15,13 @@ import psutil
 import pytest
 from tritonclient.utils import InferenceServerException
 
-from server import distribution
+from server import distribution, watchdog
 from server.launcher import EmbeddedServer
 from server.repository import top_models
 from server.watchdog import Watchdog
 from tests.server.asking import Asker
+from tests.server.raw_requests import Sender, request
+from tests.server.small_memory import run_in_small_memory
 from tests.server.test_launcher import assert_serves, model_processes, wait_for
 from tests.server.test_odd_paths import link_tree
 
@@ -29,6 +32,9 @@ NO_OPTIONS = np.zeros((1, 4), np.float32)
 
 # Detection takes one look (0.25 s); the rest is loading ONNX Runtime, slower on a busy machine.
 MODEL_OUTAGE_S = 15.0
+
+UNLOADED_S = 3.0
+"""Longer than Triton takes to let go of a model, where it does."""
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +101,82 @@ def test_a_model_that_dies_again_comes_back_again(
         process_of(server, "invert_frame").kill()
         wait_for(lambda times=times: sum("back after" in line for line in told) == times)
         assert_serves(server)
+
+
+def die_with_requests(server: EmbeddedServer) -> psutil.Process:
+    """Kill invert_frame with requests in hand, some of which Triton never answers."""
+    process = process_of(server, "invert_frame")
+    sender = Sender(server, timeout_s=3.0)
+    process.suspend()
+
+    def kill() -> None:
+        time.sleep(0.5)  # by then they are in its hands
+        process.kill()
+
+    sender.send([request((1, 8, 8, 3)) for _ in range(8)], meanwhile=kill)
+    sender.close()
+    return process
+
+
+def test_what_is_kept_for_the_dead_is_given_back_by_a_new_start(
+    tiny_repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchdog, "MOST_KEPT", 20 << 20)
+    told: list[str] = []
+    with (
+        EmbeddedServer(tiny_repository, models=["invert_twice"], one_process=False) as server,
+        Watchdog(server, told.append),
+    ):
+        first = server.pid
+        # Triton collects a process that had nothing in hand, and its region.
+        idle = process_of(server, "invert_frame")
+        idle.kill()
+        wait_for(lambda: any("back after" in line for line in told))
+        wait_for(lambda: server.kept_for_the_dead() == 0)
+        assert not idle.is_running()
+        # Of the other, process id and region stay: Triton may still send signals to the one and
+        # write to the other.
+        dead = die_with_requests(server)
+        wait_for(lambda: sum("back after" in line for line in told) == 2)
+        time.sleep(UNLOADED_S)
+        assert dead.status() == psutil.STATUS_ZOMBIE
+        assert server.kept_for_the_dead() == 16 << 20
+        assert server.pid == first
+        die_with_requests(server)
+        wait_for(lambda: any("the server is back" in line for line in told), at_most_s=30)
+        assert server.pid != first
+        assert server.kept_for_the_dead() == 0
+        assert not dead.is_running()
+        assert_serves(server)
+    kept = "invert_frame: its process died, and 32 MiB of /dev/shm are kept for dead processes"
+    assert told[-2] == f"{kept}; starting the server again."
+
+
+FULL = """
+import os, sys
+from pathlib import Path
+from server.launcher import EmbeddedServer
+from server.watchdog import Watchdog
+from tests.server.test_launcher import assert_serves, model_processes, wait_for
+
+told = []
+with (
+    EmbeddedServer(Path(sys.argv[1]), models=["invert_twice"], one_process=False) as server,
+    Watchdog(server, told.append),
+):
+    assert_serves(server)
+    model_processes(server)[0].kill()
+    wait_for(lambda: any("the server is back" in line for line in told), at_most_s=60)
+    assert_serves(server)
+print(told[0])
+"""
+
+
+def test_where_a_dead_models_memory_leaves_no_room_the_server_starts_again(
+    tiny_repository: Path,
+) -> None:
+    told = run_in_small_memory(FULL, str(tiny_repository), mebibytes=24)
+    assert re.search(r"died, and 16 MiB of /dev/shm are kept for dead .*server again\.$", told)
 
 
 def test_a_killed_server_comes_back_on_its_ports(

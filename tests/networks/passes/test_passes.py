@@ -15,6 +15,8 @@ from networks.passes import (
     CHANNELS_LAST_PASSES,
     CPU_LANDMARKER_PASSES,
     GPU_DETECTOR_PASSES,
+    GPU_LANDMARKER_PASSES,
+    GPU_SAMPLING_PASSES,
     PASSES,
     PORTABLE_PASSES,
     apply_passes,
@@ -90,4 +92,6 @@ def test_a_name_that_is_no_pass_is_refused() -> None:
 
 def test_the_orders_are_made_of_passes_and_use_them_all() -> None:
     swappers = {*PORTABLE_PASSES, *CHANNELS_LAST_PASSES}
-    assert swappers | {*GPU_DETECTOR_PASSES, *CPU_LANDMARKER_PASSES} == set(PASSES)
+    landmarkers = {*CPU_LANDMARKER_PASSES, *GPU_LANDMARKER_PASSES}
+    others = {*GPU_DETECTOR_PASSES, *GPU_SAMPLING_PASSES, *landmarkers}
+    assert swappers | others == set(PASSES)

@@ -1,0 +1,240 @@
+"""Turned and small faces: where the ordinary look finds nobody, or somebody who is upside down.
+
+A detector made for upright faces sees a turned one where it is, but takes a chin for a forehead. So
+a face is looked at four times, turned by quarters, or eight, and each time once more with level
+eyes: it is the right way up where the detector is surest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from frameswap.contract import LANDMARK_COLUMN, SCORE_COLUMN
+from frameswap.found_faces import FoundFaces
+from frameswap.persons.eyes import Eyes
+from frameswap.persons.shapes import FaceShape, read_shape
+
+__all__ = ["Search", "Searcher", "Sighted", "are_one", "sighted"]
+
+Array = NDArray[np.float32]
+
+_SIDE: Final = 256
+"""Of the part of a frame in which a face is looked at again, pixels."""
+_SHARE: Final = 0.1
+"""Size of the face there (`FaceShape.size_px`), of the side."""
+_NEAR_SHARE: Final = 0.2
+"""How far from the middle it may be, of the side."""
+_SURELY_UPRIGHT: Final = 0.92
+"""A score that no face has the wrong way up."""
+_SURER: Final = 0.02
+"""How much surer the detector must be of a face that is turned."""
+_QUARTERS: Final = (0.0, 1.0, 3.0, 2.0)
+_BETWEEN: Final = (0.5, 3.5, 1.5, 2.5)
+"""Turns that are tried, in quarters; those between where no quarter shows a sure face."""
+_TURNED_RAD: Final = np.radians(35.0)
+"""From so much roll on a face is followed in a part that is turned with it."""
+_LEVEL_RAD: Final = np.radians(25.0)
+_CHECK_EVERY: Final = 25
+"""Frames after which it is made sure once more that a face is the right way up."""
+_SWEEP_EVERY: Final = 10
+_TILE_SWEEP_EVERY: Final = 25
+"""Frames between two searches of a whole frame, while nobody is seen."""
+_TILE: Final = 640
+_OVERLAP: Final = 96
+_ONE_FACE: Final = 2.4
+"""Distance, in face sizes, below which two finds are one face: half its height."""
+
+
+class Search(Enum):
+    """What is looked for where the ordinary look finds nobody."""
+
+    OFF = "off"
+    TURNED = "turned"
+    SMALL = "small"
+    ALL = "all"
+
+
+@dataclass(frozen=True, eq=False)
+class Sighted:
+    """A face that was found in a frame.
+
+    row: (15,) float32. mesh: (P, 3). pose: (3,), degrees.
+    is_small: whether the ordinary look is too coarse for it.
+    """
+
+    row: Array
+    mesh: Array
+    pose: Array
+    is_small: bool = False
+
+    @property
+    def shape(self) -> FaceShape:
+        return read_shape(self.row, self.mesh)
+
+
+def sighted(found: FoundFaces, *, is_small: bool = False) -> list[Sighted]:
+    """The faces of `found`, one by one."""
+    rows = zip(found.faces, found.landmarks, found.pose, strict=True)
+    return [Sighted(*row, is_small=is_small) for row in rows]
+
+
+class Searcher:
+    """Looks once more.
+
+    Args:
+        begin_score: how sure the detector must be of a face that was not known.
+    """
+
+    def __init__(self, search: Search, *, begin_score: float) -> None:
+        self._turned = search in (Search.TURNED, Search.ALL)
+        self._small = search in (Search.SMALL, Search.ALL)
+        self._begin_score = begin_score
+        self._empty = 0
+
+    @property
+    def is_on(self) -> bool:
+        return self._turned or self._small
+
+    def righted(self, eyes: Eyes, each: Sighted, *, age: int) -> Sighted:
+        """A face the right way up, where it is time to make sure: new, turned, or after a while."""
+        if not self._turned:
+            return each
+        is_tilted = abs(float(each.shape.place[3])) > _TURNED_RAD
+        if age % _CHECK_EVERY and not is_tilted:
+            return each
+        best = self._look_around(eyes, each.shape.place)
+        return each if best is None else best
+
+    def follow(self, eyes: Eyes, place: Array) -> Sighted | None:
+        """A face that was at a place (4,), and must be looked for there."""
+        seen = self._look(eyes, place, float(place[3]))
+        if self._turned and not (seen and self._believes(seen)):
+            seen = self._look_around(eyes, place)
+        return seen if seen and self._believes(seen) else None
+
+    def sweep(self, eyes: Eyes, *, begins_shot: bool) -> list[Sighted]:
+        """Search the whole frame, where it is time to: nobody is seen in it."""
+        if begins_shot:
+            self._empty = 0
+        waited, self._empty = self._empty, self._empty + 1
+        found: list[Sighted] = []
+        if self._turned and waited % _SWEEP_EVERY == 0:
+            found += self._sweep_turned(eyes)
+        if self._small and not found and waited % _TILE_SWEEP_EVERY == 0:
+            found += self._sweep_tiles(eyes)
+        return _once_each([each for each in found if self._believes(each)])
+
+    def sees_somebody(self) -> None:
+        """Somebody is seen: the next search is due when nobody is."""
+        self._empty = 0
+
+    def stays_followed(self, shape: FaceShape, *, was_followed: bool) -> bool:
+        """Whether a face is turned so far that it has to be looked for where it was."""
+        roll = abs(float(shape.place[3]))
+        return self._turned and roll > (_LEVEL_RAD if was_followed else _TURNED_RAD)
+
+    def _believes(self, each: Sighted) -> bool:
+        return float(each.row[SCORE_COLUMN]) >= self._begin_score
+
+    def _look_around(self, eyes: Eyes, place: Array) -> Sighted | None:
+        """The surest of eight views of a place (4,), each levelled; None where nobody is in any."""
+        best: Sighted | None = None
+        for turn in (*_QUARTERS, *_BETWEEN):
+            seen = self._look(eyes, place, turn * np.pi / 2)
+            if seen is None:
+                continue
+            level = self._look(eyes, seen.shape.place, float(seen.shape.place[3]))
+            if level is None:
+                continue
+            margin = _SURER if turn and best is not None else 0.0
+            if best is None or level.row[SCORE_COLUMN] > best.row[SCORE_COLUMN] + margin:
+                best = level
+            if best.row[SCORE_COLUMN] >= _SURELY_UPRIGHT:
+                break
+        return best
+
+    def _look(self, eyes: Eyes, place: Array, roll_rad: float) -> Sighted | None:
+        """The face in the middle of a view of a place, turned back by an angle."""
+        warp = _view(place, roll_rad)
+        seen = sighted(eyes.find_turned(warp, (_SIDE, _SIDE)))
+        near = [(_away(each, warp), each) for each in seen]
+        away, each = min(near, key=lambda pair: pair[0], default=(np.inf, None))
+        return each if away <= _NEAR_SHARE * _SIDE else None
+
+    def _sweep_turned(self, eyes: Eyes) -> list[Sighted]:
+        height, width = (float(side) for side in eyes.frame_size())
+        middle = np.array([(width - 1) / 2, (height - 1) / 2])
+        for quarters in (*_QUARTERS[1:], *_BETWEEN):
+            turn = _turned_back(quarters * np.pi / 2)
+            # What a turned frame needs, so that no corner is cut off.
+            side = np.abs(turn) @ [width, height]
+            size = (_even(round(float(side[0]))), _even(round(float(side[1]))))
+            shift = (np.array(size) - 1) / 2 - turn @ middle
+            warp = np.column_stack([turn, shift]).astype(np.float32)
+            seen = sighted(eyes.find_turned(warp, size))
+            sure = [each for each in seen if self._believes(each)]
+            righted = [self._look_around(eyes, each.shape.place) for each in sure]
+            found = [each for each in righted if each is not None and self._believes(each)]
+            if found:
+                return found
+        return []
+
+    def _sweep_tiles(self, eyes: Eyes) -> list[Sighted]:
+        height, width = (int(side) for side in eyes.frame_size())
+        found = []
+        for top in _steps(height):
+            for left in _steps(width):
+                warp = np.array([[1, 0, -left], [0, 1, -top]], np.float32)
+                size = (_even(min(_TILE, width)), _even(min(_TILE, height)))
+                found += sighted(eyes.find_turned(warp, size), is_small=True)
+        return found
+
+
+def _view(place: Array, roll_rad: float) -> Array:
+    """(2, 3) float32: from the frame to the part around a place, turned back by an angle."""
+    turn = _turned_back(roll_rad) * (_SHARE * _SIDE / float(np.exp(place[2])))
+    shift = np.full(2, (_SIDE - 1) / 2) - turn @ place[:2]
+    return np.column_stack([turn, shift]).astype(np.float32)
+
+
+def _turned_back(roll_rad: float) -> NDArray[np.float64]:
+    cos, sin = np.cos(roll_rad), np.sin(roll_rad)
+    return np.array([[cos, sin], [-sin, cos]])
+
+
+def _away(each: Sighted, warp: Array) -> float:
+    """How far from the middle of a view a face is, pixels of the view."""
+    middle = each.row[LANDMARK_COLUMN:].reshape(5, 2).mean(axis=0)
+    return float(np.abs(warp[:, :2] @ middle + warp[:, 2] - (_SIDE - 1) / 2).max())
+
+
+def _steps(length: int) -> list[int]:
+    """Where tiles begin so that they cover a side and overlap; even, for chroma."""
+    if length <= _TILE:
+        return [0]
+    count = -(-(length - _OVERLAP) // (_TILE - _OVERLAP))
+    return [round(step * (length - _TILE) / (count - 1)) // 2 * 2 for step in range(count)]
+
+
+def _even(side: int) -> int:
+    return side + side % 2
+
+
+def _once_each(found: list[Sighted]) -> list[Sighted]:
+    """Faces without those that were found twice; the surest of each."""
+    kept: list[Sighted] = []
+    for each in sorted(found, key=lambda one: -float(one.row[SCORE_COLUMN])):
+        if not any(are_one(each.shape, other.shape) for other in kept):
+            kept.append(each)
+    return kept
+
+
+def are_one(first: FaceShape, second: FaceShape) -> bool:
+    """Whether two shapes are of one face, maybe one of them the wrong way up."""
+    reach = _ONE_FACE * max(first.size_px, second.size_px)
+    return bool(np.hypot(*(first.place[:2] - second.place[:2])) < reach)

@@ -1,0 +1,183 @@
+"""From what was found to what is swapped: gaps, fades, cuts, and one placement a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from frameswap import BadOptions, Placement, Search, Steadiness
+from frameswap.fading import mix_faces
+from frameswap.persons.casting import Casting
+from frameswap.persons.eyes import Eyes, Tape, read_tape, write_tape
+from frameswap.persons.steadiness import FADE, LIVE_HOLD, Placer, longest_gap
+from frameswap.persons.tracks import Tracker
+from frameswap.planes import split_planes
+from people import PaintedEyes, face_at, found, person, source_of
+
+AHEAD = 12
+Shown = Sequence[Sequence[np.ndarray]]
+
+
+def placements(
+    frames: Shown, *, ahead: int = AHEAD, casting: Casting | None = None, cuts: Sequence[int] = ()
+) -> list[Placement]:
+    casting = casting or Casting.everyone(source_of(1))
+    tracker = Tracker(
+        begin_score=0.5, longest_gap=longest_gap(ahead), knows_persons=casting.knows_persons
+    )
+
+    def sightings() -> Iterator:
+        for index, faces in enumerate(frames):
+            shot = sum(index >= cut for cut in cuts)
+            yield tracker.see(PaintedEyes({0.0: 1}, shot=shot), found(*faces))
+
+    placer = Placer(casting, ahead=ahead, mesh_rows=4, frame_rate=25)
+    placed = list(placer.place(sightings()))
+    assert len(placed) == len(frames)
+    return placed
+
+
+def weights(placed: Sequence[Placement]) -> list[float]:
+    """Of row 0; 0 where it is empty."""
+    return [
+        float(each.weights[0]) if each.faces[0, 4] > 0 else 0.0 for each in placed
+    ]
+
+
+def moving(count: int, gone: range = range(0)) -> list[list[np.ndarray]]:
+    return [[] if step in gone else [face_at(100 + 4 * step, 200)] for step in range(count)]
+
+
+@pytest.mark.parametrize("gap", [1, 5, AHEAD - FADE])
+def test_a_short_gap_is_bridged_where_the_face_must_have_been(gap: int) -> None:
+    gone = range(20, 20 + gap)
+    placed = placements(moving(60, gone))
+    assert weights(placed) == [1.0] * 60
+    for step in gone:
+        # A hundredth of the distance of the eyes.
+        np.testing.assert_allclose(placed[step].faces[0, 5:], face_at(100 + 4 * step, 200)[5:],
+                                   atol=0.4)  # fmt: skip
+        assert placed[step].landmarks[0].any()
+
+
+def test_a_long_absence_fades_out_and_in() -> None:
+    gone = range(20, 21 + AHEAD)
+    shown = weights(placements(moving(60, gone)))
+    assert shown[:17] == [1.0] * 17
+    assert shown[17:20] == pytest.approx([0.75, 0.5, 0.25])
+    assert shown[20:33] == [0.0] * 13
+    assert shown[33:36] == pytest.approx([0.25, 0.5, 0.75])
+    assert shown[36:] == [1.0] * 24
+
+
+def test_a_cut_and_the_ends_of_a_clip_do_not_fade() -> None:
+    frames = [*moving(10), *([] for _ in range(10)), *moving(10)]
+    assert weights(placements(frames, cuts=[10, 20])) == [1.0] * 10 + [0.0] * 10 + [1.0] * 10
+
+
+def test_a_cut_is_not_smoothed_across() -> None:
+    frames = [[face_at(100, 200)]] * 10 + [[face_at(112, 205)]] * 10
+    placed = placements(frames, cuts=[10])
+    np.testing.assert_allclose(placed[9].faces[0, 5:], face_at(100, 200)[5:], atol=0.01)
+    np.testing.assert_allclose(placed[10].faces[0, 5:], face_at(112, 205)[5:], atol=0.01)
+
+
+def test_who_plays_no_role_is_told_of_and_left() -> None:
+    placed = placements([[face_at(100, 200, 50), face_at(400, 200, 30)]] * 5)
+    for each in placed:
+        assert each.faces.shape == (2, 15)
+        np.testing.assert_allclose(each.faces[1, 5:], face_at(400, 200, 30)[5:], atol=0.01)
+        assert len(each.sources) == len(each.weights) == 1
+        assert not each.landmarks[1].any()
+
+
+def test_an_empty_role_is_an_empty_row() -> None:
+    casting = Casting.by_reference([(person(3), source_of(3)), (person(1), source_of(1))])
+    for each in placements([[face_at(0, 200)]] * 4, casting=casting):
+        assert not each.faces[0].any()
+        assert each.faces[1, 4] > 0
+        assert each.landmarks[1].any()
+
+
+def test_roles_that_are_played_come_first_where_landmarks_have_few_rows() -> None:
+    casting = Casting.by_reference([(person(k), source_of(k)) for k in (3, 4, 5, 6, 1)])
+    (each,) = placements([[face_at(0, 200)]], casting=casting)
+    assert [source.vector[0] for source in each.sources] == [1, 3, 4, 5, 6]
+    assert each.faces[0, 4] > 0
+    assert each.landmarks.shape == (4, 6, 3)
+
+
+def test_live_nothing_waits_and_who_is_gone_fades() -> None:
+    shown = weights(placements(moving(40, range(20, 40)), ahead=0))
+    assert shown[:20] == [1.0] * 20
+    held = shown[20 : 20 + LIVE_HOLD]
+    assert held[: LIVE_HOLD // 2] == [1.0] * (LIVE_HOLD // 2)
+    assert all(0 < later < earlier for earlier, later in pairwise(held[4:]))
+    assert shown[20 + LIVE_HOLD :] == [0.0] * (20 - LIVE_HOLD)
+
+
+def test_live_places_a_frame_when_it_comes() -> None:
+    placer = Placer(Casting.everyone(source_of(1)), ahead=0, mesh_rows=4, frame_rate=25)
+    tracker = Tracker(begin_score=0.5, longest_gap=8, knows_persons=False)
+    came = []
+
+    def sightings() -> Iterator:
+        for step in range(3):
+            came.append(step)
+            yield tracker.see(PaintedEyes({}), found(face_at(100, 200)))
+
+    for placed, _ in enumerate(placer.place(sightings())):
+        assert len(came) == placed + 1
+
+
+def test_how_far_ahead_follows_the_frame_rate() -> None:
+    assert Steadiness().frames_ahead(25) == 12
+    assert Steadiness().frames_ahead(60) == 21
+    assert Steadiness().frames_ahead(240) == 24
+    assert Steadiness(ahead=0).frames_ahead(25) == 0
+    assert Steadiness().search is Search.OFF
+    with pytest.raises(BadOptions, match=r"ahead is 0 \(live\) or 4 to 64 frames, not 3"):
+        Steadiness(ahead=3)
+
+
+def test_what_was_asked_is_answered_again_from_the_tape() -> None:
+    tape, asked = Tape(), found(face_at(10, 20), face_at(90, 20))
+    picture = np.full((64, 64, 3), 7, np.uint8)
+    first = Eyes(tape.of(0), frame=picture)
+    assert first.thumbnail()[0, 0] == 7
+    first.found(asked)
+    Eyes(tape.of(1), frame=picture).found(found())
+    stored = read_tape(write_tape(tape.take(0, 3)))
+    assert [len(frame) for frame in stored] == [4, 3, 0]
+    again = Eyes(stored[0])
+    assert again.thumbnail()[0, 0] == 7
+    known = again.found(None)
+    np.testing.assert_array_equal(known.faces, asked.faces)
+    np.testing.assert_array_equal(known.landmarks, asked.landmarks)
+    assert known.pose.shape == (2, 3)
+    assert Eyes(stored[1]).found(None).faces.shape == (0, 15)
+    assert tape.take(0, 1) == [[]], "it is handed out once"
+
+
+@pytest.mark.parametrize("kind", ["i420", "bgr"])
+def test_a_face_is_mixed_and_the_rest_is_left(kind: str) -> None:
+    shape = (480, 320) if kind == "i420" else (320, 320, 3)
+    before, after = np.full(shape, 40, np.uint8), np.full(shape, 240, np.uint8)
+    rows = np.stack([face_at(80, 80, 20), face_at(240, 240, 20)])
+    assert mix_faces(after, before, rows, np.float32([1, 1])) is after
+    mixed = mix_faces(after, before, rows, np.float32([0.25, 1]))
+    (luma, *rest) = split_planes(mixed) if kind == "i420" else [mixed]
+    assert int(np.ravel(luma[80, 80])[0]) == pytest.approx(40 + 50, abs=1)
+    assert int(np.ravel(luma[240, 240])[0]) == 240
+    for plane in rest:
+        assert plane[40, 40] == pytest.approx(90, abs=1)
+        assert plane[120, 120] == 240
+    assert after.min() == 240, "what the server sent is not changed"
+    # Who is near, and shown in full, stays so.
+    rows[1] = face_at(120, 80, 20)
+    near = mix_faces(after, before, rows, np.float32([0.25, 1]))
+    luma = split_planes(near)[0] if kind == "i420" else near
+    assert int(np.ravel(luma[80, 120])[0]) > 235
+    assert int(np.ravel(luma[80, 80])[0]) < 95
