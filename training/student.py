@@ -1,7 +1,8 @@
 """A narrower U-Net that learns beside the large one by imitating what that one paints.
 
-It sees the same prepared crops in the same step, so it costs a twentieth of the step's time: the
-judges, the discriminator and the making of pairs are the large one's.
+It sees the same prepared crops in the same step, and costs a fraction of it: making pairs, the
+judges and the discriminator are the large one's. Imitation does not carry over what is hard to
+foresee, such as thin coloured lines, so its picture is the cleaner one.
 """
 
 from __future__ import annotations

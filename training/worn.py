@@ -21,7 +21,8 @@ from training.warping import blur, enlarge, pixel_grid
 _THICKEST_PX: Final = 9
 """Thicker lines than this are no frames."""
 WEARER: Final = 0.5
-"""Least score of a wearer: of 180 portraits looked at, all but a handful on the right side."""
+"""Least score of a wearer: 91 of 508 portraits are above it. Looked at: some four of these wear
+none, and some eight rimless pairs are below."""
 _LEAST_COLOUR: Final = 0.06
 """Mean difference of the colour channels below which a picture is an engraving or a grey print:
 there everything is lines."""

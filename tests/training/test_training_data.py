@@ -11,14 +11,17 @@ import pytest
 import torch
 
 from training import measures
+from training.augment import align_five_points
 from training.dice import Dice
+from training.evaluate import Evaluation
 from training.face_mesh import ARCFACE_128, LEFT_EYE, OVAL, RIGHT_EYE, mirror_points
 from training.faces import Faces, HeldOut
-from training.networks import Prepared, Swapped
+from training.networks import Prepared, Swapped, Swapper
 from training.occluders import KINDS, ON_TARGETS, draw_occluders
 from training.prepare import MOST_ENLARGED, Face, crop_face, split
 from training.shapes import fit_pose, fit_shapes
 from training.train import parse_arguments
+from training.warping import pixel_grid, sample_pixels
 from training.worn import WEARER, frames, glasses_score
 
 pytestmark = pytest.mark.training
@@ -188,6 +191,19 @@ def test_an_untouched_target_has_no_rim_and_no_error() -> None:
     swapped = Swapped(image, torch.zeros(1, 1, 256, 256))
     assert measures.rim_steps(swapped, prepared).item() == pytest.approx(1)
     assert measures.colour_error(image, image).item() == 0
+
+
+def test_a_head_that_is_turned_by_nothing_is_only_aligned(data: Path) -> None:
+    evaluation, swapper = Evaluation(data), Swapper(drawn_faces.mean_shape(), (4, 4, 4, 4))
+    with torch.inference_mode():
+        image = evaluation.held_out.crops[:1]
+        place = align_five_points(evaluation.landmarks(image))
+        straight = evaluation._turn(swapper, 0, 0.0)
+        aligned = sample_pixels(image, place.origin(pixel_grid()))
+        left, right = (evaluation._turn(swapper, 0, yaw) for yaw in (-0.6, 0.6))
+    torch.testing.assert_close(straight, aligned, atol=1e-3, rtol=0)
+    assert (left - straight).abs().mean() > 0.005
+    assert (left - right).abs().mean() > 0.01
 
 
 def test_the_evaluations_occluders_lie_on_the_face() -> None:
