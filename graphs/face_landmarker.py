@@ -39,9 +39,10 @@ from graphs.face_pose import measure_pose
 from graphs.geometry import apply_warps, invert_warps, regular_warps
 from graphs.landmark_points import decode_points, sees_face
 from graphs.pixels import option
-from graphs.shapes import MICROSOFT_DOMAIN, Op, constant, dimension, split, to_float
+from graphs.shapes import Op, constant, dimension, split, to_float
 from networks.batching import row_shape, with_free_batch
 from networks.landmarkers import Landmarker, point_count, view_size
+from networks.opset import MICROSOFT_DOMAIN
 from networks.passes import apply_passes
 
 COORDINATES: Final = "coordinates"

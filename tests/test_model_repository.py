@@ -341,7 +341,7 @@ def test_the_option_ranges_are_those_of_the_contract() -> None:
         "face_order=0..7,color_matrix=0..3,color_range=0..1,chroma_location=0..2,"
         "score_threshold=0.0..1.0,nms_threshold=0.0..1.0,refinement=0..1,masks=0..8,keep=0..15,"
         "box_blur=0.0..1.0,box_padding=0..16777215,swapper_weight=0.0..1.0,pose_limit=0.0..180.0,"
-        "reserved=0..0,reserved=0..0,reserved=0..0"
+        "areas=0..7,reserved=0..0,reserved=0..0"
     )
 
 

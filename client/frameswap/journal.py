@@ -368,7 +368,10 @@ def _write_whole(path: Path, content: bytes) -> None:
 
 def _sync_folder(folder: Path) -> None:
     """Have the names of new files there after a power cut, where the file system can do that."""
-    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:
+        return  # One that may be written to and not be listed.
     try:
         os.fsync(file)
     except OSError as error:

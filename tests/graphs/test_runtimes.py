@@ -15,8 +15,8 @@ from graphs import face_blender
 from graphs.authoring import GraphAuthor
 from graphs.contract import SCORE_COLUMN
 from graphs.letterbox import letterbox
-from graphs.shapes import MICROSOFT_DOMAIN
 from graphs.suppression import suppress
+from networks.opset import MICROSOFT_DOMAIN
 from tests.graphs.test_face_blender import ROUNDED_SHARE, ROUNDING, SIZE, expected, make_request
 from tests.graphs.test_letterbox import SAMPLED_TOLERANCE
 from tests.reference import detection
