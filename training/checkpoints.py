@@ -23,6 +23,8 @@ from training.networks import Swapper
 
 SWAPPER_FILE: Final = "swapper.npz"
 DISCRIMINATOR_FILE: Final = "discriminator.npz"
+STUDENT: Final = "small"
+"""The folder of the narrower swapper, beside the large one's files."""
 
 Array = npt.NDArray[Any]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import math
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from training import face_mesh, measures
-from training.augment import lid_offsets
+from training.augment import align_five_points, lid_offsets
 from training.checkpoints import SWAPPER_FILE, load_swapper
 from training.faces import Faces, HeldOut
 from training.judges import Landmarker, Recogniser
@@ -27,6 +28,7 @@ from training.warping import pixel_grid, sample_pixels
 
 BLINKS = (0.0, 0.25, 0.5, 0.75, 1.0)
 BLINK_PAIRS = 8
+YAW_DEGREES, TURNED_PAIRS = 35, 8
 DRAWN_EVERY = 3
 """Every so many pairs, occluders are drawn on the target and glasses and a fringe on the source."""
 Row = dict[str, float]
@@ -115,7 +117,7 @@ class Evaluation:
             hidden = drawn.over(images[1])
             # The landmarks, too, come from what the camera sees.
             prepared = swapper.prepare(hidden, self.landmarks(hidden), images[0], points[0])
-            at = _target_positions(swapper, prepared.landmarks, self.landmarks(hidden))
+            at = _origins(swapper, prepared.landmarks, self.landmarks(hidden))
             alpha = measures.eroded(sample_pixels(drawn.alpha, at))
             where = alpha * (reach(prepared.labels) > 0.1)
             image = swapper.paint(prepared).image
@@ -168,10 +170,40 @@ class Evaluation:
         offsets = lid_offsets(self.landmarks(image), torch.tensor([amount]))
         return sample_pixels(image, torch.cat([at[:, :1], at[:, 1:] + offsets], 1))
 
-    def clips(self, swapper: Swapper, sources: Sequence[int] = (2, 0)) -> Row:
-        """Clips of the TRAINING set as targets, every second frame, with kept-out sources."""
+    def turned(self, swapper: Swapper) -> Row:
+        """Targets whose heads are turned by the landmarks' own warp, as no photo is at hand."""
         found: dict[str, list[float]] = defaultdict(list)
-        for frames, source in zip(self._training_clips(len(sources)), sources, strict=True):
+        for source, target in self.held_out.pairs[:TURNED_PAIRS]:
+            image = self.held_out.crops[source : source + 1]
+            points = self.landmarks(image)
+            known = self._describe_held_out(source)
+            for yaw in (-YAW_DEGREES, YAW_DEGREES):
+                turned = self._turn(swapper, target, math.radians(yaw))
+                goal = self.landmarks(turned)
+                swap = swapper(turned, goal, image, points).image.clamp(0, 1)
+                error = measures.expression_error(self.landmarks(swap), goal)
+                found[f"turned {YAW_DEGREES} degrees: lips and eyes, px"].append(float(error))
+                mine = self._describe(swap)
+                if mine.dlib is not None and known.dlib is not None:
+                    distance = float(np.linalg.norm(mine.dlib - known.dlib))
+                    found["the same: dlib distance to source"].append(distance)
+        return {name: float(np.mean(values)) for name, values in found.items()}
+
+    def _turn(self, swapper: Swapper, number: int, yaw: float) -> Tensor:
+        image = self.held_out.crops[number : number + 1]
+        own = self.landmarks(image)
+        middle = own.mean(1, keepdim=True)
+        about_y = torch.tensor([[math.cos(yaw), 0.0, math.sin(yaw)], [0.0, 1.0, 0.0],
+                                [-math.sin(yaw), 0.0, math.cos(yaw)]])  # fmt: skip
+        goal = (own - middle) @ about_y.T + middle
+        place = align_five_points(goal)
+        at = place.origin(_origins(swapper, place.move(goal), place.move(own)))
+        return sample_pixels(image, at)
+
+    def clips(self, swapper: Swapper, sources: Sequence[int] = (2, 0)) -> Row:
+        """Clips that are kept out of training as targets, with kept-out sources."""
+        found: dict[str, list[float]] = defaultdict(list)
+        for frames, source in zip(self.speech, sources, strict=False):
             image = self.held_out.crops[source : source + 1]
             points = self.landmarks(image)
             goal = torch.cat([self.landmarks(frame[None]) for frame in frames])
@@ -187,13 +219,15 @@ class Evaluation:
             found["clips, flicker against the target's"].append(unsteady)
         return {name: float(np.mean(values)) for name, values in found.items()}
 
-    def _training_clips(self, count: int) -> list[Tensor]:
-        """(T, 3, 256, 256) RGB 0..1 each."""
+    @functools.cached_property
+    def speech(self) -> list[Tensor]:
+        """The kept-out clips, (T, 3, 256, 256) RGB 0..1 each."""
         faces = Faces.load(self.data, torch.device("cpu"))
         following = set(faces.neighbour.tolist())
-        starts = [row for row in faces.frames_with_neighbour.tolist() if row not in following]
+        kept_out = (faces.frequency == 0) & (faces.neighbour >= 0)
+        starts = [row for row in torch.nonzero(kept_out)[:, 0].tolist() if row not in following]
         clips = []
-        for start in starts[1 :: max(1, len(starts) // count)][:count]:
+        for start in starts:
             rows = [start]
             while faces.neighbour[rows[-1]] >= 0:
                 rows.append(int(faces.neighbour[rows[-1]]))
@@ -202,9 +236,10 @@ class Evaluation:
         return clips
 
 
-def _target_positions(swapper: Swapper, landmarks: Tensor, own: Tensor) -> Tensor:
-    """Where the warped target's pixels were in the crop: (B, 2, 256, 256) px."""
-    fields = swapper.warper.fields(landmarks, own[..., :2] - landmarks, anchored=2)
+def _origins(swapper: Swapper, landmarks: Tensor, own: Tensor) -> Tensor:
+    """Where a crop's pixels were before `own` landmarks were moved: (B, 2, 256, 256) px."""
+    goal = landmarks[..., :2]
+    fields = swapper.warper.fields(goal, own[..., :2] - goal, anchored=2)
     return swapper.warper.positions(fields)
 
 
@@ -240,7 +275,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--data", type=Path, required=True, metavar="DIR")
     parser.add_argument("--sheet", type=Path, metavar="DIR", help="write a sheet for each W here")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
-    parser.add_argument("--no-clips", action="store_true", help="leave the training clips out")
+    parser.add_argument("--no-clips", action="store_true", help="leave the kept-out speech out")
     return parser.parse_args(arguments)
 
 
@@ -257,6 +292,7 @@ def main() -> int:
         name = f"{folder.name} (step {step})"
         rows[name], strips = evaluation.pairs(swapper.eval())
         rows[name] |= evaluation.blinks(swapper)
+        rows[name] |= evaluation.turned(swapper)
         if not options.no_clips:
             rows[name] |= evaluation.clips(swapper)
         if options.sheet is not None:

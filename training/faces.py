@@ -18,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.face_mesh import mirror_points
+from training.face_mesh import CROP, MARGIN, mirror_points
+from training.worn import WEARER, glasses_score
 
 LANDMARK_UNITS: Final = 64
 """Landmarks are stored as int16 in 1/64 px of the 256 x 256 crop."""
@@ -26,6 +27,8 @@ _SET_WEIGHTS: Final = {"grid": 0.45, "voteview": 0.12, "london": 1.6}
 """How often a crop is drawn, by the beginning of its set's name; 1 for the others. Frames of a clip
 repeat each other, voteview is black and white, London is the best lit and has two expressions."""
 _NEIGHBOUR_PX: Final = 4.0
+_KEPT_OUT_SPEAKERS: Final = slice(3, None, 4)
+"""Of the people of set "grid", in order: their clips are for the evaluation alone."""
 
 Array = npt.NDArray[Any]
 
@@ -54,9 +57,10 @@ class Faces:
     pixels: (N, 3, 320, 320) uint8 RGB. landmarks: (N, 478, 3) px of the inner 256 x 256.
     embeddings: (N, 128) unit vectors. expression, identity: (N, 16), (N, 48) coordinates.
     A shape is `scale * rotation @ (mean + identity + expression + rest) + shift`: (N,), (N, 3, 3),
-    (N, 3). person: (N,) int64. frequency: (N,), how often each is drawn. neighbour: (N,) int64,
-    the next frame of the same clip, or -1. by_person, first, count: the crops sorted by person,
-    and where a crop's person begins in them and how many there are.
+    (N, 3). person: (N,) int64. frequency: (N,), how often each is drawn, 0 for kept-out speech.
+    worn: (N,), 1 for wearers of glasses, else 0. neighbour: (N,) int64, the next frame of the same
+    clip, or -1. by_person, first, count: the crops sorted by person, and where a crop's person
+    begins in them and how many there are.
     """
 
     pixels: Tensor
@@ -69,6 +73,7 @@ class Faces:
     shift: Tensor
     person: Tensor
     frequency: Tensor
+    worn: Tensor
     neighbour: Tensor
     by_person: Tensor
     first: Tensor
@@ -82,8 +87,8 @@ class Faces:
 
     @property
     def frames_with_neighbour(self) -> Tensor:
-        """The numbers of crops that have a next frame."""
-        return torch.nonzero(self.neighbour >= 0)[:, 0]
+        """The numbers of crops to train on that have a next frame."""
+        return torch.nonzero((self.neighbour >= 0) & (self.frequency > 0))[:, 0]
 
     @classmethod
     def load(cls, directory: Path, device: torch.device) -> Faces:
@@ -106,13 +111,16 @@ class Faces:
         landmarks = column("L") / (LANDMARK_UNITS if table["L"].dtype == np.int16 else 1)
         order, first, count = _sorted_by_person(table["pid"])
         frequency = np.array([_frequency(str(name)) for name in table["sets"]], np.float32)
+        speakers = np.unique(table["pid"][table["sets"] == "grid"])
+        frequency[np.isin(table["pid"], speakers[_KEPT_OUT_SPEAKERS])] = 0
         neighbour = _neighbours(table["sets"], table["pid"], landmarks.cpu().numpy())
 
         def numbers(values: Array) -> Tensor:
             return torch.from_numpy(values.astype(np.int64)).to(device)
 
+        on_device = torch.from_numpy(pixels).to(device)
         return cls(
-            pixels=torch.from_numpy(pixels).to(device),
+            pixels=on_device,
             landmarks=landmarks,
             embeddings=F.normalize(column("E"), dim=1),
             expression=column("ec"),
@@ -122,6 +130,7 @@ class Faces:
             shift=column("t"),
             person=numbers(table["pid"]),
             frequency=torch.from_numpy(frequency).to(device),
+            worn=_wearers(on_device, landmarks),
             neighbour=numbers(neighbour),
             by_person=numbers(order),
             first=numbers(first),
@@ -173,6 +182,15 @@ def load_crops(directory: Path, stem: str) -> npt.NDArray[np.uint8]:
 
     with ThreadPoolExecutor(8) as pool:
         return np.stack(list(pool.map(decode, encoded)))
+
+
+def _wearers(pixels: Tensor, landmarks: Tensor) -> Tensor:
+    inner = slice(MARGIN, MARGIN + CROP)
+    scores = [
+        glasses_score(crops[:, :, inner, inner].float() / 255, points)
+        for crops, points in zip(pixels.split(64), landmarks.split(64), strict=True)
+    ]
+    return (torch.cat(scores) > WEARER).float()
 
 
 def _frequency(name: str) -> float:

@@ -95,7 +95,7 @@ def _glasses(canvas: _Canvas, landmarks: Tensor) -> Tensor:
         for eye in (face_mesh.RIGHT_EYE, face_mesh.LEFT_EYE)
     ]
     apart = (eyes[1] - eyes[0]).norm(dim=1)[:, None, None]
-    radius, width = apart * canvas.between(0.30, 0.43), canvas.between(1.5, 6.0)
+    radius, width = apart * canvas.between(0.30, 0.43), canvas.between(1.0, 5.0)
     flat, power = canvas.between(0.9, 1.5), canvas.between(2.0, 5.0)
     filled = (canvas.between(0, 1) < 0.35).float()
     inside = torch.full_like(canvas.wave, -99.0)
@@ -132,7 +132,13 @@ def _fringe(canvas: _Canvas, landmarks: Tensor) -> Tensor:
 
 
 def draw_occluders(
-    dice: Dice, faces: Faces, landmarks: Tensor, *, rate: float, kinds: tuple[float, ...]
+    dice: Dice,
+    faces: Faces,
+    landmarks: Tensor,
+    *,
+    rate: float,
+    kinds: tuple[float, ...],
+    own: Tensor | None = None,
 ) -> Occluder:
     """One occluder a face for a share `rate` of the batch.
 
@@ -142,6 +148,7 @@ def draw_occluders(
         landmarks: (B, 478, 2 or 3) px, where eyes and brows are.
         rate: how many faces have one.
         kinds: how often each of `KINDS` is drawn.
+        own: (B, 3, 256, 256) the faces' images: most fringes are then of the own hair.
     """
     batch = len(landmarks)
     canvas = _Canvas(dice, batch)
@@ -160,7 +167,19 @@ def draw_occluders(
     kind = dice.weighted(on_device(kinds, dice.device), batch)
     picked = drawn[torch.arange(batch, device=dice.device), kind][:, None]
     alpha = (picked / 2 + 0.5).clamp(0, 1) * per_image(dice.chance(rate, batch))
-    return Occluder(blur(alpha, 3), _colour(dice, faces, kind, canvas))
+    colour = _colour(dice, faces, kind, canvas)
+    if own is not None:
+        is_fringe = (kind == KINDS.index("fringe")).float()
+        hair = per_image(is_fringe * dice.chance(0.75, batch))
+        colour = colour + (_own_hair(canvas, own) - colour) * hair
+    return Occluder(blur(alpha, 3), colour)
+
+
+def _own_hair(canvas: _Canvas, images: Tensor) -> Tensor:
+    """What lies at a crop's upper border, mostly hair, pulled down over the forehead."""
+    x = canvas.x + canvas.wave * canvas.between(1, 6)
+    y = canvas.y.expand_as(x) * canvas.between(0.08, 0.25)
+    return sample_pixels(images, torch.stack([x, y], 1))
 
 
 def _colour(dice: Dice, faces: Faces, kind: Tensor, canvas: _Canvas) -> Tensor:

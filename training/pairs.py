@@ -31,6 +31,7 @@ from training.faces import Faces
 from training.networks import Prepared, Swapper, light, near_face, reach
 from training.occluders import ON_SOURCES, ON_TARGETS, Occluder, draw_occluders
 from training.warping import blur, enlarge, sample_pixels
+from training.worn import frames
 
 OCCLUDER_RATE: Final = 0.6
 SOURCE_OCCLUDER_RATE: Final = 0.3
@@ -46,7 +47,7 @@ class Supervised(NamedTuple):
 
 
 class Crossed(NamedTuple):
-    """prepared: the inputs. occluder: on the target. erased: what hid the warped source.
+    """prepared: the inputs. occluder: on the target, worn frames too. erased: what hid the source.
 
     source_embedding, target_embedding: (B, 128). same: (B,), the two are one person.
     neighbours: so many last rows are the next frames of the rows before them, same source.
@@ -84,20 +85,20 @@ class PairMaker:
     def __init__(self, faces: Faces, swapper: Swapper, teacher: Swapper, dice: Dice) -> None:
         self.faces, self.swapper, self.teacher, self.dice = faces, swapper, teacher, dice
         self._frames = faces.frames_with_neighbour
+        # Glasses of a source or a truth would teach to carry them along.
+        self._bare = faces.frequency * (1 - faces.worn)
+        self._any = faces.frequency * (1 + faces.worn)
 
     @torch.no_grad()
     def make(self, batch: int, *, own_swaps: bool) -> Batch:
         """`batch` supervised and `batch` crossed pairs; half the former by the network itself."""
         supervised = self._supervised(batch, own_swaps)
         crossed = self._crossed(batch)
-        rows, flip = self._pick(self.dice, batch), self.dice.chance(0.5, batch)
+        rows, flip = self.dice.weighted(self._any, batch), self.dice.chance(0.5, batch)
         view = self._target_view(self.dice, rows, flip)
         # Photos have occluders too, or they would be what tells a swap from a photo.
         shown = self._occlude(self.dice, view.landmarks).over(view.image)
         return Batch(supervised, crossed, change_light(self.dice, shown, 0.5))
-
-    def _pick(self, dice: Dice, batch: int) -> Tensor:
-        return dice.weighted(self.faces.frequency, batch)
 
     def _other_photo(self, rows: Tensor) -> Tensor:
         faces = self.faces
@@ -142,7 +143,7 @@ class PairMaker:
         other = faces.expression[dice.integers(len(faces), batch)]
         other = other * dice.uniform(batch, 1, low=0.3, high=1.2)
         own = faces.expression[rows]
-        turn = random_rotation(dice, batch, yaw=0.18, pitch=0.09)
+        turn = random_rotation(dice, batch, yaw=0.24, pitch=0.10)
         still = torch.eye(3, device=turn.device).expand_as(turn)
         turn = torch.where(moved[:, :, None] > 0.5, turn, still)
         shape = reshape_face(faces, rows, expression=own + moved * (other - own), turn=turn)
@@ -165,7 +166,7 @@ class PairMaker:
 
     def _supervised(self, batch: int, own_swaps: bool) -> Supervised:
         dice, faces = self.dice, self.faces
-        a, b = self._pick(dice, batch), self._pick(dice, batch)
+        a, b = dice.weighted(self._bare, batch), dice.weighted(self._bare, batch)
         same_photo = dice.chance(0.25, batch) > 0.5
         a_source = torch.where(same_photo, a, self._other_photo(a))
         flip = dice.chance(0.5, batch)
@@ -184,7 +185,7 @@ class PairMaker:
             landmarks = torch.cat([own_landmarks, landmarks[half:]])
         source_flip = torch.where(dice.chance(0.85, batch) > 0.5, flip, 1 - flip)
         source, source_landmarks = self._source_view(dice, a_source, source_flip, 1.0)
-        source = self._hide(source, source_landmarks).over(source)
+        source = self._hide(dice, source, source_landmarks).over(source)
         landmarks = landmark_noise(dice, faces, landmarks)
         source_landmarks = landmark_noise(dice, faces, source_landmarks)
         retargeted = self.swapper.retargeter(landmarks, source_landmarks)
@@ -194,11 +195,10 @@ class PairMaker:
         occluder = self._occlude(dice, goal)
         return Supervised(_occluded(prepared, occluder), occluder.over(truth), occluder.alpha)
 
-    def _hide(self, image: Tensor, landmarks: Tensor) -> Occluder:
+    def _hide(self, dice: Dice, image: Tensor, landmarks: Tensor) -> Occluder:
         """Glasses, a fringe and the like on a source, which the swap must not carry along."""
-        return draw_occluders(
-            self.dice, self.faces, landmarks, rate=SOURCE_OCCLUDER_RATE, kinds=ON_SOURCES
-        )
+        rate, kinds = SOURCE_OCCLUDER_RATE, ON_SOURCES
+        return draw_occluders(dice, self.faces, landmarks, rate=rate, kinds=kinds, own=image)
 
     def _paste(
         self, truth: Tensor, landmarks: Tensor, b_view: tuple[Tensor, Tensor], b_shape: Tensor
@@ -239,28 +239,27 @@ class PairMaker:
 
     def _crossed(self, batch: int) -> Crossed:
         faces = self.faces
-        frames = self._frames
-        neighbours = batch // 8 if len(frames) else 0
+        followed = self._frames
+        neighbours = batch // 8 if len(followed) else 0
         free, dice = self.dice, self.dice.tying(neighbours)
-        target, source = self._pick(dice, batch), self._pick(dice, batch)
+        target, source = dice.weighted(self._any, batch), dice.weighted(self._bare, batch)
         if neighbours:
-            now = frames[free.integers(len(frames), neighbours)]
+            now = followed[free.integers(len(followed), neighbours)]
             rest = target[: batch - 2 * neighbours]
             target = torch.cat([rest, now, faces.neighbour[now]])
         view = self._target_view(dice, target, dice.chance(0.5, batch))
         image = change_light(dice, view.image, 0.5)
         shown, shown_landmarks = self._source_view(dice, source, dice.chance(0.5, batch), 0.8)
-        hidden = draw_occluders(
-            dice, faces, shown_landmarks, rate=SOURCE_OCCLUDER_RATE, kinds=ON_SOURCES
-        )
+        hidden = self._hide(dice, shown, shown_landmarks)
         landmarks = landmark_noise(free, faces, view.landmarks)
         prepared = self.swapper.prepare(
             image, landmarks, hidden.over(shown), landmark_noise(free, faces, shown_landmarks)
         )
         occluder = self._occlude(dice, prepared.landmarks)
+        worn = frames(prepared.target, prepared.landmarks, prepared.labels)
         return Crossed(
             _occluded(prepared, occluder),
-            occluder.alpha,
+            torch.maximum(occluder.alpha, worn * per_image(faces.worn[target])),
             sample_pixels(hidden.alpha, prepared.source_at),
             faces.embeddings[source],
             faces.embeddings[target],

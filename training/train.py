@@ -59,7 +59,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add("--own-swaps-from", type=int, default=settings.own_swaps_from, metavar="STEP")
     add("--retargeter-steps", type=int, default=settings.retargeter_steps, metavar="STEPS")
     add("--channels", type=int, nargs=4, default=settings.channels, metavar="C",
-        help="of the U-Net's four sizes; half of each is the small variant")  # fmt: skip
+        help="of the U-Net's four sizes")  # fmt: skip
+    add("--student", type=int, nargs=4, metavar="C",
+        help="channels of a narrower U-Net that learns from the large one in the same steps; "
+        "24 48 88 128 is the small variant, OUT/small/swapper.npz")  # fmt: skip
     add("--no-graph", action="store_true", help="do not replay steps as a CUDA graph")
     for name, default in vars(weights).items():
         add(f"--weight-{name}", type=float, default=default, help=f"of the {name} losses")
@@ -113,6 +116,7 @@ def make_trainer(options: argparse.Namespace) -> Trainer:
         retargeter_steps=options.retargeter_steps,
         channels=tuple(options.channels),
         graph=not options.no_graph,
+        student=None if options.student is None else tuple(options.student),
         weights=LossWeights(**{name: getattr(options, f"weight_{name}") for name in names}),
     )
     faces = Faces.load(options.data, device)
@@ -146,6 +150,7 @@ def train(options: argparse.Namespace) -> Trainer:
             log.write(trainer.step, trainer.read_means())
         if time.monotonic() - saved > options.save_every_s:
             trainer.save(options.out / CHECKPOINT)
+            trainer.export_weights(options.out)
             saved = time.monotonic()
     trainer.save(options.out / CHECKPOINT)
     trainer.export_weights(options.out)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from training.checkpoints import (
     DISCRIMINATOR_FILE,
+    STUDENT,
     SWAPPER_FILE,
     load_checkpoint,
     load_discriminator,
@@ -29,18 +30,21 @@ from training.losses import LossWeights, Objective, augment_for_discriminator
 from training.networks import CHANNELS, Paint, Swapper
 from training.pairs import Batch, PairMaker, autocast
 from training.retarget import fit_retargeter
+from training.student import Student
 
 _AVERAGE: Final = 0.998
 _WARM_UP_STEPS: Final = 100
 _STEPS_BEFORE_CAPTURE: Final = 12
 _ADVERSARIAL_WEIGHT: Final = 0.3
+_STUDENT_RATE: Final = 3.0
 
 
 @dataclass(frozen=True)
 class TrainerSettings:
     """learning_rate: Adam's, after the warm-up. adversary_from, own_swaps_from: steps from which
     the discriminator counts and the network's own swaps become targets. graph: on a GPU, replay
-    steps as a CUDA graph once nothing changes from step to step."""
+    steps as a CUDA graph once nothing changes from step to step. student: channels of a narrower
+    U-Net that learns from the large one in the same steps, or none."""
 
     batch: int = 32
     learning_rate: float = 3e-4
@@ -49,6 +53,7 @@ class TrainerSettings:
     retargeter_steps: int = 4000
     channels: tuple[int, ...] = CHANNELS
     graph: bool = True
+    student: tuple[int, ...] | None = None
     weights: LossWeights = field(default_factory=LossWeights)
 
 
@@ -73,16 +78,24 @@ class Trainer:
         )
         self.averaged.eval()
         self.discriminator = Discriminator().to(device)
+        self.student = None if settings.student is None else Student(settings.student).to(device)
         if device.type == "cuda":
             self.swapper.generator.to(memory_format=torch.channels_last)
             self.averaged.generator.to(memory_format=torch.channels_last)
             self.discriminator.to(memory_format=torch.channels_last)
+            if self.student is not None:
+                self.student.to(memory_format=torch.channels_last)
         self.averaged.load_state_dict(self.swapper.state_dict())
         fixed = (self.averaged, self.swapper.retargeter)
         for module in fixed:
             module.requires_grad_(False)
         self.optimiser = self._adam(self.swapper.generator, (0.5, 0.99))
         self.adversary = self._adam(self.discriminator, (0.0, 0.99))
+        # Each optimiser's learning rate is so many times the settings'.
+        self._rates = [(self.optimiser, 1.0), (self.adversary, 2.0)]
+        if self.student is not None:
+            self.imitator = self._adam(self.student.learning, (0.5, 0.99))
+            self._rates.append((self.imitator, _STUDENT_RATE))
         self.pairs = PairMaker(faces, self.swapper, self.averaged, self.dice)
         self.objective = Objective(recogniser, landmarker, settings.weights, self.dice)
         self.step, self.first_step = 0, 0
@@ -119,6 +132,10 @@ class Trainer:
             swapper.load_state_dict(stored.state_dict())
         path = directory / DISCRIMINATOR_FILE
         self.discriminator.load_state_dict(load_discriminator(path).state_dict())
+        if self.student is not None and (small := directory / STUDENT / SWAPPER_FILE).exists():
+            stored, _ = load_swapper(small)
+            for generator in (self.student.learning, self.student.averaged):
+                generator.load_state_dict(stored.generator.state_dict())
         self._settle()
 
     def resume(self, path: Path) -> None:
@@ -139,11 +156,14 @@ class Trainer:
         save_checkpoint(path, state)
 
     def export_weights(self, directory: Path) -> None:
-        """Write the averaged swapper and the discriminator in float16."""
+        """Write the averaged swapper, its student and the discriminator in float16."""
         self._settle()
         mean = self.faces.shapes.mean
         save_swapper(directory / SWAPPER_FILE, self.averaged, mean, self.step)
         save_discriminator(directory / DISCRIMINATOR_FILE, self.discriminator, self.step)
+        if self.student is not None:
+            small = self.student.as_swapper(self.averaged, mean)
+            save_swapper(directory / STUDENT / SWAPPER_FILE, small, mean, self.step)
 
     def _settle(self) -> None:
         """Wait until no stream has work: loading and saving use another than the steps."""
@@ -151,19 +171,22 @@ class Trainer:
             torch.cuda.synchronize()
 
     def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
-        return {
+        parts: dict[str, nn.Module | torch.optim.Optimizer] = {
             "swapper": self.swapper,
             "averaged": self.averaged,
             "discriminator": self.discriminator,
             "optimiser": self.optimiser,
             "adversary": self.adversary,
         }
+        if self.student is not None:
+            parts |= {"student": self.student, "imitator": self.imitator}
+        return parts
 
     def advance(self, *, rate_factor: float = 1.0) -> None:
         """One step; `read_means` tells how it went."""
         warm = min(1.0, (self.step - self.first_step + 1) / _WARM_UP_STEPS)
         rate = self.settings.learning_rate * warm * rate_factor
-        for optimiser, factor in ((self.optimiser, 1.0), (self.adversary, 2.0)):
+        for optimiser, factor in self._rates:
             for group in optimiser.param_groups:
                 group["lr"].fill_(factor * rate)
         with self.stream_of_work():
@@ -207,7 +230,7 @@ class Trainer:
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(self.dice.generator)
-        for optimiser in (self.optimiser, self.adversary):
+        for optimiser, _ in self._rates:
             optimiser.zero_grad(set_to_none=True)
         with torch.cuda.graph(graph, stream=self._stream):
             self._values = self._advance_by_hand()
@@ -222,7 +245,9 @@ class Trainer:
         """One step, operator by operator: all values that `_names` names, on the device."""
         settings = self.settings
         batch = self.pairs.make(settings.batch, own_swaps=self.step >= settings.own_swaps_from)
-        judged = self.objective.judge(batch, self._paint(batch))
+        inputs = self._inputs(batch)
+        painted = self._paint(inputs)
+        judged = self.objective.judge(batch, painted)
         losses = judged.losses
         if self.step >= settings.adversary_from:
             losses["adversary"] = _ADVERSARIAL_WEIGHT * self._ramp() * self._deceive(judged.images)
@@ -230,37 +255,52 @@ class Trainer:
         zero = torch.zeros((), device=self.device)
         sum(losses.values(), zero).backward()
         norm = nn.utils.clip_grad_norm_(self.swapper.generator.parameters(), 3.0)
-        self._step_if_finite(norm)
+        self._step_if_finite(self.optimiser, norm)
         values = {name: value.detach() for name, value in losses.items()} | judged.measures
         values["discriminator"] = zero
         if self.step >= settings.adversary_from - 200:
             values["discriminator"] = self._train_discriminator(batch, judged.images.detach())
+        if self.student is not None:
+            values["student"] = self._teach(self.student, inputs, painted)
         self._average()
         values.setdefault("adversary", zero)
         values["gradient"] = norm.detach()
         self._names = tuple(sorted(values))
         return torch.stack([values[name].float() for name in self._names])
 
-    def _step_if_finite(self, norm: Tensor) -> None:
+    def _step_if_finite(self, optimiser: torch.optim.Adam, norm: Tensor) -> None:
         # A step with an overflow is left out; the next draws other faces.
         if self._stream is not None:
             # The fused optimiser looks here, on the device; asking for the number would wait.
-            self.optimiser.found_inf = (~torch.isfinite(norm)).float()
-            self.optimiser.step()
+            optimiser.found_inf = (~torch.isfinite(norm)).float()
+            optimiser.step()
         elif torch.isfinite(norm):
-            self.optimiser.step()
+            optimiser.step()
 
     def _ramp(self) -> float:
         return min(1.0, (self.step - self.settings.adversary_from) / 500 + 0.05)
 
-    def _paint(self, batch: Batch) -> Paint:
+    def _inputs(self, batch: Batch) -> list[Tensor]:
         both = (batch.supervised.prepared, batch.crossed.prepared)
         inputs = [torch.cat([getattr(pair, name) for pair in both])
                   for name in ("target", "source", "labels", "flow")]  # fmt: skip
         if self.device.type == "cuda":
             inputs = [x.contiguous(memory_format=torch.channels_last) for x in inputs]
+        return inputs
+
+    def _paint(self, inputs: list[Tensor]) -> Paint:
         with autocast(self.device):
             return self.swapper.generator(*inputs)
+
+    def _teach(self, student: Student, inputs: list[Tensor], painted: Paint) -> Tensor:
+        with autocast(self.device):
+            loss = student.loss(inputs, Paint(*(x.detach() for x in painted)))
+        self.imitator.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(student.learning.parameters(), 3.0)
+        self._step_if_finite(self.imitator, norm)
+        student.average(self._average_share())
+        return loss.detach()
 
     def _deceive(self, images: Tensor) -> Tensor:
         self.discriminator.requires_grad_(False)

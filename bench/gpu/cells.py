@@ -56,6 +56,8 @@ ENDPOINT_SECONDS: Final = 24.0
 TWO_STEPS: Final = ((6, 16), (6, 4))
 """Client processes, and frames in flight of each, found and swapped in two requests."""
 TWO_STEP_INSTANCES: Final = ((FIND, 4), (SWAP_FOUND, 5))
+FOLLOWED: Final = (("cuda", 4), ("system", 4))
+"""Transports and client processes of our own client when it follows faces."""
 STREAMS: Final = ((4, 16), (1, 64))
 """Client processes, and requests in flight of each: once as one stream, once as a stream each."""
 
@@ -141,6 +143,7 @@ def all_cells(main: Setup, *, fp16_only: bool) -> list[Cell]:
         *(_engine(batch) for batch in BATCHES[:2]),
         *_headline(main),
         *(_two_steps(*shape, main) for shape in TWO_STEPS),
+        *(_followed(transport, processes, main) for transport, processes in FOLLOWED),
         *(_peers(threads, spared=False) for threads in THREADS),
         *(_peers(threads, spared=True) for threads in THREADS[:3]),
         *_modes(main),
@@ -275,6 +278,17 @@ def _two_steps(processes: int, in_flight: int, main: Setup) -> Cell:
         return {**facts, "models": models, **gpu_facts(gpu)}
 
     return Cell(two_steps_name(processes, in_flight), work, setup)
+
+
+def followed_name(transport: str, processes: int) -> str:
+    return f"own client, faces followed, {transport}, {processes} processes"
+
+
+def _followed(transport: str, processes: int, main: Setup) -> Cell:
+    """What `frameswap swap` asks for a video, less the decoding."""
+    setup = replace(main, models=(FIND, SWAP_FOUND), instances=TWO_STEP_INSTANCES)
+    load = ClientLoad(transport, processes, 1, IN_FLIGHT // processes, steady=True)
+    return _client(followed_name(transport, processes), load, setup)
 
 
 def _details(main: Setup) -> list[Cell]:

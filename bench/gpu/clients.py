@@ -6,7 +6,7 @@ import functools
 import multiprocessing
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import Empty
@@ -24,6 +24,8 @@ from engines.precision import to_fp16
 from fetching import weights
 
 START_LIMIT_S: Final = 60.0
+FRAMES_AHEAD: Final = 12
+"""That `Steadiness` takes at 25 frames a second."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class ClientLoad:
     """What each of the client processes does.
 
     transport: of `FaceSwapper`. streams: at once in one process, each with its own source and
-    connection. in_flight: requests of one stream.
+    connection. in_flight: requests of one stream. steady: faces are followed, as in a video.
     """
 
     transport: str
@@ -40,6 +42,7 @@ class ClientLoad:
     in_flight: int
     seconds: float = 4.0
     scene: Scene = Scene("one face")  # noqa: RUF009  (frozen)
+    steady: bool = False
 
     @property
     def requests_in_flight(self) -> int:
@@ -55,6 +58,8 @@ def identity(number: int) -> NDArray[np.float32]:
 def _stream(url: str, load: ClientLoad, number: int, frame: NDArray[np.uint8], ready: Any) -> int:
     """One stream, copy-only at both ends; returns frames that came within the time."""
     from frameswap import FaceSwapper, Source
+    from frameswap.persons.casting import Casting
+    from frameswap.persons.following import follow
 
     with FaceSwapper(url, transport=load.transport, in_flight=load.in_flight) as swapper:  # type: ignore[arg-type]
         source = Source(
@@ -63,7 +68,8 @@ def _stream(url: str, load: ClientLoad, number: int, frame: NDArray[np.uint8], r
             swapper=swapper.swapper,
             faces=np.zeros((0, 15), np.float32),
         )
-        swapper.swap(frame, source)
+        if not load.steady:
+            swapper.swap(frame, source)
         ready.wait(START_LIMIT_S)
         end = time.perf_counter() + load.seconds
 
@@ -71,8 +77,16 @@ def _stream(url: str, load: ClientLoad, number: int, frame: NDArray[np.uint8], r
             while time.perf_counter() < end:
                 yield frame
 
+        answers = (
+            follow(
+                swapper, frames(), Casting.by_place([source]),
+                pixel="i420", ahead=FRAMES_AHEAD, frame_rate=25,
+            )
+            if load.steady
+            else swapper.stream(frames(), source)
+        )  # fmt: skip
         done, copy = 0, np.empty_like(frame)
-        for swapped in swapper.stream(frames(), source):
+        for swapped in answers:
             np.copyto(copy, swapped.frame)
             done += time.perf_counter() < end
         return done
@@ -94,23 +108,16 @@ def _process(url: str, load: ClientLoad, index: int, ready: Any, queue: Any) -> 
         queue.put(traceback.format_exc(limit=2))
 
 
-def client_rate(url: str, load: ClientLoad) -> dict[str, float]:
-    """Frames a second of all processes together, and CPU time (start-up included) a frame.
+def answers_of(workers: Sequence[Any], queue: Any, limit_s: float) -> list[Any]:
+    """Start processes that put an answer each, or an error's text, and wait for all of them.
 
     Raises:
         RuntimeError: a process failed; its own words.
     """
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    ready = context.Barrier(load.processes * load.streams)
-    workers = [
-        context.Process(target=_process, args=(url, load, index, ready, queue))
-        for index in range(load.processes)
-    ]
     for worker in workers:
         worker.start()
     try:
-        answers = [queue.get(timeout=2 * START_LIMIT_S) for _ in workers]
+        answers = [queue.get(timeout=limit_s) for _ in workers]
     except Empty as error:
         told = ", ".join(str(worker.exitcode) for worker in workers)
         raise RuntimeError(f"a client process gave no answer; exit statuses: {told}") from error
@@ -124,6 +131,23 @@ def client_rate(url: str, load: ClientLoad) -> dict[str, float]:
         # The first to fail breaks the others' barrier: theirs say only that.
         told = [text for text in failures if "BrokenBarrierError" not in text] or failures
         raise RuntimeError(told[0])
+    return answers
+
+
+def client_rate(url: str, load: ClientLoad) -> dict[str, float]:
+    """Frames a second of all processes together, and CPU time (start-up included) a frame.
+
+    Raises:
+        RuntimeError: a process failed; its own words.
+    """
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    ready = context.Barrier(load.processes * load.streams)
+    workers = [
+        context.Process(target=_process, args=(url, load, index, ready, queue))
+        for index in range(load.processes)
+    ]
+    answers = answers_of(workers, queue, 2 * START_LIMIT_S)
     done = sum(answer[0] for answer in answers)
     return {
         "per second": round(done / load.seconds, 1),

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import drawn_faces
 import numpy as np
 import pytest
 import torch
 
 from training import measures
+from training.augment import align_five_points
 from training.dice import Dice
-from training.face_mesh import ARCFACE_128, OVAL, mirror_points
+from training.evaluate import Evaluation
+from training.face_mesh import ARCFACE_128, LEFT_EYE, OVAL, RIGHT_EYE, mirror_points
 from training.faces import Faces, HeldOut
-from training.networks import Prepared, Swapped
+from training.networks import Prepared, Swapped, Swapper
 from training.occluders import KINDS, ON_TARGETS, draw_occluders
 from training.prepare import MOST_ENLARGED, Face, crop_face, split
 from training.shapes import fit_pose, fit_shapes
 from training.train import parse_arguments
+from training.warping import pixel_grid, sample_pixels
+from training.worn import WEARER, frames, glasses_score
 
 pytestmark = pytest.mark.training
 CPU = torch.device("cpu")
@@ -35,6 +40,65 @@ def test_every_row_of_the_directory_comes_back(data: Path) -> None:
     assert faces.frequency[-1] == pytest.approx(0.45)
     assert faces.count.tolist() == [drawn_faces.PHOTOS] * len(faces)
     assert faces.frames_with_neighbour.tolist() == [len(faces) - 3, len(faces) - 2]
+
+
+def test_every_fourth_speaker_is_kept_out_of_training(data: Path, tmp_path: Path) -> None:
+    for name in ("train0.npz", "geometry.npz"):
+        (tmp_path / name).symlink_to(data / name)
+    with np.load(data / "train_meta.npz") as stored:
+        table = {key: stored[key] for key in stored.files}
+    table["sets"] = np.full(len(table["pid"]), "grid")
+    np.savez(tmp_path / "train_meta.npz", **table)
+    faces = Faces.load(tmp_path, CPU)
+    kept_out = torch.nonzero(faces.frequency == 0)[:, 0]
+    assert kept_out.tolist() == torch.nonzero(faces.person == 3)[:, 0].tolist()
+    assert not set(kept_out.tolist()) & set(faces.frames_with_neighbour.tolist())
+    drawn = Dice.seeded(0, CPU).weighted(faces.frequency, 500)
+    assert not set(kept_out.tolist()) & set(drawn.tolist())
+
+
+def with_glasses(faces: Faces, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
+    """Drawn faces with round frames, and where the frames are: (B, 256, 256) bool."""
+    crops = faces.pixels[rows, :, 32:288, 32:288].permute(0, 2, 3, 1).numpy().copy()
+    drawn = np.zeros(crops.shape[:3], np.uint8)
+    for image, ring, marks in zip(crops, drawn, faces.landmarks[rows].numpy(), strict=True):
+        eyes = [marks[list(eye), :2].mean(0) for eye in (RIGHT_EYE, LEFT_EYE)]
+        radius = round(float(np.linalg.norm(eyes[1] - eyes[0])) * 0.38)
+        for x, y in eyes:
+            cv2.circle(image, (round(x), round(y)), radius, (20, 20, 20), 3, cv2.LINE_AA)
+            cv2.circle(ring, (round(x), round(y)), radius, 255, 3, cv2.LINE_AA)
+    return torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 255, torch.from_numpy(drawn == 255)
+
+
+def test_wearers_of_glasses_are_found_and_where_their_frames_are(data: Path) -> None:
+    faces, rows = Faces.load(data, CPU), slice(0, 6)
+    worn, ring = with_glasses(faces, rows)
+    bare, marks = faces.pixels[rows, :, 32:288, 32:288].float() / 255, faces.landmarks[rows]
+    assert glasses_score(worn, marks).min() > WEARER > glasses_score(bare, marks).max()
+    labels = torch.zeros(6, 5, 256, 256)
+    found = (frames(worn, marks, labels) - frames(bare, marks, labels))[:, 0]
+    assert found[ring].mean() > 0.7
+    assert found[~ring].abs().mean() < 0.05
+    labels[:, 2] = 1
+    assert frames(worn, marks, labels).max() == 0
+
+
+def test_a_grey_picture_has_no_wearer(data: Path) -> None:
+    faces, rows = Faces.load(data, CPU), slice(0, 6)
+    worn, _ = with_glasses(faces, rows)
+    grey = worn.mean(1, keepdim=True).expand(-1, 3, -1, -1)
+    assert glasses_score(grey, faces.landmarks[rows]).max() == 0
+
+
+def test_a_fringe_is_of_the_own_hair(data: Path) -> None:
+    faces = Faces.load(data, CPU)
+    only = tuple(float(kind == "fringe") for kind in KINDS)
+    own = torch.zeros(6, 3, 256, 256)
+    own[:, 0, :70] = 1  # Red above, black below.
+    marks = faces.landmarks[:6]
+    shown = draw_occluders(Dice.seeded(0, CPU), faces, marks, rate=1.0, kinds=only, own=own)
+    reddest = (shown.colour == torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1)).all(1)[:, :90]
+    assert (reddest.float().mean((1, 2)) > 0.9).sum() >= 3
 
 
 def test_crops_that_do_not_belong_to_the_table_are_refused(data: Path, tmp_path: Path) -> None:
@@ -127,6 +191,19 @@ def test_an_untouched_target_has_no_rim_and_no_error() -> None:
     swapped = Swapped(image, torch.zeros(1, 1, 256, 256))
     assert measures.rim_steps(swapped, prepared).item() == pytest.approx(1)
     assert measures.colour_error(image, image).item() == 0
+
+
+def test_a_head_that_is_turned_by_nothing_is_only_aligned(data: Path) -> None:
+    evaluation, swapper = Evaluation(data), Swapper(drawn_faces.mean_shape(), (4, 4, 4, 4))
+    with torch.inference_mode():
+        image = evaluation.held_out.crops[:1]
+        place = align_five_points(evaluation.landmarks(image))
+        straight = evaluation._turn(swapper, 0, 0.0)
+        aligned = sample_pixels(image, place.origin(pixel_grid()))
+        left, right = (evaluation._turn(swapper, 0, yaw) for yaw in (-0.6, 0.6))
+    torch.testing.assert_close(straight, aligned, atol=1e-3, rtol=0)
+    assert (left - straight).abs().mean() > 0.005
+    assert (left - right).abs().mean() > 0.01
 
 
 def test_the_evaluations_occluders_lie_on_the_face() -> None:

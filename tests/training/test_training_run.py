@@ -10,7 +10,7 @@ import onnx
 import pytest
 import torch
 
-from training.checkpoints import SWAPPER_FILE, load_swapper
+from training.checkpoints import STUDENT, SWAPPER_FILE, load_swapper
 from training.export import export_error, export_network, pack_source
 from training.faces import Faces
 from training.judges import Landmarker, Recogniser
@@ -21,8 +21,10 @@ from training.trainer import Trainer, TrainerSettings
 
 pytestmark = pytest.mark.training
 CPU = torch.device("cpu")
-CHANNELS = (8, 12, 16, 16)
-SMALL = TrainerSettings(batch=1, learning_rate=2e-3, retargeter_steps=5, channels=CHANNELS)
+CHANNELS, NARROW = (8, 12, 16, 16), (4, 6, 8, 8)
+SMALL = TrainerSettings(
+    batch=1, learning_rate=2e-3, retargeter_steps=5, channels=CHANNELS, student=NARROW
+)
 EXPORT_TOLERANCE = 1e-4
 """Of values in [0, 1]; 1e-5 is seen. Sums are made in another order."""
 
@@ -36,7 +38,8 @@ def trainer(data: Path) -> Trainer:
 
 def run(data: Path, out: Path, steps: int, *more: str) -> Trainer:
     small = ["--batch", "2", "--retargeter-steps", "5", "--adversary-from", "0",
-             "--own-swaps-from", "0", "--channels", *map(str, CHANNELS)]  # fmt: skip
+             "--own-swaps-from", "0", "--channels", *map(str, CHANNELS),
+             "--student", *map(str, NARROW)]  # fmt: skip
     arguments = ["--data", str(data), "--out", str(out), "--steps", str(steps), *small, *more]
     return train(parse_arguments(arguments))
 
@@ -47,20 +50,22 @@ def test_the_losses_of_one_batch_fall(trainer: Trainer, monkeypatch: pytest.Monk
     monkeypatch.setattr(trainer.pairs, "make", lambda *_, **__: batch)
     monkeypatch.setattr("training.trainer._WARM_UP_STEPS", 1)
     found = []
-    for _ in range(12):
+    for _ in range(28):
         trainer.advance()
         found.append(trainer.read_means())
-    for name in ("truth", "mask", "features"):
+    # The student follows a teacher that changes, and begins from nothing with every weight small.
+    for name, share in (("truth", 0.6), ("mask", 0.6), ("features", 0.6), ("student", 0.9)):
         first, last = (np.mean([row[name] for row in rows]) for rows in (found[:2], found[-2:]))
-        assert last < 0.9 * first, f"{name}: {first = :.3f}, {last = :.3f}"
+        assert last < share * first, f"{name}: {first = :.3f}, {last = :.3f}"
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(data: Path, tmp_path: Path) -> None:
     whole = run(data, tmp_path / "whole", 2)
     run(data, tmp_path / "parts", 1)
     parts = run(data, tmp_path / "parts", 2, "--resume")
-    for name, wanted in whole.averaged.state_dict().items():
-        assert torch.equal(parts.averaged.state_dict()[name], wanted), name
+    for one, other in ((whole.averaged, parts.averaged), (whole.student, parts.student)):
+        for name, wanted in one.state_dict().items():
+            assert torch.equal(other.state_dict()[name], wanted), name
     assert (tmp_path / "parts" / CHECKPOINT).stat().st_size > 0
     assert not list((tmp_path / "parts").glob("*.partial"))
 
@@ -76,6 +81,17 @@ def test_weights_come_back_in_half_precision(trainer: Trainer, tmp_path: Path) -
         torch.testing.assert_close(
             stored.generator.state_dict()[name], wanted, atol=1e-6, rtol=1e-3
         )
+
+
+def test_the_student_is_kept_beside_and_gone_on_with(trainer: Trainer, tmp_path: Path) -> None:
+    trainer.export_weights(tmp_path)
+    stored, _ = load_swapper(tmp_path / STUDENT / SWAPPER_FILE)
+    assert stored.generator.entry.out_channels == NARROW[0]
+    wanted = trainer.student.averaged.entry.weight.clone()
+    torch.nn.init.zeros_(trainer.student.learning.entry.weight)
+    trainer.start_from_weights(tmp_path)
+    for generator in (trainer.student.learning, trainer.student.averaged, stored.generator):
+        torch.testing.assert_close(generator.entry.weight, wanted, atol=1e-6, rtol=1e-3)
 
 
 def test_the_exported_network_equals_pytorch_for_any_batch(
