@@ -25,6 +25,7 @@ import httpx2
 import numpy as np
 import psutil
 from frameswap import FaceSwapper
+from frameswap.allocation import keep_large_buffers
 from frameswap.arguments import HelpFormatter, WholeNumber
 from frameswap.photo import open_photo, read_photo, write_photo
 from frameswap.provenance import Edit
@@ -215,6 +216,8 @@ def main(words: list[str] | None = None) -> int:
     parts: list[Any] = arguments.parts or list(PARTS)
     if unknown := set(parts) - set(PARTS):
         parser.error(f"there is no part {', '.join(unknown)}: {', '.join(PARTS)}")
+    # As the command line and the gateway's workers do: neither side is to pay for fresh pages.
+    keep_large_buffers()
     # Fewer than the clients may wait, so that some are told to come again.
     with running(arguments.server, "--most-user-jobs", "40") as (gateway, folder):
         if "added" in parts:

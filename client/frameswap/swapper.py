@@ -100,6 +100,8 @@ class FaceSwapper:
         self.swapper, self.provenance = ensemble.swapper, ensemble.provenance
         self.source_kind: SourceKind = ensemble.source_kind
         self.landmarker, self.gives_mask = ensemble.landmarker, ensemble.gives_mask
+        self.occluder, self.parser = ensemble.occluder, ensemble.parser
+        self.enhancer = ensemble.enhancer
 
     def __enter__(self) -> FaceSwapper:
         return self

@@ -56,10 +56,15 @@ class Options(_Strict):
 
     face_order: FaceOrderName = "largest-first"
     score_threshold: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
-    masks: list[Literal["box", "hull", "own", "none"]] = Field(default=[], max_length=4)
+    masks: list[Literal["box", "hull", "own", "none", "occlusion", "regions"]] = Field(
+        default=[], max_length=6
+    )
     keep: list[Literal["mouth", "lips", "eyes", "brows"]] = Field(default=[], max_length=4)
     areas: list[Literal["upper-face", "lower-face", "mouth"]] = Field(default=[], max_length=3)
     weight: Share | None = None
+    enhance: Share | None = Field(
+        default=None, description="How much of the enhanced face is shown, where there is one."
+    )
     pose_limit: Annotated[float, Field(gt=0, le=180, allow_inf_nan=False)] | None = None
     steady: bool = Field(
         default=True, description="Follow faces from frame to frame; false: each by itself."

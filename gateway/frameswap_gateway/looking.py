@@ -127,6 +127,9 @@ def describe(bench: Bench) -> dict[str, Any]:
         "source_kind": swapper.source_kind,
         "landmarker": swapper.landmarker,
         "gives_mask": swapper.gives_mask,
+        "occluder": swapper.occluder,
+        "parser": swapper.parser,
+        "enhancer": swapper.enhancer,
         "persons": knows_persons,
         "codecs": [trial.name for trial in try_encoders() if trial.works],
     }

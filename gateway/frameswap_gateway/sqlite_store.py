@@ -248,8 +248,10 @@ class SqliteStore:
 
     def update(self, key: str, changes: Mapping[str, Any]) -> Job | None:
         with self.lock:
-            # How far a job is may be forgotten; that it ended, or was canceled, may not.
-            is_durable = "state" in changes or "is_canceling" in changes
+            # How far a job is may be forgotten, and that it succeeded: it is claimed again then,
+            # and its output found or made anew. That it failed, or was stopped, may not.
+            progress = changes.get("state", "succeeded") == "succeeded"
+            is_durable = not progress or "is_canceling" in changes
             return self.transact(lambda: self._update(key, changes), is_durable=is_durable)
 
     def _update(self, key: str, changes: Mapping[str, Any]) -> Job | None:

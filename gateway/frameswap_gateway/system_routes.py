@@ -82,8 +82,11 @@ async def get_capabilities(request: Request) -> dict[str, Any]:
     limits = gateway.settings.limits
     licence = licence_of(said["swapper"])
     has_points = said["landmarker"] is not None
-    masks = [name for name in MASKS if (name != "hull" or has_points)
-             and (name != "own" or said["gives_mask"])]  # fmt: skip
+    needs = {
+        "hull": has_points, "own": said["gives_mask"], "occlusion": said["occluder"],
+        "regions": said["parser"],
+    }  # fmt: skip
+    masks = [name for name in MASKS if needs.get(name, True)]
     return {
         "version": version("frameswap-gateway"),
         "swapper": {
@@ -97,6 +100,7 @@ async def get_capabilities(request: Request) -> dict[str, Any]:
             "masks": masks, "keep": list(KEEPS) if has_points else [],
             "areas": list(AREAS) if has_points else [],
             "face_order": list(ORDERS), "pose_limit": has_points,
+            "enhancer": said["enhancer"],
         },
         "codecs": {
             name: [suffix for suffix in ENCODERS[name].suffixes if suffix in MEDIA_TYPES]

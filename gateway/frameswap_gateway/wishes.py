@@ -16,6 +16,7 @@ __all__ = ["AREAS", "KEEPS", "MASKS", "ORDERS", "WantedSource", "Wishes", "read_
 
 MASKS: Final = {
     "box": MaskFlag.BOX, "hull": MaskFlag.HULL, "own": MaskFlag.SWAPPER, "none": MaskFlag.NONE,
+    "occlusion": MaskFlag.OCCLUSION, "regions": MaskFlag.REGIONS,
 }  # fmt: skip
 KEEPS: Final = {
     "mouth": KeepFlag.MOUTH, "lips": KeepFlag.LIPS, "eyes": KeepFlag.EYES, "brows": KeepFlag.BROWS,
@@ -64,6 +65,7 @@ def read_wishes(wishes: Mapping[str, Any]) -> Wishes:
             keep=KeepFlag(sum(KEEPS[name] for name in set(options["keep"]))),
             areas=AreaFlag(sum(AREAS[name] for name in set(options["areas"]))),
             weight=options["weight"],
+            enhance=options["enhance"],
             pose_limit=options["pose_limit"],
         ),
         encoding=Encoding(output["codec"], output["quality"], output["preset"]),

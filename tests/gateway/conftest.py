@@ -21,6 +21,7 @@ from starlette.testclient import TestClient
 DESCRIBED = {
     "swapper": "image_swapper_256", "provenance": "composite", "source_kind": "image",
     "landmarker": "face_mesh_attention", "gives_mask": False, "persons": True,
+    "occluder": None, "parser": None, "enhancer": None,
     "codecs": ["x264", "vp9"],
 }  # fmt: skip
 PERSONS = [

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / ".venv" / "gateway-tools" / "bin"
 CASES = 8
-"""Of each operation in every run; docs/gateway.md says what ten thousand in all found."""
+"""Of each operation in every run; docs/gateway.md says what thousands of them found."""
 CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,"
     "response_schema_conformance"

@@ -20,6 +20,11 @@ export function showOptions(capabilities) {
     make("label", {}, `${texts.weight} `,
       make("input", { type: "range", name: "weight", min: 0, max: 100, value: 100 })),
   );
+  if (options.enhancer)
+    parts.push(
+      make("label", {}, `${texts.enhance(options.enhancer)} `,
+        make("input", { type: "range", name: "enhance", min: 0, max: 100, value: 0 })),
+    );
   if (persons)
     parts.push(
       make("label", {}, make("input", { type: "checkbox", name: "steady", checked: true }),
@@ -45,6 +50,7 @@ export function readOptions(kind) {
     areas: form.getAll("areas") };
   if (options.masks.includes("none")) options.masks = ["none"];
   if (weight < 1) options.weight = weight;
+  if (Number(form.get("enhance"))) options.enhance = Number(form.get("enhance")) / 100;
   if (find("options-form").elements.steady && kind === "video")
     options.steady = form.get("steady") === "on";
   const output = {};
