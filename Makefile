@@ -7,8 +7,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet
 PROJECTS := pyproject.toml client/pyproject.toml
+GATEWAY := gateway/pyproject.toml requirements/gateway.lock
 
-.PHONY: help venv demo test e2e training soak readers lint sbom bench lock clean
+.PHONY: help venv demo gateway test e2e training soak readers lint sbom bench lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/' | expand -t 14
@@ -18,10 +19,14 @@ venv: $(VENV)/runtime.stamp ## Make .venv with what the programs need
 demo: $(VENV)/runtime.stamp ## Swap Newton's face onto a clip of Gauss: out/demo.mp4, out/demo.png (SWAPPER=NAME)
 	@$(BIN)/python -m demo.run $(if $(SWAPPER),--swapper $(SWAPPER))
 
+gateway: $(VENV)/gateway.stamp ## Serve the web page on 127.0.0.1:8080, with a server of its own
+	@$(BIN)/python build_engines.py --target cpu
+	@$(BIN)/frameswap gateway
+
 test: $(VENV)/test.stamp ## Run the tests for every change, after installing what they need
 	@$(BIN)/python -m pytest -m "not soak and not e2e and not training" $(PYTEST_ARGS)
 
-e2e: $(VENV)/test.stamp $(VENV)/deploy.stamp ## Run those with servers of their own: starts, kills, whole jobs, the demo
+e2e: $(VENV)/test.stamp $(VENV)/deploy.stamp $(VENV)/gateway-e2e.stamp ## Run those with servers of their own: starts, kills, whole jobs, the demo
 	@$(BIN)/python -m pytest -m "e2e and not soak" $(PYTEST_ARGS)
 
 training: $(VENV)/training.stamp ## Run those of training/, which need PyTorch
@@ -30,7 +35,7 @@ training: $(VENV)/training.stamp ## Run those of training/, which need PyTorch
 soak: $(VENV)/test.stamp ## Run the long ones: memory over ten thousand frames
 	@$(BIN)/python -m pytest -m soak $(PYTEST_ARGS)
 
-readers: ## Have ffmpeg, exiftool and promtool, which tests compare with (Debian)
+readers: ## Have ffmpeg, exiftool, promtool and chromium, which tests compare with or look through (Debian)
 	@tests/install-readers
 
 lint: $(VENV)/test.stamp ## ruff and mypy
@@ -51,7 +56,7 @@ lock: $(VENV)/made.stamp ## Write requirements/*.lock again (UPGRADE=1: take the
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python requirements/lock.py $(if $(UPGRADE),--upgrade)
 
 clean: ## Remove .venv, out and what was built into model_repository (the cache stays)
-	rm -rf $(VENV) out build *.egg-info client/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) out build *.egg-info client/*.egg-info gateway/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find model_repository -mindepth 3 -path '*/1/*' ! -name .gitkeep -delete
 	rm -rf model_repository/*/configs
 
@@ -65,7 +70,22 @@ $(VENV)/runtime.stamp: requirements/runtime.lock $(PROJECTS) $(VENV)/made.stamp
 	@$(PIP) --no-deps --no-build-isolation -e ./client -e .
 	@touch $@
 
-$(VENV)/test.stamp: requirements/test.lock requirements/without-dependencies.lock $(VENV)/runtime.stamp
+$(VENV)/gateway.stamp: $(GATEWAY) $(VENV)/runtime.stamp
+	@echo "installing what the gateway needs into $(VENV)"
+	@$(PIP) --require-hashes -r requirements/gateway.lock
+	@$(PIP) --no-deps --no-build-isolation -e ./gateway
+	@touch $@
+
+# A browser's driver beside the rest; what tries the gateway by its description alone, apart.
+$(VENV)/gateway-e2e.stamp: requirements/gateway-test.lock requirements/gateway-tools.lock $(VENV)/test.stamp
+	@echo "installing what the tests of the web page need into $(VENV)"
+	@$(PIP) --require-hashes -r requirements/gateway-test.lock
+	@requirements/make-venv $(VENV)/gateway-tools
+	@$(VENV)/gateway-tools/bin/python -m pip --disable-pip-version-check --no-input install --quiet \
+	    --require-hashes -r requirements/gateway-tools.lock
+	@touch $@
+
+$(VENV)/test.stamp: requirements/test.lock requirements/without-dependencies.lock $(VENV)/gateway.stamp
 	@echo "installing what the tests need into $(VENV)"
 	@$(PIP) --require-hashes -r requirements/test.lock
 	@$(PIP) --require-hashes --no-deps -r requirements/without-dependencies.lock

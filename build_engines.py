@@ -16,6 +16,7 @@ from engines.command_line import make_parser, make_request
 from engines.errors import EngineError
 from engines.preview import inspect, preview, preview_cache
 from engines.progress import ProgressBar
+from fetching.downloads import WeightsError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return run(request)
         for line in lines:
             print(line)
-    except EngineError as error:
+    except (EngineError, WeightsError) as error:
         print(f"build_engines.py: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

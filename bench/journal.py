@@ -3,8 +3,8 @@
     python -m bench.journal --rounds 5
 
 Both swap the same clip through a server whose models only copy (`bench/copy_repository.py`), with
-decoding and encoding. They take turns, and each figure is the median of its rounds; what it costs
-is the median over pairs of neighbouring runs, which other work on the machine slows alike.
+decoding and encoding. They take turns, and each figure is the median of its rounds. Beside the time
+stands the client's processor time, which other work on the machine changes less.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -36,11 +37,20 @@ WAYS: Final[dict[str, Callable[[swap_job.VideoTask], Tally]]] = {
 }
 
 
-def run_job(name: str, swapper: FaceSwapper, clip: Path, folder: Path) -> tuple[float, int]:
-    """Seconds of one whole job, and bytes of what it made."""
+@dataclass(frozen=True)
+class Run:
+    """One whole job; cpu_s: the client's processor time. size: bytes of what it made."""
+
+    seconds: float
+    cpu_s: float
+    size: int
+
+
+def run_job(name: str, swapper: FaceSwapper, clip: Path, folder: Path) -> Run:
+    """Run one job to its end."""
     source = Source(np.ones(512, np.float32), "identity", SWAPPER, np.zeros((0, 15), np.float32))
     output = folder / "out.mp4"
-    started_s = time.monotonic()
+    started_s, started_cpu_s = time.monotonic(), time.process_time()
     with VideoReader(clip) as reader:
         WAYS[name](
             swap_job.VideoTask(
@@ -48,7 +58,8 @@ def run_job(name: str, swapper: FaceSwapper, clip: Path, folder: Path) -> tuple[
                 lambda notes: None, lambda done: None, Journaling(), JobControl(), None, None,
             )
         )
-    return time.monotonic() - started_s, output.stat().st_size
+    seconds, cpu_s = time.monotonic() - started_s, time.process_time() - started_cpu_s
+    return Run(seconds, cpu_s, output.stat().st_size)
 
 
 def main() -> None:
@@ -70,20 +81,30 @@ def main() -> None:
             EmbeddedServer(folder / "models", models=["swap_faces_i420"]) as server,
             FaceSwapper(server.grpc_url, in_flight=6) as swapper,
         ):
-            figures: dict[str, list[tuple[float, int]]] = {way: [] for way in WAYS}
+            runs: dict[str, list[Run]] = {way: [] for way in WAYS}
             for _ in range(arguments.rounds):
-                for way, found in figures.items():
+                for way, found in runs.items():
                     found.append(run_job(way, swapper, clip, folder))
-    seconds = {way: statistics.median(each[0] for each in found) for way, found in figures.items()}
-    sizes = {way: found[0][1] for way, found in figures.items()}
-    for way in WAYS:
-        print(f"{way:12} {arguments.frames / seconds[way]:7.1f} frames/s {sizes[way]:10} bytes")
-    plain, journaled = WAYS
-    pairs = zip(figures[plain], figures[journaled], strict=True)
-    costs = [100 * (after[0] / before[0] - 1) for before, after in pairs]
-    spread = f"{min(costs):+.1f} to {max(costs):+.1f}"
-    print(f"time {statistics.median(costs):+.1f} % ({spread}), ", end="")
-    print(f"size {100 * (sizes[journaled] / sizes[plain] - 1):+.1f} %")
+    report(runs, arguments.frames)
+
+
+def report(runs: dict[str, list[Run]], frames: int) -> None:
+    """Print a line a way, and what the second costs beside the first."""
+    medians = {
+        way: Run(
+            statistics.median(run.seconds for run in found),
+            statistics.median(run.cpu_s for run in found),
+            found[0].size,
+        )
+        for way, found in runs.items()
+    }
+    for way, run in medians.items():
+        rate, cpu_ms = frames / run.seconds, 1000 * run.cpu_s / frames
+        print(f"{way:12} {rate:7.1f} frames/s {cpu_ms:7.2f} CPU-ms a frame {run.size:10} bytes")
+    plain, journaled = medians.values()
+    for what in ("seconds", "cpu_s", "size"):
+        ratio = getattr(journaled, what) / getattr(plain, what)
+        print(f"{what} {100 * (ratio - 1):+.1f} %")
 
 
 if __name__ == "__main__":

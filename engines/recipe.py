@@ -203,9 +203,12 @@ def _bring(name: str, accept_licence: bool, announce: Announce) -> str:
                 f"{row.allows}) has not been accepted; if it fits your use, run: "
                 f"{command} --accept-licence"
             )
-        announce(f"fetching {name} ({row.licence}: {row.allows})")
+        if not row.folder:
+            announce(f"fetching {name} ({row.licence}: {row.allows})")
         try:
             weights.fetch(name, accept_licence=accept_licence)
+        except weights.WeightMissingError as error:
+            raise WeightsUnavailable(str(error)) from error
         except WeightsError as error:
             raise WeightsUnavailable(
                 f"the weights of {name} are not here and could not be fetched: {error}; "

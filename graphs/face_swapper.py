@@ -60,8 +60,8 @@ def build(
 ) -> onnx.ModelProto:
     """The served model: `crops`, `source`, `faces` and the rest -> `swapped_crops`, `swap_masks`.
 
-    Slot k holds a face where row k of `faces` has a score above 0; other slots answer zeros.
-    Where a crop is grey, so is its swap (`graphs.grey_crops`).
+    Slot k has a face where row k of `faces` has a score above 0; others answer zeros. Where a crop
+    is grey, so is its swap (`graphs.grey_crops`).
 
     Args:
         swapper: which contract `network` has.
@@ -81,8 +81,8 @@ def build(
         A model with inputs `crops` [B, K, 3, bS, bS] RGB in [0, 1], `source` [B, K, D], `faces`
         [B, M, 15], K <= M, `landmarks` [B, K, P, 3], `warps` [B, K, 2, 3] and `options` [B, 16],
         and outputs `swapped_crops` like `crops` and `swap_masks` [B, K, 1, bS, bS], ones where the
-        network gives no mask, all float32. Where the swapper goes by no landmarks, the sizes alone
-        of `landmarks` and `warps` are read. Rows of invalid options go by the defaults.
+        network gives none, all float32. Without `points`, of landmarks and warps only sizes are
+        read. Rows of invalid options go by the defaults.
 
     Raises:
         ValueError: the boost or the network does not fit the swapper.
@@ -90,9 +90,8 @@ def build(
     check_pixel_boost(swapper, pixel_boost)
     emap = take_emap(network) if swapper.project_identity else None
     free = _ready_network(swapper, network, passes)
-    author = GraphAuthor("face_swapper")
+    author, side = GraphAuthor("face_swapper"), swapper.crop_size * pixel_boost
     op: Op = author.op
-    side = swapper.crop_size * pixel_boost
     crops = author.input(replace(CROPS, dims=("K", 3, side, side)))
     source = author.input(replace(SOURCE, dims=("K", swapper.source_length)))
     faces = author.input(FACES)
@@ -108,11 +107,9 @@ def build(
     with author.scope("postprocess"):
         swapped = _finish_crops(op, answers[0], crops, swapper, pixel_boost)
         swapped = lerp(op, swapped, crops, _kept_share(op, options, extras))
-        # Of the two inputs that nothing else reads.
-        slots = op.Concat(dimension(op, landmarks, 0), dimension(op, warps, 1), axis=0)
-        masks = _own_masks(op, answers, slots, swapper, pixel_boost)
-        held = _in_occupied(op, occupied, swapped, masks)
-    return _finish(author, held, swapper, pixel_boost)
+        masks = _own_masks(op, answers, landmarks, warps, swapper, pixel_boost)
+        made = _in_occupied(op, occupied, swapped, masks)
+    return _finish(author, made, swapper, pixel_boost)
 
 
 def _finish(
@@ -227,9 +224,16 @@ def _finish_crops(
 
 
 def _own_masks(
-    op: Op, answers: Sequence[ir.Value], slots: ir.Value, swapper: Swapper, boost: int
+    op: Op,
+    answers: Sequence[ir.Value],
+    landmarks: ir.Value,
+    warps: ir.Value,
+    swapper: Swapper,
+    boost: int,
 ) -> ir.Value:
-    """The network's own masks [B, K, 1, bS, bS], or ones; `slots` is B and K."""
+    """The network's own masks [B, K, 1, bS, bS], or ones."""
+    # B and K of the two inputs that nothing else may read.
+    slots = op.Concat(dimension(op, landmarks, 0), dimension(op, warps, 1), axis=0)
     side = swapper.crop_size * boost
     shape = op.Concat(slots, [1, side, side], axis=0)
     if not swapper.gives_mask:

@@ -289,6 +289,29 @@ def stand_in_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [(None, "is not here, but frameswap_256 is part of this"), (b"cut", "not a whole .npz file")],
+)
+def test_our_own_network_missing_or_damaged_ends_the_build_with_one_line(
+    content: bytes | None,
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(weights, "CHECKOUT", tmp_path)
+    if content is not None:
+        (tmp_path / "weights").mkdir()
+        (tmp_path / "weights" / "swapper.npz").write_bytes(content)
+    arguments = ("--target", "cpu", "--swapper", "frameswap_256", "--models", "face_swapper")
+    assert run(*arguments, "--repository", tmp_path / "repository") == 1
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert said.endswith("restore it with Git\n")
+    assert said.count("\n") == 1
+
+
 def test_a_published_swapper_with_pixel_boost_fits_its_config(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -312,9 +335,11 @@ def plan_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def build_plans(root: Path, cache: Path, *arguments: str) -> int:
+    """Of the smallest swapper: what is looked at is how plans are kept."""
     return run(
         "--target", "rtx", "--compute-capability", "8.9", *SMALL, "--repository", root,
-        "--cache", cache, "--models", "face_swapper", "source_encoder", *arguments,
+        "--cache", cache, "--models", "face_swapper", "source_encoder",
+        "--swapper", "image_swapper_256", *arguments,
     )  # fmt: skip
 
 
@@ -349,7 +374,7 @@ def test_a_plan_is_described_beside_it(tmp_path: Path, plan_cache: Path) -> None
     assert build_plans(tmp_path, plan_cache) == 0
     manifest = read_manifest(tmp_path / "face_swapper" / "1" / "model.rtx.plan")
     recipe, plan = manifest.recipe, manifest.plan
-    assert (recipe["precision"], recipe["swapper"]) == ("fp16", "frameswap_256")
+    assert (recipe["precision"], recipe["swapper"]) == ("fp16", "image_swapper_256")
     assert plan is not None
     assert (plan.flavour, plan.compute_capabilities) == ("tensorrt_rtx", ("8.9",))
     # Two frames of two faces come joined: four rows of one face.
@@ -409,8 +434,7 @@ def test_an_identity_swapper_is_calibrated_and_compiled_in_eight_bits(
 def test_a_swapper_without_wide_convolutions_is_not_quantised(
     tmp_path: Path, plan_cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ("--swapper", "image_swapper_256", "--precision", "fp8")
-    assert build_plans(tmp_path, plan_cache, *arguments) == 1
+    assert build_plans(tmp_path, plan_cache, "--precision", "fp8") == 1
     assert "no convolution that fp8 would speed up: use --precision fp16" in capsys.readouterr().err
 
 
@@ -453,8 +477,8 @@ def test_a_graph_that_strays_too_far_is_not_published_unless_told(
     cv2.imwrite(str(tmp_path / "dark.png"), dark)
     monkeypatch.setattr(typed_graphs, "to_fp16", careless)
     root = tmp_path / "repository"
-    arguments = ("--target", "cuda", "--repository", root, "--models", "face_swapper", *PORTRAIT)
-    arguments += (tmp_path / "dark.png",)
+    arguments = ("--target", "cuda", "--repository", root, "--models", "face_swapper")
+    arguments += ("--swapper", "image_swapper_256", *PORTRAIT, tmp_path / "dark.png")
     assert run(*arguments) == 1
     said = capsys.readouterr().err
     assert "face_swapper in fp16 strays too far from fp32: crop PSNR is" in said
@@ -533,6 +557,7 @@ def test_plans_for_several_types_of_gpu_lie_side_by_side(
         code = run(
             "--target", "tensorrt", "--compute-capability", capability, "--name-by-gpu", *SMALL,
             "--repository", root, "--cache", cache, "--models", "face_swapper",
+            "--swapper", "image_swapper_256",
         )  # fmt: skip
         assert code == 0
     config = read_config(root / "face_swapper" / "configs" / "tensorrt.pbtxt")
@@ -552,6 +577,22 @@ def test_without_a_gpu_the_default_is_onnx_for_the_cpu(monkeypatch: pytest.Monke
     monkeypatch.setattr(command_line, "present_compute_capability", lambda: None)
     assert command_line.default_target(()) is DEFAULT_TARGET
     assert command_line.default_target(("8.9",)) is TARGETS["rtx"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "swapper"),
+    [
+        (["--target", "cpu"], "image_swapper_256"),
+        (["--target", "cuda"], "frameswap_256"),
+        (["--compute-capability", "8.9"], "frameswap_256"),
+        (["--target", "cuda", "--swapper", "image_swapper_256"], "image_swapper_256"),
+    ],
+)
+def test_where_no_swapper_is_named_the_target_says_which(
+    arguments: list[str], swapper: str
+) -> None:
+    options = command_line.make_parser("").parse_args(arguments)
+    assert command_line.make_request(options).deployment.swapper.name == swapper
 
 
 def test_frames_may_be_pictures_and_folders(tmp_path: Path) -> None:

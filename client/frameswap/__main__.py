@@ -27,7 +27,17 @@ __all__ = ["main"]
 COMMANDS_GROUP: Final = "frameswap.commands"
 """Entry points of this group are functions `register(subparsers)`; `run` of their arguments takes
 the arguments and returns the exit code."""
-_DEPLOYMENT_COMMANDS: Final = ("serve", "models")
+_WHOLE_PROJECT: Final = (
+    "belongs to the deployment side, which is not installed: install the whole project from its "
+    "checkout"
+)
+_ELSEWHERE: Final = {
+    "serve": _WHOLE_PROJECT,
+    "models": _WHOLE_PROJECT,
+    "gateway": "is a package of its own, which is not installed: from the checkout, "
+    "`pip install ./gateway`",
+}
+"""Commands that are not the client's own, and what to say where they are missing."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,12 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     keep_large_buffers()
     words = list(sys.argv[1:] if argv is None else argv)
     installed = {entry.name: entry for entry in entry_points(group=COMMANDS_GROUP)}
-    if words and words[0] in _DEPLOYMENT_COMMANDS and words[0] not in installed:
-        print(
-            f"frameswap: `frameswap {words[0]}` belongs to the deployment side, which is not "
-            f"installed: install the whole project from its checkout",
-            file=sys.stderr,
-        )
+    if words and words[0] in _ELSEWHERE and words[0] not in installed:
+        print(f"frameswap: `frameswap {words[0]}` {_ELSEWHERE[words[0]]}", file=sys.stderr)
         return 1
     arguments = _parser(installed).parse_args(words)
     previous = signal.signal(signal.SIGTERM, _stop)

@@ -6,13 +6,15 @@ import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote
 
 from frameswap.errors import UnreadableFile
 
 __all__ = ["Target", "Url", "as_target"]
 
 _ADDRESS: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_SECRETS: Final = re.compile(r"(?<=://)[^/?#]*@|[?#].*", re.DOTALL)
+"""User and password before the host; query and fragment behind the path."""
 _READ: Final = ("http", "https")
 
 
@@ -26,18 +28,17 @@ class Url:
     text: str
 
     def __str__(self) -> str:
-        parts = urlsplit(self.text)
-        host = parts.netloc.rpartition("@")[2]
-        return urlunsplit((parts.scheme, host, parts.path, "", ""))
+        return _SECRETS.sub("", self.text)
 
     @property
     def name(self) -> str:
         """The last part of its path; all of it where there is none."""
-        return PurePosixPath(unquote(urlsplit(self.text).path)).name or str(self)
+        _, _, path = str(self).partition("://")[2].partition("/")
+        return PurePosixPath(unquote(path)).name or str(self)
 
     def check(self) -> None:
         """Raise UnreadableFile for an address of another kind than those that are read."""
-        if urlsplit(self.text).scheme.lower() not in _READ:
+        if self.text.partition("://")[0].lower() not in _READ:
             raise UnreadableFile(
                 f"{self} is an address, and of those http and https are read: download it first, "
                 f"or pipe it in (`... | frameswap swap --target - ...`)"

@@ -67,8 +67,10 @@ def _jpeg(content: Content) -> Size | None:
     at = 2
     while True:
         # Padding, and what is out of place, is passed over, as decoders do it.
-        while content[at] != 0xFF or content[at + 1] in (0x00, 0xFF):
-            at += 1
+        found = _MARKER.search(content, at)
+        if found is None or content[found.start() + 1] == 0xDA:
+            return None  # Its pixels begin, and no size was said.
+        at = found.start()
         marker = content[at + 1]
         # SOF0 to SOF15, less DHT, JPG and DAC.
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
@@ -151,6 +153,7 @@ def _netpbm(content: Content) -> Size | None:
     return (int(found[1]), int(found[2])) if found else None
 
 
+_MARKER: Final = re.compile(rb"\xff[^\x00\xff]", re.DOTALL)
 _PAM: Final = (b"WIDTH", b"HEIGHT")
 _PNM: Final = re.compile(rb"P[1-7Ff][\s#]")
 _READERS: Final[dict[bytes, Callable[[Content], Size | None]]] = {

@@ -99,6 +99,7 @@ class FaceSwapper:
         ensemble = self._servers.first
         self.swapper, self.provenance = ensemble.swapper, ensemble.provenance
         self.source_kind: SourceKind = ensemble.source_kind
+        self.landmarker, self.gives_mask = ensemble.landmarker, ensemble.gives_mask
 
     def __enter__(self) -> FaceSwapper:
         return self

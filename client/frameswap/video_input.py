@@ -83,6 +83,9 @@ def open_video(path: Target, options: ReadOptions, stack: ExitStack) -> Any:
             settings["protocol_whitelist"] = f"file,{_OVER_NETWORK}"
         return stack.enter_context(av.open(name, options=settings, **more))
     except PermissionError as error:
+        if options.decoder == "cuda" and isinstance(error, av.error.FFmpegError):
+            # What the driver's absence is to FFmpeg; the file itself was read before.
+            raise _no_gpu_decoder(path, error) from error
         raise UnreadableFile(f"{path} cannot be read: {error.strerror}") from error
     except av.error.ArgumentError as error:
         raise UnreadableFile(
@@ -95,9 +98,7 @@ def open_video(path: Target, options: ReadOptions, stack: ExitStack) -> Any:
         ) from error
     except (RuntimeError, NotImplementedError) as error:
         # What PyAV raises where there is no such device.
-        raise UnreadableFile(
-            f"{path} cannot be decoded on an NVIDIA GPU here ({error}): leave --decoder cuda out"
-        ) from error
+        raise _no_gpu_decoder(path, error) from error
 
 
 def _open_address(
@@ -121,6 +122,13 @@ def _open_address(
     if container.format.name.endswith("_pipe"):
         raise UnreadableFile(f"{url} is a picture: download it, and give its file")
     return container
+
+
+def _no_gpu_decoder(path: Target, error: Exception) -> UnreadableFile:
+    reason = error.strerror if isinstance(error, OSError) else error
+    return UnreadableFile(
+        f"{path} cannot be decoded on an NVIDIA GPU here ({reason}): leave --decoder cuda out"
+    )
 
 
 def choose_stream(container: Any, path: Target) -> Any:

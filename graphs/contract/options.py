@@ -152,8 +152,9 @@ class Verdict(IntEnum):
     """Why a row of `faces` was not swapped, as `verdicts` says it.
 
     SWAPPED: it was, or the row is empty. LOOKS_AWAY: it is turned from the camera by more than the
-    pose limit. MISSHAPEN: its points fit no face. NO_SLOT: the request has no source for it.
-    BELOW_THRESHOLD: its score is below the threshold that the request names.
+    pose limit, or a landmark network sees no face in it and its five points are turned. MISSHAPEN:
+    its points fit no face. NO_SLOT: the request has no source for it. BELOW_THRESHOLD: its score is
+    below the threshold that the request names.
     """
 
     SWAPPED = 0

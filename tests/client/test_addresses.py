@@ -231,6 +231,18 @@ def test_a_playlist_in_a_file_opens_files_and_addresses_only_where_it_is_allowed
         assert count(path, OPEN) == 12
 
 
+@pytest.mark.parametrize(
+    ("text", "shown", "name"),
+    [
+        ("http://me:pass@host:80/a/c%20d.mp4?key=1#x", "http://host:80/a/c%20d.mp4", "c d.mp4"),
+        ("https://me:p@ss@host?key=a/b", "https://host", "https://host"),
+        ("http://[::1/a.mp4", "http://[::1/a.mp4", "a.mp4"),
+    ],
+)
+def test_secrets_of_an_address_are_not_shown(text: str, shown: str, name: str) -> None:
+    assert (str(Url(text)), Url(text).name) == (shown, name)
+
+
 def test_an_address_is_told_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert as_target("http://h/a//b?c=d//e") == Url("http://h/a//b?c=d//e")

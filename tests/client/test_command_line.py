@@ -544,6 +544,9 @@ def test_commands_of_the_deployment_side_are_explained_without_it(
     run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(command_line, "entry_points", lambda group: ())
+    code, _, err = run("gateway", "--port", "8080")
+    assert code == 1
+    assert "`frameswap gateway` is a package of its own" in err
     for name in ("serve", "models"):
         code, _, err = run(name, "--grpc-port", "8001")
         assert code == 1

@@ -278,6 +278,17 @@ def test_codecs_are_listed_as_they_were_tried(run) -> None:  # noqa: F811
         assert "h264_nvenc" not in working
 
 
+@pytest.mark.skipif(os.path.exists("/dev/nvidia0"), reason="this machine has such a GPU")
+@pytest.mark.parametrize("codec", ["libx264", "libvpx-vp9"])
+def test_a_gpus_decoder_that_is_not_there_is_said_and_not_replaced(
+    tmp_path: Path, codec: str
+) -> None:
+    path = tmp_path / "in.mkv"
+    write_clip(path, Clip(frames=3, codec=codec, audio=None, time_base=Fraction(1, 30)))
+    with pytest.raises(UnreadableFile, match=r"cannot be decoded on an NVIDIA GPU here \([^\[]"):
+        VideoReader(path, ReadOptions(decoder="cuda"))
+
+
 def test_frames_that_are_damaged_are_counted_or_refused(
     run, server: FakeServer, photo: Path, tmp_path: Path  # noqa: F811
 ) -> None:

@@ -6,6 +6,7 @@ import os
 import struct
 import subprocess
 import sys
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -176,6 +177,14 @@ def test_a_picture_without_a_size_is_not_decoded(
     monkeypatch.setattr("frameswap.photo.picture_size", lambda content: None)
     with pytest.raises(UnreadableFile, match="is damaged, cut off, or no picture"):
         read_photo(path)
+
+
+def test_a_long_jpeg_without_a_size_costs_no_time() -> None:
+    began = time.monotonic()
+    assert picture_size(b"\xff\xd8" + bytes(50_000_000)) is None
+    assert picture_size(b"\xff\xd8\xff\xda\0\x02" + b"\x11" * 50_000_000) is None
+    # Byte by byte it is ten seconds and more.
+    assert time.monotonic() - began < 3
 
 
 def test_an_extended_webp_header_is_read() -> None:

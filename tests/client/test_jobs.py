@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
 import subprocess
 import sys
@@ -20,13 +18,11 @@ from clips import Clip, read_contents, read_sound, write_clip
 from fake_server import FakeServer
 from frameswap import Encoding, FaceSwapper, ServerFault, Source, SwapOptions, UnwritableFile
 from frameswap.job_control import JobControl, JobStopped
-from frameswap.journal import KEPT_S, Journal, job_folder
-from frameswap.lease import EXPIRES_S, Lease
+from frameswap.journal import job_folder
 from frameswap.preview import Preview
 from frameswap.provenance import Edit
 from frameswap.report import Tally
 from frameswap.segmented_job import Journaling
-from frameswap.segments import Packet, read_segment, reorder_depth, timed_packets, write_segment
 from frameswap.swap_job import swap_video
 from frameswap.video import VideoReader
 from frameswap.video_writer import VideoWriter
@@ -161,146 +157,6 @@ def test_the_video_writer_without_segments_makes_the_same_pictures(
     assert min(psnr) > 40
 
 
-def test_the_journal_names_no_folder(server: FakeServer, clip: Path, tmp_path: Path) -> None:
-    output = tmp_path / "out.mp4"
-    cut_short(server, clip, output, after=20)
-    text = (job_folder(output) / "journal.jsonl").read_text()
-    assert str(tmp_path) not in text
-    assert "/" not in json.dumps(json.loads(text.splitlines()[0])["job"]["input"])
-
-
-def test_another_worker_takes_a_job_over(server: FakeServer, clip: Path, tmp_path: Path) -> None:
-    output = tmp_path / "out.mp4"
-    swap(server, clip, tmp_path / "whole.mp4")
-    cut_short(server, clip, output, after=20)
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    job_folder(output).rename(job_folder(elsewhere / "out.mp4"))
-    moved = clip.rename(elsewhere / "copy-of-in.mp4")
-    before = server.requests
-    swap(server, moved, elsewhere / "out.mp4")
-    assert server.requests - before < FRAMES
-    assert (elsewhere / "out.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda folder: (folder / "000001.segment").write_bytes(b"frameswap segment 1\n"),
-        lambda folder: (folder / "000001.segment").unlink(),
-        lambda folder: (folder / "000001.jsonl").write_text("{}\n"),
-        lambda folder: (folder / "journal.jsonl").write_bytes(
-            (folder / "journal.jsonl").read_bytes()[:-7]
-        ),
-        lambda folder: (folder / "journal.jsonl").write_bytes(b"\xff\x00 no json"),
-        lambda folder: (folder / "sources.npy").write_bytes(b""),
-    ],
-)
-def test_what_is_damaged_in_a_journal_is_done_again(
-    server: FakeServer, clip: Path, tmp_path: Path, damage: object
-) -> None:
-    output = tmp_path / "out.mp4"
-    swap(server, clip, tmp_path / "whole.mp4")
-    cut_short(server, clip, output, after=24)
-    damage(job_folder(output))  # type: ignore[operator]
-    swap(server, clip, output)
-    assert output.read_bytes() == (tmp_path / "whole.mp4").read_bytes()
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"encoding": Encoding(quality=30)},
-        {"encoding": Encoding(preset="fast")},
-        {"journaling": Journaling(segment_frames=SEGMENT, resume=False)},
-    ],
-)
-def test_another_job_of_that_name_begins_anew(
-    server: FakeServer, clip: Path, tmp_path: Path, change: dict[str, object]
-) -> None:
-    output = tmp_path / "out.mp4"
-    cut_short(server, clip, output, after=20)
-    before = server.requests
-    swap(server, clip, output, **change)
-    assert server.requests - before == FRAMES
-
-
-def test_resume_insists(server: FakeServer, clip: Path, tmp_path: Path) -> None:
-    output = tmp_path / "out.mp4"
-    insist = Journaling(segment_frames=SEGMENT, resume=True)
-    with pytest.raises(UnwritableFile, match=r"no unfinished job of .*leave --resume out"):
-        swap(server, clip, output, journaling=insist)
-    cut_short(server, clip, output, after=20)
-    with pytest.raises(UnwritableFile, match="no unfinished job"):
-        swap(server, clip, output, journaling=insist, encoding=Encoding(quality=30))
-    swap(server, clip, output, journaling=insist)
-    assert output.exists()
-
-
-def test_two_jobs_of_one_output_are_told_at_the_start(
-    server: FakeServer, clip: Path, tmp_path: Path
-) -> None:
-    output = tmp_path / "out.mp4"
-    with Journal(output), pytest.raises(UnwritableFile, match=r"another job is writing .*out\.mp4"):
-        swap(server, clip, output)
-    swap(server, clip, output)
-
-
-def test_an_output_that_exists_costs_no_journal(
-    server: FakeServer, clip: Path, tmp_path: Path
-) -> None:
-    output = tmp_path / "out.mp4"
-    cut_short(server, clip, output, after=20)
-    output.write_bytes(b"mine")
-    with pytest.raises(UnwritableFile, match="exists already"):
-        swap(server, clip, output)
-    assert (job_folder(output) / "000000.segment").exists()
-    swap(server, clip, output, force=True)
-
-
-def test_a_job_that_stood_still_for_too_long_does_not_write_its_output(
-    server: FakeServer, clip: Path, tmp_path: Path
-) -> None:
-    """Another machine has taken over meanwhile; here it says so in the lease, after the last
-    segment."""
-    output = tmp_path / "out.mp4"
-
-    def take_over(done: int) -> None:
-        if done == FRAMES:
-            (job_folder(output) / "lease").write_text("another-machine 0123")
-
-    with pytest.raises(UnwritableFile, match="another job has taken over"):
-        swap(server, clip, output, on_frame=take_over)
-    assert not output.exists()
-
-
-@pytest.mark.parametrize("row", ["{}", '{"frames": 8}', "[1]", '{"unfinished": 1, "x": 2}'])
-def test_a_line_that_is_no_row_ends_what_is_gone_on_with(
-    server: FakeServer, clip: Path, tmp_path: Path, row: str
-) -> None:
-    output = tmp_path / "out.mp4"
-    swap(server, clip, tmp_path / "whole.mp4")
-    cut_short(server, clip, output, after=24)
-    path = job_folder(output) / "journal.jsonl"
-    first, *others = path.read_text().splitlines()
-    path.write_text("\n".join([first, row, *others, ""]))
-    swap(server, clip, output)
-    assert output.read_bytes() == (tmp_path / "whole.mp4").read_bytes()
-
-
-def test_journals_that_nobody_wants_are_removed_after_a_while(
-    server: FakeServer, clip: Path, tmp_path: Path
-) -> None:
-    cut_short(server, clip, tmp_path / "old.mp4", after=20)
-    cut_short(server, clip, tmp_path / "new.mp4", after=20)
-    old, new = job_folder(tmp_path / "old.mp4"), job_folder(tmp_path / "new.mp4")
-    long_ago = time.time() - KEPT_S - 60
-    for path in (*old.iterdir(), old):
-        os.utime(path, (long_ago, long_ago))
-    swap(server, clip, tmp_path / "out.mp4")
-    assert (old.exists(), new.exists()) == (False, True)
-
-
 def test_a_job_that_ends_early_holds_what_is_done_and_is_gone_on_with(
     server: FakeServer, clip: Path, tmp_path: Path
 ) -> None:
@@ -355,45 +211,19 @@ def test_a_preview_shows_a_finished_frame(server: FakeServer, clip: Path, tmp_pa
         Preview(tmp_path / "now.gif")
 
 
-def test_a_segment_is_read_back_and_a_cut_one_is_refused(tmp_path: Path) -> None:
-    packets = [Packet(30, 10, True, b"abc"), Packet(10, 0, False, b""), Packet(-5, 1, False, b"x")]
-    size, _ = write_segment(tmp_path / "a", packets)
-    assert read_segment(tmp_path / "a") == packets
-    assert size == (tmp_path / "a").stat().st_size
-    (tmp_path / "b").write_bytes((tmp_path / "a").read_bytes()[:-1])
-    with pytest.raises(Exception, match="is cut off"):
-        read_segment(tmp_path / "b")
-
-
-@pytest.mark.parametrize("lengths", [(5, 5), (1, 1, 1), (7, 2, 1), (2,)])
-def test_decoding_times_grow_and_are_never_after_presentation(lengths: tuple[int, ...]) -> None:
-    segments, pts = [], 0
-    for length in lengths:
-        order = list(range(length))
-        # As an encoder with two B-frames: every third is sent first.
-        order.sort(key=lambda place: (place // 3, -(place % 3)))
-        segments.append([Packet(pts + 7 * place, 0, place == 0, b"x") for place in order])
-        pts += 7 * length + 40
-    depth = max(reorder_depth(packets) for packets in segments)
-    timed = list(timed_packets(segments, depth=depth, time_base=Fraction(1, 100)))
-    times = [packet.dts for packet in timed]
-    assert times == sorted(set(times))
-    assert all(packet.dts <= packet.pts for packet in timed)
-    assert len(timed) == sum(lengths)
-
-
-def test_a_lease_of_another_machine_counts_until_its_heart_stops(tmp_path: Path) -> None:
-    (tmp_path / "lease").write_text("another-machine 0123")
-    with pytest.raises(UnwritableFile, match="another job is writing"):
-        Lease(tmp_path, of=tmp_path / "out.mp4")
-    old = time.time() - EXPIRES_S - 5
-    os.utime(tmp_path / "lease", (old, old))
-    lease = Lease(tmp_path, of=tmp_path / "out.mp4")
-    lease.check()
-    (tmp_path / "lease").write_text("another-machine 4567")
-    with pytest.raises(UnwritableFile, match="has taken over"):
-        lease.check()
-    lease.release()
+def interrupted(command: list[str], server: FakeServer, *, after: int) -> tuple[int, str, str]:
+    """Press Ctrl-C after so many requests; returns exit code, standard output and error."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as job:
+        try:
+            deadline = time.monotonic() + 60
+            while server.requests < after and time.monotonic() < deadline:
+                time.sleep(0.02)
+            job.send_signal(signal.SIGINT)
+            out, err = job.communicate(timeout=60)
+        finally:
+            job.kill()
+    return job.returncode, out, err
 
 
 def test_ctrl_c_in_a_folder_sums_up_what_is_done(server: FakeServer, tmp_path: Path) -> None:
@@ -407,17 +237,8 @@ def test_ctrl_c_in_a_folder_sums_up_what_is_done(server: FakeServer, tmp_path: P
         "--target", str(tmp_path / "in"), "--output", str(tmp_path / "out"), "--window", "2",
         "--server", server.address,
     ]  # fmt: skip
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, text=True, **pipes) as job:
-        try:
-            deadline = time.monotonic() + 30
-            while server.requests < 20 and time.monotonic() < deadline:
-                time.sleep(0.02)
-            job.send_signal(signal.SIGINT)
-            out, err = job.communicate(timeout=30)
-        finally:
-            job.kill()
-    assert job.returncode == 130
+    code, out, err = interrupted(command, server, after=20)
+    assert code == 130
     assert "3 files: 1 done, 2 not done" in out
     assert "b.mp4 holds the frames so far" in err
     assert {path.name for path in (tmp_path / "out").glob("*.mp4")} == {"a.mp4", "b.mp4"}
@@ -434,16 +255,8 @@ def test_ctrl_c_finishes_the_file_and_the_same_command_goes_on(
         "--target", str(clip), "--output", str(tmp_path / "out.mp4"), "--server", server.address,
         "--window", "2", "--segment-frames", "8", "--report", str(tmp_path / "out.jsonl"),
     ]  # fmt: skip
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as job:
-        try:
-            deadline = time.monotonic() + 30
-            while server.requests < 30 and time.monotonic() < deadline:
-                time.sleep(0.02)
-            job.send_signal(signal.SIGINT)
-            _, err = job.communicate(timeout=30)
-        finally:
-            job.kill()
-    assert job.returncode == 130
+    code, _, err = interrupted(command, server, after=30)
+    assert code == 130
     assert "out.mp4 holds the frames so far; the same command goes on" in err
     done = len(read_contents(tmp_path / "out.mp4").frames)
     assert 20 <= done < 200

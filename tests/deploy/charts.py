@@ -16,7 +16,7 @@ VALUE_SETS: dict[str, Path | None] = {
     "defaults": None,
     **{path.stem: path for path in sorted((CHART / "ci").glob("*.yaml"))},
 }
-SECRETS = ("frameswap-servers", "frameswap-edge", "frameswap-tokens")
+SECRETS = ("frameswap-servers", "frameswap-edge", "frameswap-tokens", "frameswap-gateway")
 CLAIMS = ("frameswap-plans-h100-3g",)
 NAMESPACE = "video"
 

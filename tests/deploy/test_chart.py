@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import json
 import re
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from frameswap_gateway.command import register as register_gateway
 
 from bench.load import __main__ as load
 from deploy import swap_check
@@ -80,7 +82,9 @@ def test_kubernetes_schemas_take_every_manifest(version: str, tmp_path: Any) -> 
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize("name", ["defaults", "edge-tls", "several-pools", "load-test", "cpu"])
+@pytest.mark.parametrize(
+    "name", ["defaults", "edge-tls", "several-pools", "load-test", "cpu", "gateway"]
+)
 def test_checkov_finds_nothing_that_is_not_explained(name: str, tmp_path: Any) -> None:
     path = tmp_path / "manifests.yaml"
     path.write_text(render_text(VALUE_SETS[name]))
@@ -229,7 +233,7 @@ def test_values_that_cannot_be_are_refused_with_a_sentence(
 def test_every_variable_of_a_server_is_one_that_the_entry_point_reads() -> None:
     for values in VALUE_SETS.values():
         for name, deployment in of_kind(render(values), "Deployment").items():
-            if name.endswith("-edge"):
+            if name.endswith(("-edge", "-gateway")):
                 continue
             told = variables(deployment)
             settings = read_settings([], told)
@@ -364,3 +368,25 @@ def test_every_program_takes_the_words_that_the_chart_gives_it() -> None:
 
 def _templates() -> str:
     return "".join(path.read_text() for path in (CHART / "templates").rglob("*.*"))
+
+
+def test_the_gateway_is_one_pod_that_is_told_what_it_takes() -> None:
+    manifests = render(VALUE_SETS["gateway"])
+    deployment = of_kind(manifests, "Deployment")["frameswap-gateway"]
+    assert deployment["spec"]["replicas"] == 1
+    assert deployment["spec"]["strategy"] == {"type": "Recreate"}
+    parser = argparse.ArgumentParser()
+    register_gateway(parser.add_subparsers())
+    told = parser.parse_args(["gateway", *container(deployment)["args"]])
+    assert told.server == "dns:///frameswap-main:8001"
+    assert "frameswap-main" in of_kind(manifests, "Service")
+    assert (told.tls_name, told.host_name, told.https) == ("frameswap", ["swap.example.com"], True)
+    policies = of_kind(manifests, "NetworkPolicy")
+    (opened,) = policies["frameswap-gateway-servers"]["spec"]["ingress"]
+    assert opened["ports"] == [{"protocol": "TCP", "port": "grpc"}]
+    (caller,) = opened["from"]
+    assert caller["podSelector"] == policies["frameswap-gateway"]["spec"]["podSelector"]
+    assert "gateway.tokensSecret" in refuse(**{"gateway.enabled": True})
+    assert "no pool is called other" in refuse(
+        **{"gateway.enabled": True, "gateway.tokensSecret": "a", "gateway.pool": "other"}
+    )

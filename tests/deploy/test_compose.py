@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from frameswap_gateway.command import register as register_gateway
 
 from deploy.settings import PREFIX, known_variables
 from engines.targets import TARGETS
@@ -19,9 +21,11 @@ FILES = {
     "plain": ("docker-compose.yml",),
     "tls": ("docker-compose.yml", "deploy/compose.tls.yml"),
     "cpu": ("docker-compose.yml", "deploy/compose.cpu.yml"),
+    "gateway": ("docker-compose.yml", "deploy/compose.gateway.yml"),
 }
 PROFILES = ("two-gpus", "four-gpus", "watch")
 DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()
+GATEWAY_DOCKERFILE = (ROOT / "deploy" / "gateway.Dockerfile").read_text()
 
 
 def services(name: str = "plain", **variables: str) -> dict[str, Any]:
@@ -102,7 +106,7 @@ def test_more_options_of_a_build_are_words_of_their_own() -> None:
 
 
 def test_every_service_runs_with_as_little_power_as_it_can(plain: dict[str, Any]) -> None:
-    for name, service in plain.items():
+    for name, service in (*plain.items(), *services("gateway").items()):
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
         assert service["pids_limit"] > 0, name
@@ -121,6 +125,7 @@ def test_servers_have_no_way_out_and_no_port_of_their_own(plain: dict[str, Any])
 def test_no_port_is_open_to_the_network_without_tls(plain: dict[str, Any]) -> None:
     ports = [port for service in plain.values() for port in service.get("ports", [])]
     assert ports
+    ports += services("gateway")["gateway"]["ports"]
     assert {port["host_ip"] for port in ports} == {"127.0.0.1"}
     (open_port,) = services("tls")["envoy"]["ports"]
     assert open_port["host_ip"] == "0.0.0.0"
@@ -189,7 +194,8 @@ def test_every_file_that_is_mounted_or_copied_is_there() -> None:
     assert len(mounted) >= 6
     copied = [
         ROOT / source
-        for line in re.findall(r"^COPY ((?!--from).+) \S+$", DOCKERFILE, re.MULTILINE)
+        for text in (DOCKERFILE, GATEWAY_DOCKERFILE)
+        for line in re.findall(r"^COPY ((?!--from).+) \S+$", text, re.MULTILINE)
         for source in line.split()
     ]
     assert copied
@@ -202,12 +208,31 @@ def test_envoys_files_are_the_charts() -> None:
         assert path.read_text() == text, "run python -m tests.deploy.envoy_files"
 
 
+def test_the_gateway_asks_every_server_and_listens_with_tokens() -> None:
+    gateway = services("gateway")["gateway"]
+    aliases = services("gateway")["triton"]["networks"]["servers"]["aliases"]
+    (entry_point,) = re.findall(r"^ENTRYPOINT (.*)$", GATEWAY_DOCKERFILE, re.MULTILINE)
+    words = [*json.loads(entry_point)[1:], *gateway["command"]]
+    parser = argparse.ArgumentParser()
+    register_gateway(parser.add_subparsers())
+    told = parser.parse_args(words)
+    assert told.server == f"dns:///{aliases[0]}:8001"
+    assert (told.address, str(told.folder)) == ("0.0.0.0", "/data")
+    (secret,) = gateway["secrets"]
+    assert str(told.tokens) == f"/run/secrets/{secret['source']}"
+    (volume,) = gateway["volumes"]
+    assert volume["target"] == str(told.folder)
+    # Requests that are under way are waited for, then jobs are given back.
+    assert gateway["stop_grace_period"] == "40s"
+
+
 @pytest.mark.e2e
-def test_the_dockerfile_is_linted() -> None:
-    done = run(tool("hadolint"), "deploy/Dockerfile")
+@pytest.mark.parametrize("file", ["deploy/Dockerfile", "deploy/gateway.Dockerfile"])
+def test_the_dockerfile_is_linted(file: str) -> None:
+    done = run(tool("hadolint"), file)
     assert done.returncode == 0, done.stdout
     checkov = run(
-        tool("checkov"), "--file", "deploy/Dockerfile", "--framework", "dockerfile",
+        tool("checkov"), "--file", file, "--framework", "dockerfile",
         "--skip-download", "--output", "json", "--quiet", LOG_LEVEL="ERROR",
     )  # fmt: skip
     results = json.loads(checkov.stdout)

@@ -176,7 +176,7 @@ def test_a_server_with_an_expired_certificate_says_so_and_ends(
     flags = (
         "--tls-certificate", str(old.certificate), "--tls-key", str(old.key),
         "--tls-authority", str(old.authority), "--tls-name", SERVER_NAME,
-        "--start-timeout-s", "5",
+        "--start-timeout-s", "15",
     )  # fmt: skip
     with EntryPoint(tiny_repository, tmp_path / "run", *flags) as server:
         told = server.wait_for("error: (.*)")[1]

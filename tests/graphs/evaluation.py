@@ -10,7 +10,8 @@ import onnx_ir as ir
 import onnxruntime
 
 from graphs.authoring import GraphAuthor
-from graphs.shapes import MICROSOFT_DOMAIN, Op
+from graphs.shapes import Op
+from networks.opset import MICROSOFT_DOMAIN
 
 _ELEMENT_TYPES = {
     np.dtype(np.float32): ir.DataType.FLOAT,

@@ -25,6 +25,15 @@ def tiny_server(tiny_repository: Path) -> Iterator[EmbeddedServer]:
 
 
 @pytest.fixture(scope="session")
+def web_server(tiny_repository: Path) -> Iterator[EmbeddedServer]:
+    """One whose HTTP ports are open, too."""
+    with EmbeddedServer(
+        tiny_repository, models=["invert_frame"], http_port=0, metrics_port=0
+    ) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def asker(tiny_server: EmbeddedServer) -> Iterator[Asker]:
     asker = Asker(tiny_server.grpc_url)
     yield asker

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -301,14 +301,6 @@ def test_a_port_lost_between_choosing_and_binding_is_chosen_again(
 def test_an_address_of_another_machine_is_one_sentence(tiny_repository: Path) -> None:
     with pytest.raises(PortError, match=r"cannot listen on 192.0.2.1"):
         EmbeddedServer(tiny_repository, address="192.0.2.1").start()
-
-
-@pytest.fixture(scope="module")
-def web_server(tiny_repository: Path) -> Iterator[EmbeddedServer]:
-    with EmbeddedServer(
-        tiny_repository, models=["invert_frame"], http_port=0, metrics_port=0
-    ) as server:
-        yield server
 
 
 def test_http_answers_health_and_refuses_everything_else(web_server: EmbeddedServer) -> None:

@@ -24,10 +24,12 @@ Array = NDArray[np.float32]
 
 _FRAMES: Final = 5.0
 """Standard deviation of the window, frames: noise of a still face falls to a quarter."""
-_TREMBLES: Final = 4.0
-"""What differs by less than so many standard deviations of the tremble stands still."""
-_LEAST, _MOST = 0.03, 0.12
+_TREMBLES: Final = 6.0
+"""What differs by less than so many standard deviations of the tremble stands still: chance alone
+makes two to three of two points, and of a place, which has four numbers."""
+_LEAST, _MOST = 0.02, 0.1
 """Limits of that, in units of the face's size, which is about half the distance of the eyes."""
+_SLOPE_FRAMES: Final = 2.0
 _SAMPLED: Final = 8
 """The tremble is measured at every so many points."""
 _PLACE_NORM: Final = 4.5
@@ -52,8 +54,9 @@ def smooth_within(shapes: Sequence[FaceShape], offsets: Sequence[int], center: i
     places = stack_places(shapes)
     scale = np.array([1.0 / middle.size_px, 1.0 / middle.size_px, 1.0, 1.0], np.float32)
     scaled = places * scale
-    apart = ((scaled - scaled[center]) ** 2).sum(axis=1)
-    weights = near * np.exp(-0.5 * apart / _reach(scaled, _PLACE_NORM) ** 2)
+    # Steady motion is no difference: what is compared is what it leaves.
+    apart = ((scaled - scaled[center] - _drift(scaled, center, offsets)) ** 2).sum(axis=1)
+    weights = near * _likeness(apart, _reach(scaled, _TREMBLES / _PLACE_NORM))
     weights = _even(weights, offsets)
     weights /= weights.sum()
     boxes = np.stack([shape.box for shape in shapes])
@@ -61,8 +64,8 @@ def smooth_within(shapes: Sequence[FaceShape], offsets: Sequence[int], center: i
     alike = [index for index, shape in enumerate(shapes) if shape.has_mesh == middle.has_mesh]
     stack = np.stack([shapes[index].points for index in alike])
     differences = ((stack - middle.points) ** 2).sum(axis=2, keepdims=True)
-    reach = _reach(stack[:, ::_SAMPLED, :2], _POINT_NORM)
-    of_points = near[alike, None, None] * np.exp(-0.5 * differences / reach**2)
+    reach = _reach(stack[:, ::_SAMPLED, :2], _TREMBLES / _POINT_NORM)
+    of_points = near[alike, None, None] * _likeness(differences, reach)
     points = (stack * of_points).sum(axis=0) / of_points.sum(axis=0)
     return replace(
         middle,
@@ -72,8 +75,23 @@ def smooth_within(shapes: Sequence[FaceShape], offsets: Sequence[int], center: i
     )
 
 
-def _reach(values: Array, norm: float) -> np.float32:
-    """How much may differ and still be the same, given values over time (N, ..., dimensions).
+def _drift(values: Array, center: int, offsets: Sequence[int]) -> Array:
+    """(N, 4): how far steady motion has led by each frame, by the slope around the middle one."""
+    steps = np.array(offsets, np.float32)
+    near = steps[:, None] * np.exp(-0.5 * (steps[:, None] / np.float32(_SLOPE_FRAMES)) ** 2)
+    norm = float((near[:, 0] * steps).sum())
+    slope = (near * (values - values[center])).sum(axis=0) / max(norm, 1.0)
+    return np.asarray(steps[:, None] * slope, np.float32)
+
+
+def _likeness(squared: Array, reach: np.float32) -> Array:
+    """1 for what is the same, 0 for what is not; steep in between."""
+    return np.asarray(np.exp(-((squared / reach**2) ** 2)), np.float32)
+
+
+def _reach(values: Array, trembles: float) -> np.float32:
+    """How much may differ and still be the same, given values over time (N, ..., dimensions), as a
+    multiple of the median length of their second difference.
 
     The second difference of steady motion is 0: what is left is tremble, or a change so quick that
     the limits hold.
@@ -81,8 +99,8 @@ def _reach(values: Array, norm: float) -> np.float32:
     if len(values) < 3:
         return np.float32(_LEAST)
     bent = values[2:] - 2.0 * values[1:-1] + values[:-2]
-    tremble = float(np.median(np.sqrt((bent**2).sum(axis=-1)))) / norm
-    return np.float32(min(max(_TREMBLES * tremble, _LEAST), _MOST))
+    tremble = float(np.median(np.sqrt((bent**2).sum(axis=-1))))
+    return np.float32(min(max(trembles * tremble, _LEAST), _MOST))
 
 
 def _even(weights: Array, offsets: Sequence[int]) -> Array:

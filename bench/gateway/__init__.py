@@ -1,0 +1,1 @@
+"""What the gateway adds to a swap, and what it stands."""
