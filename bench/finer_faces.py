@@ -3,7 +3,7 @@
     python -m bench.finer_faces --output out/finer_faces
 
 A crop of 128 pixels; the same with Real-ESRGAN behind it, both networks; the same swapped as four
-or sixteen interleaved crops (pixel boost); a crop of 256. Pictures are the project's own swapper's,
+or sixteen interleaved crops (pixel boost); a crop of 256. Pictures are `image_swapper_256`'s,
 on paintings, through the served graphs; arithmetic is inswapper_128's, whose weights are not free.
 
 Sharpness: what is left of the Laplacian's energy of the source photo's face, both brought to the
