@@ -18,7 +18,7 @@ from typing import Final
 
 import onnx
 
-from bench import random_inswapper
+from bench import random_extras, random_inswapper
 from engines import configs, targets
 from engines.configs import CudaOptions, HostOptions, Limits
 from engines.deployment import Deployment
@@ -30,8 +30,10 @@ from engines.served_graphs import served_graphs
 from engines.targets import TARGETS, TargetName
 from fetching import weights
 from fetching.files import data_sha256
-from graphs.contract import MODEL_SPECS, models_of
+from graphs.contract import models_of
+from networks.enhancers import ENHANCERS
 from networks.landmarkers import DEFAULT_LANDMARKER, LANDMARKERS
+from networks.maskers import OCCLUDERS, PARSERS
 from networks.recognizers import DEFAULT_RECOGNIZER, RECOGNIZERS
 from networks.swappers import SWAPPERS
 
@@ -40,6 +42,10 @@ NAME: Final = "random_inswapper_128"
 MADE_OF: Final = ".made_of"
 """Holds `made_of` as it was; written last."""
 MODELS: Final = models_of("swap_faces_i420")
+TYPED: Final = ("face_swapper", "face_masker", "face_enhancer")
+"""Models whose networks are float16."""
+RANDOM: Final = "random_"
+"""In front of the name of a network whose weights are."""
 
 
 def deployment(
@@ -48,27 +54,41 @@ def deployment(
     pixel_boost: int = 1,
     crop_size: int = 128,
     swapper: str = PUBLISHED,
+    extra: str = "",
 ) -> Deployment:
     """inswapper_128's contract under a name that says that its weights are random.
 
     Args:
         crop_size: side of the network's crop, pixels; its layers take any size.
         swapper: another one whose weights are here is deployed as it is.
+        extra: an occluder, a parser or an enhancer that it has beside, with random weights where
+            `random_extras` makes it; "" for none.
     """
     row = SWAPPERS[swapper]
     if swapper == PUBLISHED:
         row = replace(row, name=NAME, weight=NAME, crop_size=crop_size)
+    name = RANDOM + extra if extra in random_extras.BYTES else extra
+    occluder, parser, enhancer = (
+        replace(rows[extra], name=name, weight=name) if extra in rows else None  # type: ignore[index, type-var]
+        for rows in (OCCLUDERS, PARSERS, ENHANCERS)
+    )
     return Deployment(
         swapper=row,
         detector=detector,
         recognizer=RECOGNIZERS[row.recognizer or DEFAULT_RECOGNIZER],
         landmarker=LANDMARKERS[DEFAULT_LANDMARKER],
         pixel_boost=pixel_boost,
+        occluder=occluder,
+        parser=parser,
+        enhancer=enhancer,
     )
 
 
 def load_network(name: str, crop_size: int = 128) -> onnx.ModelProto:
     """A published network, or the random one for crops of this size."""
+    extra = name.removeprefix(RANDOM)
+    if extra in random_extras.BYTES and name != extra:
+        return random_extras.build(extra)
     if name != NAME:
         return weights.load_network(name)
     network = random_inswapper.build()
@@ -86,18 +106,21 @@ def build(
     pixel_boost: int = 1,
     crop_size: int = 128,
     swapper: str = PUBLISHED,
+    extra: str = "",
     host: HostOptions | None = None,
     max_batch_size: int = 16,
 ) -> Deployment:
     """Write the repository; what lies there already is overwritten."""
-    wanted = deployment(pixel_boost=pixel_boost, crop_size=crop_size, swapper=swapper)
+    wanted = deployment(
+        pixel_boost=pixel_boost, crop_size=crop_size, swapper=swapper, extra=extra
+    )
     repository = RepositoryWriter(root)
-    repository.complete()
+    repository.complete(wanted.extras)
     row = TARGETS[target]
     graphs = served_graphs(wanted, row)
-    for model in MODELS:
+    for model in models_of("swap_faces_i420", extras=wanted.extras):
         graph = graphs[model].author(partial(load_network, crop_size=crop_size))
-        if precision == "fp16" and MODEL_SPECS[model].network == "swapper":
+        if precision == "fp16" and model in TYPED and graphs[model].has_network:
             graph = to_fp16(graph)
         data = graph.SerializeToString(deterministic=True)
         manifest = describe(data, model=model, file=row.filename, recipe={"bench": precision})

@@ -92,7 +92,17 @@ class PeerPipeline:
         target = (crop[None, :, :, ::-1].transpose(0, 3, 1, 2) / white).astype(np.float32)
         output = self._swapper.run(None, {"target": target, "source": latent})[0][0]
         swapped = np.clip(output, 0.0, 1.0).transpose(1, 2, 0)[:, :, ::-1].astype(np.float32)
-        return self._paste(frame, np.ascontiguousarray(swapped * 255.0), warp), True
+        levels = np.ascontiguousarray(swapped * 255.0)
+        mask = self._mask_of(crop, levels)
+        return self._after(self._paste(frame, levels, warp, mask), landmarks), True
+
+    def _mask_of(self, crop: Image, swapped: FloatArray) -> FloatArray:
+        """How much of the swapped crop is shown, (S, S); crops (S, S, 3) BGR, 8-bit scale."""
+        return make_box_mask(SIZE) if self._mask is None else self._mask
+
+    def _after(self, frame: Image, landmarks: FloatArray) -> Image:
+        """What is done to a frame with a swapped face."""
+        return frame
 
     def detect(self, frame: Image) -> FloatArray | None:
         """Landmarks (5, 2) of the largest face, frame pixels; None without one."""
@@ -121,15 +131,19 @@ class PeerPipeline:
         landmarks = points[anchor].reshape(5, 2) * self._strides[anchor] + self._points[anchor]
         return (landmarks * (height / new_height)).astype(np.float32)
 
-    def _paste(self, frame: Image, swapped: FloatArray, warp: npt.NDArray[Any]) -> Image:
+    @staticmethod
+    def _paste(
+        frame: Image, swapped: FloatArray, warp: npt.NDArray[Any], made: FloatArray
+    ) -> Image:
+        """`frame` with a square crop laid on. made: its mask."""
+        size = len(swapped)
         height, width = frame.shape[:2]
         inverse = cv2.invertAffineTransform(warp)
-        corners = np.array([[0, 0, 1], [SIZE, 0, 1], [SIZE, SIZE, 1], [0, SIZE, 1]]) @ inverse.T
+        corners = np.array([[0, 0, 1], [size, 0, 1], [size, size, 1], [0, size, 1]]) @ inverse.T
         left, top = np.maximum(np.floor(corners.min(axis=0)).astype(int), 0)
         right, bottom = np.minimum(np.ceil(corners.max(axis=0)).astype(int), (width, height))
         inverse[:, 2] -= (left, top)
         area = (int(right - left), int(bottom - top))
-        made = make_box_mask(SIZE) if self._mask is None else self._mask
         mask = cv2.warpAffine(made, inverse, area).clip(0, 1)[..., None]
         face = cv2.warpAffine(swapped, inverse, area, borderMode=cv2.BORDER_REPLICATE)
         result = frame.copy()

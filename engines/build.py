@@ -33,7 +33,8 @@ from engines.typed_graphs import Typist, model_precision
 class BuildRequest:
     """What a person asked for.
 
-    models: names out of `MODEL_SPECS`; configs are written for all, whatever is built.
+    models: names out of the deployment's `model_specs`; configs are written for all, whatever is
+        built.
     frames: pictures and folders to calibrate and check with; none takes two paintings.
     compile: how plans are made; None for ONNX Runtime's targets.
     """
@@ -101,7 +102,7 @@ class Build:
         """
         request = self.request
         recipes = make_recipes(request, self.announce)
-        request.repository.complete()
+        request.repository.complete(request.deployment.extras)
         refuse_mixed_deployments(request)
         typist = make_typist(request, self.announce)
         for model, served in selected_graphs(request).items():

@@ -12,7 +12,7 @@ from frameswap.arguments import HelpFormatter, WholeNumber, frame_size, mebibyte
 from engines.build import BuildRequest
 from engines.compilers import CompileOptions, Compiler, choose_compiler
 from engines.configs import CudaOptions, HostOptions, Limits
-from engines.deployment import resolve
+from engines.deployment import NO_NETWORK, resolve
 from engines.devices import parse_compute_capability, present_compute_capability
 from engines.errors import (
     DeploymentError,
@@ -27,9 +27,11 @@ from engines.profiles import AxisRange
 from engines.repository import COMMITTED, RepositoryWriter
 from engines.targets import DEFAULT_TARGET, TARGETS, Target, target_of
 from fetching.cache_folder import cache_dir
-from graphs.contract import MODEL_SPECS
+from graphs.contract import model_specs
 from networks.detectors import DETECTORS
-from networks.landmarkers import DEFAULT_LANDMARKER, LANDMARKERS, NO_LANDMARKER
+from networks.enhancers import ENHANCERS
+from networks.landmarkers import DEFAULT_LANDMARKER, LANDMARKERS
+from networks.maskers import OCCLUDERS, PARSERS
 from networks.recognizers import RECOGNIZERS
 from networks.swappers import SWAPPERS
 
@@ -81,7 +83,7 @@ def _add_networks(group: argparse._ArgumentGroup) -> None:
     )  # fmt: skip
     group.add_argument(
         "--landmarker", default=DEFAULT_LANDMARKER, metavar="NAME",
-        help=f"one of {', '.join((*LANDMARKERS, NO_LANDMARKER))}",
+        help=f"one of {', '.join((*LANDMARKERS, NO_NETWORK))}",
     )  # fmt: skip
     group.add_argument(
         "--recognizer", metavar="NAME",
@@ -91,6 +93,15 @@ def _add_networks(group: argparse._ArgumentGroup) -> None:
         "--pixel-boost", type=WholeNumber(1), default=1, metavar="B",
         help="swap crops of B times the network's size",
     )  # fmt: skip
+    for kind, rows, what in (
+        ("occluder", OCCLUDERS, "what is not face in a target's crop stays"),
+        ("parser", PARSERS, "parts of the swapped face by name"),
+        ("enhancer", ENHANCERS, "makes the swapped face finer before it is laid back"),
+    ):
+        group.add_argument(
+            f"--{kind}", default=NO_NETWORK, metavar="NAME",
+            help=f"{what}: one of {', '.join((*rows, NO_NETWORK))}",
+        )  # fmt: skip
     group.add_argument(
         "--models", nargs="+", metavar="MODEL", help="build these only (default: all)"
     )
@@ -205,10 +216,6 @@ def make_request(options: argparse.Namespace) -> BuildRequest:
     Raises:
         EngineError: names, devices, shapes or files that cannot be; one sentence.
     """
-    models = tuple(options.models or MODEL_SPECS)
-    for model in models:
-        if model not in MODEL_SPECS:
-            raise DeploymentError(f"no model is called {model!r}; known: {', '.join(MODEL_SPECS)}")
     capabilities = tuple(parse_compute_capability(text) for text in options.compute_capability)
     target = TARGETS[options.target] if options.target else default_target(capabilities)
     deployment = resolve(
@@ -217,8 +224,16 @@ def make_request(options: argparse.Namespace) -> BuildRequest:
         recognizer=options.recognizer,
         landmarker=options.landmarker,
         pixel_boost=options.pixel_boost,
+        occluder=options.occluder,
+        parser=options.parser,
+        enhancer=options.enhancer,
         detectors=tuple(DETECTORS),
     )
+    known = model_specs(deployment.extras)
+    models = tuple(options.models or known)
+    for model in models:
+        if model not in known:
+            raise DeploymentError(f"no model is called {model!r}; known: {', '.join(known)}")
     for path in options.frames:
         if not path.exists():
             raise FramesError(f"{path} does not exist: --frames takes pictures and folders of them")

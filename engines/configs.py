@@ -25,14 +25,16 @@ from engines.deployment import Deployment
 from engines.targets import DEFAULT_TARGET, Target
 from graphs.contract import (
     CONTRACT_VERSION,
+    EVERY_MODEL,
     MAX_DETECTIONS,
     MAX_VIEWS,
     MIN_FRAME_SIDE,
-    MODEL_SPECS,
     OPTIONS,
     PARAMETER_CONTRACT_VERSION,
     PARAMETER_DETECTOR,
     PARAMETER_ENGINE_FLAVOUR,
+    PARAMETER_ENHANCER,
+    PARAMETER_ENHANCER_WEIGHT,
     PARAMETER_FACE_INPUTS,
     PARAMETER_FINITE_INPUTS,
     PARAMETER_FRAME_FORMAT,
@@ -44,8 +46,10 @@ from graphs.contract import (
     PARAMETER_MAX_WIDTH,
     PARAMETER_MIN_HEIGHT,
     PARAMETER_MIN_WIDTH,
+    PARAMETER_OCCLUDER,
     PARAMETER_ONNX_UNTIL_PLAN,
     PARAMETER_OPTION_RANGES,
+    PARAMETER_PARSER,
     PARAMETER_PASSTHROUGH,
     PARAMETER_PIXEL_BOOST,
     PARAMETER_PROVENANCE,
@@ -60,6 +64,7 @@ from graphs.contract import (
     PARAMETER_SOURCE_LENGTH,
     PARAMETER_SWAPPER,
     SOURCE,
+    Extras,
     ModelSpec,
     ServedSpec,
     option_ranges,
@@ -172,7 +177,7 @@ class HostOptions:
 def plan_filenames(repository: Path) -> dict[str, dict[str, str]]:
     """Plans named by GPU (`model.sm89.plan`) that lie in `repository`, for `HostOptions`."""
     found: dict[str, dict[str, str]] = {}
-    for model in MODEL_SPECS:
+    for model in EVERY_MODEL:
         for path in sorted((repository / model / "1").glob("model.sm*.plan")):
             number = path.name.removeprefix("model.sm").removesuffix(".plan")
             if number.isdecimal() and len(number) >= 2:
@@ -215,7 +220,7 @@ def make_config(
         A config that differs from `base` only in what the module's docstring says.
     """
     host = host or HostOptions()
-    spec = served_spec(base.name)
+    spec = served_spec(base.name, deployment.extras)
     config = ModelConfig()
     config.CopyFrom(base)
     config.max_batch_size = limits.max_batch_size
@@ -225,7 +230,7 @@ def make_config(
         _set_backend(config, target, host)
         _set_optimization(config, spec, target, host, deployment)
         _set_preferred_batches(config, spec, target)
-        parameters |= _check_parameters(spec)
+        parameters |= _check_parameters(spec, deployment.extras)
         parameters |= _execution_parameters(spec, target, limits, host)
         if spec.joined_rows is not None and target.ragged:
             _mark_ragged(config.input)
@@ -299,7 +304,7 @@ def _shared_parameters(
     parameters = {
         PARAMETER_CONTRACT_VERSION: str(CONTRACT_VERSION),
         PARAMETER_SWAPPER: swapper.name,
-        PARAMETER_PROVENANCE: swapper.provenance,
+        PARAMETER_PROVENANCE: deployment.provenance,
         PARAMETER_SOURCE_KIND: swapper.source_kind,
         PARAMETER_SOURCE_LENGTH: str(swapper.source_length),
         PARAMETER_DETECTOR: deployment.detector,
@@ -309,13 +314,21 @@ def _shared_parameters(
         PARAMETER_GIVES_MASK: str(int(swapper.gives_mask)),
         PARAMETER_MAX_FACES: str(limits.max_faces),
     }
+    for key, row in (
+        (PARAMETER_OCCLUDER, deployment.occluder), (PARAMETER_PARSER, deployment.parser),
+        (PARAMETER_ENHANCER, deployment.enhancer),
+    ):  # fmt: skip
+        if row is not None:
+            parameters[key] = row.name
+    if deployment.enhancer is not None and deployment.enhancer.takes_weight:
+        parameters[PARAMETER_ENHANCER_WEIGHT] = "1"
     if spec.frame_format is not None:
         height, width = limits.frame_size(spec)
         parameters |= {PARAMETER_MAX_HEIGHT: str(height), PARAMETER_MAX_WIDTH: str(width)}
     return parameters
 
 
-def _check_parameters(spec: ModelSpec) -> dict[str, str]:
+def _check_parameters(spec: ModelSpec, extras: Extras) -> dict[str, str]:
     """What the Python-based backends check of every request."""
     names = [tensor.name for tensor in spec.inputs]
     parameters: dict[str, str] = {}
@@ -333,7 +346,7 @@ def _check_parameters(spec: ModelSpec) -> dict[str, str]:
     if finite:
         parameters[PARAMETER_FINITE_INPUTS] = ",".join(finite)
     if OPTIONS.name in names:
-        parameters[PARAMETER_OPTION_RANGES] = option_ranges()
+        parameters[PARAMETER_OPTION_RANGES] = option_ranges(extras)
     return parameters
 
 

@@ -24,7 +24,7 @@ from engines.errors import FidelityError
 from engines.precision import Precision
 from engines.rounding import with_explicit_rounding
 from engines.samples import Sample, Tensors, answer, open_session
-from graphs.contract import FACES, LANDMARK_COLUMN, MODEL_SPECS, SCORE_COLUMN, Measure
+from graphs.contract import EVERY_MODEL, FACES, LANDMARK_COLUMN, SCORE_COLUMN, Measure
 
 Array = NDArray[Any]
 Compare = Callable[[str, Sample, Tensors], float | None]
@@ -127,7 +127,7 @@ def measure(
         name: _difference([(sample.expected[name], found[name]) for sample, found in pairs])
         for name in samples[0].expected
     }
-    measures = {tensor.name: tensor.measure for tensor in MODEL_SPECS[model].outputs}
+    measures = {tensor.name: tensor.measure for tensor in EVERY_MODEL[model].outputs}
 
     def figures(measure: Measure, compare: Compare) -> list[float | None]:
         names = [name for name in outputs if measures[name] == measure]

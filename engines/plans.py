@@ -22,7 +22,7 @@ from engines.progress import Announce, CompileProgress
 from engines.shapes import check_elements
 from engines.targets import Target
 from fetching.files import data_sha256
-from graphs.contract import MAX_DETECTIONS, MAX_VIEWS, MIN_FRAME_SIDE, MODEL_SPECS
+from graphs.contract import EVERY_MODEL, MAX_DETECTIONS, MAX_VIEWS, MIN_FRAME_SIDE
 
 MINIMA: Final = {"height": MIN_FRAME_SIDE, "width": MIN_FRAME_SIDE, "photo": MIN_FRAME_SIDE}
 """What the smallest frame is, for every backend."""
@@ -73,7 +73,7 @@ class PlanAxes:
 
     def of(self, model: str, target: Target) -> ProfileLimits:
         """The axes of one model's plan."""
-        spec = MODEL_SPECS[model]
+        spec = EVERY_MODEL[model]
         if spec.joined_rows is not None and target.joins_rows:
             # Our backend joins the faces of a whole batch: N rows go in as B = N, K = F = 1.
             slots = AxisRange(1, 1, MAX_VIEWS) if spec.rows_axis == "F" else self.faces

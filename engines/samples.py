@@ -1,6 +1,6 @@
 """What every served model sees and answers on real frames, in fp32: the yardstick of fidelity.
 
-The fp32 graphs are chained in ONNX Runtime as `ENSEMBLE_SPECS` wires them, so that the swapper is
+The fp32 graphs are chained in ONNX Runtime as `ensemble_specs` wires them, so that the swapper is
 judged on crops that the detector made and the blender on crops that the swapper made.
 """
 
@@ -26,15 +26,18 @@ from graphs.contract import (
     FACES,
     FRAME,
     MIN_FRAME_SIDE,
+    NO_EXTRAS,
     OPTION_COUNT,
     OPTIONS,
     SCORE_COLUMN,
     SOURCE,
     ColorMatrix,
     EnsembleSpec,
+    Extras,
     FrameFormat,
     Option,
     StepSpec,
+    ensemble_specs,
 )
 
 Image = NDArray[np.uint8]
@@ -60,10 +63,17 @@ class Samples:
     Args:
         author: a served model's name to its fp32 graph.
         frames: (H, W, 3) uint8 BGR, H and W even; at least one shows a face.
+        extras: of the deployment: how the models are wired.
     """
 
-    def __init__(self, author: Callable[[str], onnx.ModelProto], frames: Sequence[Image]) -> None:
+    def __init__(
+        self,
+        author: Callable[[str], onnx.ModelProto],
+        frames: Sequence[Image],
+        extras: Extras = NO_EXTRAS,
+    ) -> None:
         self._author = author
+        self._extras = extras
         self._frames = frames
         self._made: dict[str, list[Sample]] = {}
 
@@ -77,7 +87,7 @@ class Samples:
 
     def _feeds(self, model: str, at: int) -> Tensors:
         """What the ensemble of `model` would feed it on one frame."""
-        ensemble, step = _place(model)
+        ensemble, step = _place(model, self._extras)
         makers = ensemble.makers
         feeds = {}
         for tensor, value in step.inputs.items():
@@ -124,7 +134,7 @@ _SOURCE_ENSEMBLE: Final = next(
 )
 
 
-def _place(model: str) -> tuple[EnsembleSpec, StepSpec]:
+def _place(model: str, extras: Extras) -> tuple[EnsembleSpec, StepSpec]:
     """Where a model stands; among several ensembles, one whose frames are BGR, as pictures are.
 
     (A step that reads another format's frame reads what the shared steps made of the BGR one: the
@@ -132,7 +142,7 @@ def _place(model: str) -> tuple[EnsembleSpec, StepSpec]:
     """
     places = [
         (ensemble, step)
-        for ensemble in ENSEMBLE_SPECS.values()
+        for ensemble in ensemble_specs(extras).values()
         for step in ensemble.steps
         if step.model == model
     ]

@@ -14,6 +14,7 @@ from graphs import (
     face_aligner,
     face_blender,
     face_detector,
+    face_enhancer,
     face_landmarker,
     face_masker,
     face_recognizer,
@@ -21,9 +22,11 @@ from graphs import (
     image_swapper,
     source_encoder,
 )
-from graphs.contract import FRAME_FORMATS, MODEL_SPECS, FrameFormat
+from graphs.contract import EVERY_MODEL, FRAME_FORMATS, NO_EXTRAS, FrameFormat, model_specs
+from graphs.face_masker import MaskNetworks
 from graphs.frames import Runtime
 from networks.detectors import DETECTORS
+from networks.enhancers import Enhancer
 from networks.landmarkers import point_count
 from networks.passes import (
     CHANNELS_LAST_PASSES,
@@ -61,11 +64,11 @@ class ServedGraph:
     @property
     def has_network(self) -> bool:
         """Whether there is a network in it, and not geometry and pixels alone."""
-        return bool(self.weights) or MODEL_SPECS[self.model].network == "swapper"
+        return bool(self.weights) or EVERY_MODEL[self.model].network == "swapper"
 
 
 def served_graphs(deployment: Deployment, target: Target) -> Mapping[str, ServedGraph]:
-    """Every model of `MODEL_SPECS` as `deployment` wants it, in the form that `target` runs best.
+    """Every model that `deployment` has, as it wants it, in the form that `target` runs best.
 
     The form changes how fast a graph is, and not what it answers.
     """
@@ -77,6 +80,8 @@ def served_graphs(deployment: Deployment, target: Target) -> Mapping[str, Served
         _swapper(deployment, target),
         _masker(deployment),
     ]
+    if deployment.enhancer is not None:
+        graphs.append(_enhancer(deployment, deployment.enhancer, target))
     for pixel in FRAME_FORMATS:
         graphs += [
             _detector(deployment, pixel, "detector", target),
@@ -84,7 +89,7 @@ def served_graphs(deployment: Deployment, target: Target) -> Mapping[str, Served
             _blender(deployment, pixel, target),
         ]
     by_name = {graph.model: graph for graph in graphs}
-    return {name: by_name[name] for name in MODEL_SPECS}
+    return {name: by_name[name] for name in model_specs(deployment.extras)}
 
 
 def _detector(
@@ -97,6 +102,7 @@ def _detector(
             "detector": detector.name,
             "landmarker": deployment.landmarker_name,
             "runtime": target.runtime,
+            **_option_settings(deployment),
         },
         weights=(detector.weight,),
         author=lambda load: face_detector.build(
@@ -106,6 +112,7 @@ def _detector(
             landmarker=deployment.landmarker,
             role=role,
             runtime=target.runtime,
+            extras=deployment.extras,
         ),
     )
 
@@ -139,12 +146,16 @@ def _landmarker(deployment: Deployment, target: Target) -> ServedGraph:
 
 
 def _aligner(deployment: Deployment, frame_format: FrameFormat, target: Target) -> ServedGraph:
+    seeing = deployment.extras.enhances == "context"
+    enhancer = deployment.enhancer if seeing else None
     return ServedGraph(
         model=f"face_aligner_{frame_format}",
         settings={
             "landmarker": deployment.landmarker_name,
             "runtime": target.runtime,
             **_swapper_settings(deployment),
+            **_option_settings(deployment),
+            **({} if enhancer is None else {"enhancer": enhancer.name}),
         },
         weights=(),
         author=lambda _: face_aligner.build(
@@ -153,6 +164,8 @@ def _aligner(deployment: Deployment, frame_format: FrameFormat, target: Target) 
             landmarker=deployment.landmarker,
             pixel_boost=deployment.pixel_boost,
             runtime=target.runtime,
+            extras=deployment.extras,
+            enhancer=enhancer,
         ),
     )
 
@@ -210,6 +223,7 @@ def _swapper(deployment: Deployment, target: Target) -> ServedGraph:
             pixel_boost=boost,
             skip_empty=target.skip_empty,
             passes=passes,
+            extras=deployment.extras,
         )
 
     weights = () if swapper.weight is None else (swapper.weight,)
@@ -220,6 +234,7 @@ def _swapper(deployment: Deployment, target: Target) -> ServedGraph:
             "landmarker": deployment.landmarker_name,
             "skip empty": str(target.skip_empty),
             "passes": " ".join(passes),
+            **_option_settings(deployment),
         },
         weights=weights,
         author=author,
@@ -228,29 +243,74 @@ def _swapper(deployment: Deployment, target: Target) -> ServedGraph:
 
 def _masker(deployment: Deployment) -> ServedGraph:
     points = point_count(deployment.landmarker)
+    rows = {"occluder": deployment.occluder, "parser": deployment.parser}
+    there = {kind: row for kind, row in rows.items() if row is not None}
+
+    def author(load: LoadNetwork) -> onnx.ModelProto:
+        occluder, parser = deployment.occluder, deployment.parser
+        networks = MaskNetworks(
+            extras=deployment.extras,
+            occluder=None if occluder is None else (occluder, load(occluder.weight)),
+            parser=None if parser is None else (parser, load(parser.weight)),
+        )
+        return face_masker.build(
+            deployment.swapper,
+            crop_size=deployment.crop_size,
+            point_count=points,
+            networks=networks,
+        )
+
     return ServedGraph(
         model="face_masker",
         settings={
             **_swapper_settings(deployment),
             "crop size": str(deployment.crop_size),
             "landmarker": deployment.landmarker_name,
+            **{kind: row.name for kind, row in there.items()},
+            **_option_settings(deployment),
         },
-        weights=(),
-        author=lambda _: face_masker.build(
-            deployment.swapper, crop_size=deployment.crop_size, point_count=points
+        weights=tuple(row.weight for row in there.values()),
+        author=author,
+    )
+
+
+def _enhancer(deployment: Deployment, enhancer: Enhancer, target: Target) -> ServedGraph:
+    return ServedGraph(
+        model="face_enhancer",
+        settings={
+            "enhancer": enhancer.name,
+            "runtime": target.runtime,
+            "crop size": str(deployment.crop_size),
+            **_option_settings(deployment),
+        },
+        weights=(enhancer.weight,),
+        author=lambda load: face_enhancer.build(
+            enhancer,
+            load(enhancer.weight),
+            crop_size=deployment.crop_size,
+            extras=deployment.extras,
+            runtime=target.runtime,
         ),
     )
 
 
 def _blender(deployment: Deployment, frame_format: FrameFormat, target: Target) -> ServedGraph:
     method = target.blending
+    size = deployment.laid_size
     return ServedGraph(
         model=f"face_blender_{frame_format}",
-        settings={"crop size": str(deployment.crop_size), "method": method},
+        settings={"crop size": str(size), "method": method, **_option_settings(deployment)},
         weights=(),
-        author=lambda _: face_blender.build(frame_format, deployment.crop_size, method=method),
+        author=lambda _: face_blender.build(
+            frame_format, size, method=method, extras=deployment.extras
+        ),
     )
 
 
 def _swapper_settings(deployment: Deployment) -> dict[str, str]:
     return {"swapper": deployment.swapper.name, "pixel boost": str(deployment.pixel_boost)}
+
+
+def _option_settings(deployment: Deployment) -> dict[str, str]:
+    """What decides which options are valid, and the tensors with it; nothing without extras."""
+    return {} if deployment.extras == NO_EXTRAS else {"extras": str(deployment.extras)}

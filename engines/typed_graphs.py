@@ -21,7 +21,7 @@ from engines.samples import Samples, painted_frames, read_frames
 from engines.served_graphs import ServedGraph, served_graphs
 from engines.targets import DEFAULT_TARGET
 from fetching import weights
-from graphs.contract import FACES, MODEL_SPECS
+from graphs.contract import EVERY_MODEL, FACES
 
 FLOAT32_NETWORKS: Final[Mapping[str, str]] = MappingProxyType(
     {"yunet": "in float16 a landmark of the sample frames moves by 0.11 px; it has 53,121 weights"}
@@ -43,7 +43,7 @@ def model_precision(served: ServedGraph, asked: Precision) -> Precision:
         return "fp32"
     if any(name in FLOAT32_NETWORKS for name in served.weights):
         return "fp32"
-    if MODEL_SPECS[served.model].network == "swapper":
+    if EVERY_MODEL[served.model].network == "swapper":
         return asked
     return "fp16"
 
@@ -115,7 +115,7 @@ class Typist:
     @cached_property
     def _samples(self) -> Samples:
         frames = read_frames(self._frames) if self._frames else painted_frames()
-        return Samples(self._author, frames)
+        return Samples(self._author, frames, self._deployment.extras)
 
     def _author(self, model: str) -> onnx.ModelProto:
         return self._plain[model].author(weights.load_network)

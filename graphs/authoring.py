@@ -86,6 +86,32 @@ class GraphAuthor:
         return graph
 
     @staticmethod
+    def either(
+        op: Any,
+        condition: ir.Value,
+        then: tuple[str, Callable[..., Sequence[ir.Value]]],
+        otherwise: tuple[str, Callable[..., Sequence[ir.Value]]],
+        *dims: int | str,
+        label: str,
+    ) -> ir.Value:
+        """An `If` at `op` of one float32 output.
+
+        Args:
+            condition: bool scalar.
+            then, otherwise: name of a branch's body, see `subgraph`, and what makes its output.
+            dims: of the output.
+            label: behind the branch's name in the name of what it makes.
+        """
+        branches = [
+            GraphAuthor.subgraph(
+                op, trace, [], [typed_value(f"{name}_{label}", ir.DataType.FLOAT, *dims)], name=name
+            )
+            for name, trace in (then, otherwise)
+        ]
+        made: ir.Value = op.If(condition, then_branch=branches[0], else_branch=branches[1])
+        return made
+
+    @staticmethod
     def loop(
         op: Any,
         trace: Callable[..., Sequence[ir.Value]],

@@ -19,27 +19,32 @@ from graphs.arithmetic import are_numbers
 from graphs.authoring import GraphAuthor
 from graphs.contract import (
     CHOSEN_FACES,
+    CONTEXT,
+    CONTEXT_WARPS,
     CROPS,
     DEFAULT_POSE_LIMIT,
     FACES,
     LANDMARKS,
     MAX_DETECTIONS,
     MAX_VIEWS,
+    NO_EXTRAS,
     SCORE_COLUMN,
     SEEN_FRAME,
     SLOT_LANDMARKS,
     SOURCE,
     VERDICTS,
     WARPS,
+    Extras,
     FrameFormat,
     Option,
     Verdict,
     frame_spec,
 )
 from graphs.face_pose import measure_facing
-from graphs.frames import Runtime, crop_faces, declare_frame, declare_options, read_frames
+from graphs.frames import Frames, Runtime, crop_faces, declare_frame, declare_options, read_frames
 from graphs.pixels import option
 from graphs.shapes import Op, dimension, to_float
+from networks.enhancers import Enhancer
 from networks.landmarkers import Landmarker, point_count
 from networks.swappers import Swapper, check_pixel_boost
 
@@ -48,6 +53,12 @@ LEAST_FIT: Final = 0.6
 faces turned by 60 degrees 0.8, by 75 degrees 0.65; a mirrored face 0.05, one whose eye and mouth
 corner are exchanged 0.58, and of five points thrown at random one set in sixteen passes."""
 
+LEAST_UNSEEN_FIT: Final = 0.8
+"""The same where a landmark network saw no face in what the detector found: a head turned by 55
+degrees. On heads rendered from a painting such ones were turned by 75 and more, with fits up to
+0.77; the box that a face without landmarks gets would be painted beside their profile."""
+
+MOST_DEGREES: Final = 180.0
 _DEGREE: Final = math.pi / 180.0
 
 
@@ -59,6 +70,8 @@ def build(
     views: int = MAX_VIEWS,
     pixel_boost: int = 1,
     runtime: Runtime = "tensorrt",
+    extras: Extras = NO_EXTRAS,
+    enhancer: Enhancer | None = None,
 ) -> onnx.ModelProto:
     """The served graph: frame, faces, landmarks, source, options -> crops, warps and the rest.
 
@@ -72,6 +85,9 @@ def build(
         views: F.
         pixel_boost: crops are `pixel_boost` times the swapper's size.
         runtime: which one the graph is written for; the crops are the same.
+        extras: of the deployment: which options are valid.
+        enhancer: one that wants the face's surroundings framed in its own way: `context` and
+            `context_warps` are outputs then, too.
 
     Raises:
         ValueError: the swapper has no such boost.
@@ -87,32 +103,59 @@ def build(
     source = author.input(replace(SOURCE, dims=("K", swapper.source_length)))
     options = declare_options(author)
     with author.scope("preprocess"):
-        frames, valid = read_frames(op, frame, options, frame_format, runtime)
+        frames, valid = read_frames(op, frame, options, frame_format, runtime, extras)
         slots = dimension(op, source, 1)
-        given = op.Greater(op.ReduceSum(op.Abs(source), [2], keepdims=1), 0.0)
         mesh, mesh_numbers = _safe_points(op, landmarks)
     with author.scope("judge"):
-        away = _looks_away(op, mesh, frames.options, landmarker)
+        facing = _facing(op, mesh, frames.options, landmarker)
         judged = _judge(
             op, faces, frames.options, TEMPLATES[swapper.template] * side,
-            sourced=_as_rows(op, op.Unsqueeze(given, [3]), False), sound=mesh_numbers, away=away,
+            sourced=_sourced(op, source), sound=mesh_numbers, facing=facing,
         )  # fmt: skip
-        taken = op.And(op.Less(judged.verdicts, 0.5), op.And(_is_there(op, judged.faces), valid))
-        chosen = op.Unsqueeze(taken, [2])
+        chosen = _chosen(op, judged, valid)
         chosen_faces = op.Where(chosen, judged.faces, 0.0)
     with author.scope("align"):
         in_slots = op.Unsqueeze(op.Slice(chosen, [0], slots, [1]), [3])
         warps = op.Where(in_slots, op.Slice(judged.warps, [0], slots, [1]), 0.0)
         slot_landmarks = op.Where(in_slots, _slot_rows(op, mesh, slots), 0.0)
         crops = crop_faces(op, frames, warps, side)
+        around = None
+        if enhancer is not None:
+            around = _context(op, frames, judged.faces, in_slots, enhancer)
     author.output(crops, replace(CROPS, dims=("K", 3, side, side)))
     author.output(warps, WARPS)
+    if around is not None:
+        size = around.size
+        author.output(around.pictures, replace(CONTEXT, dims=("K", 3, size, size)))
+        author.output(around.warps, CONTEXT_WARPS)
     author.output(slot_landmarks, replace(SLOT_LANDMARKS, dims=("K", points, 3)))
     author.output(chosen_faces, CHOSEN_FACES)
     author.output(op.Where(valid, judged.verdicts, float("nan")), VERDICTS)
     author.output(frame, frame_spec(SEEN_FRAME, frame_format))
     author.metadata({"swapper": swapper.name, "template": swapper.template, "crop_size": str(side)})
     return author.finish()
+
+
+@dataclass(frozen=True)
+class _Context:
+    """Pictures [B, K, 3, X, X] around faces, the warps [B, K, 2, 3] that lead there, and X."""
+
+    pictures: ir.Value
+    warps: ir.Value
+    size: int
+
+
+def _context(
+    op: Op, frames: Frames, faces: ir.Value, in_slots: ir.Value, enhancer: Enhancer
+) -> _Context:
+    """What an enhancer sees of the target; 0 in slots that are not swapped (bool [B, K, 1, 1])."""
+    size, template = enhancer.size, enhancer.template
+    if size is None or template is None:
+        raise ValueError(f"{enhancer.name} sees the swapped crop alone: it has no surroundings")
+    five = op.Slice(landmark_points(op, faces), [0], dimension(op, in_slots, 1), [1])
+    fitted = fit_similarity(op, five, TEMPLATES[template] * size)
+    warps = op.Where(in_slots, fitted, 0.0)
+    return _Context(crop_faces(op, frames, warps, size), warps, size)
 
 
 @dataclass(frozen=True)
@@ -124,6 +167,18 @@ class _Judged:
     verdicts: ir.Value
 
 
+@dataclass(frozen=True)
+class _Facing:
+    """Which way the faces look: bool [B, M], and [B, 1] whether a request limits that at all.
+
+    beyond: farther away from the camera than the limit. unseen: it has no landmarks.
+    """
+
+    beyond: ir.Value
+    unseen: ir.Value
+    limited: ir.Value
+
+
 def _judge(
     op: Op,
     faces: ir.Value,
@@ -132,21 +187,37 @@ def _judge(
     *,
     sourced: ir.Value,
     sound: ir.Value,
-    away: ir.Value | None,
+    facing: _Facing | None,
 ) -> _Judged:
     """What there is to say of each row of `faces`.
 
     Args:
         sourced: bool [B, M], whether there is a source for it. sound: whether its landmarks are
-            numbers. away: whether it looks away.
+            numbers. facing: None without a landmark network.
     """
     safe, numbers = _safe_rows(op, faces)
     five = landmark_points(op, safe)
     warps = fit_similarity(op, five, template)
-    fits = op.Greater(fit_quality(op, warps, five, template), LEAST_FIT)
-    fits = op.And(op.And(numbers, fits), sound)
+    quality = fit_quality(op, warps, five, template)
+    fits = op.And(op.And(numbers, op.Greater(quality, LEAST_FIT)), sound)
+    away = None
+    if facing is not None:
+        turned = op.And(facing.unseen, op.LessOrEqual(quality, LEAST_UNSEEN_FIT))
+        away = op.Or(facing.beyond, op.And(turned, facing.limited))
     verdicts = _verdicts(op, faces, options, sourced=sourced, fits=fits, away=away)
     return _Judged(safe, warps, verdicts)
+
+
+def _sourced(op: Op, source: ir.Value) -> ir.Value:
+    """Which rows of `faces` there is a source for, bool [B, M]: a source of zeros is none."""
+    given = op.Greater(op.ReduceSum(op.Abs(source), [2], keepdims=1), 0.0)
+    return _as_rows(op, op.Unsqueeze(given, [3]), False)
+
+
+def _chosen(op: Op, judged: _Judged, valid: ir.Value) -> ir.Value:
+    """Which rows of `faces` are swapped, bool [B, M, 1]."""
+    swapped = op.Less(judged.verdicts, 0.5)
+    return op.Unsqueeze(op.And(swapped, op.And(_is_there(op, judged.faces), valid)), [2])
 
 
 def _is_there(op: Op, rows: ir.Value) -> ir.Value:
@@ -176,21 +247,22 @@ def _as_rows(op: Op, values: ir.Value, behind: bool) -> ir.Value:
     return op.Greater(op.Concat(flat, op.Expand(float(behind), rows), axis=1), 0.5)
 
 
-def _looks_away(
+def _facing(
     op: Op, landmarks: ir.Value, options: ir.Value, landmarker: Landmarker | None
-) -> ir.Value | None:
-    """Whether a face looks farther away from the camera than the limit, bool [B, M].
-
-    None without a landmark network; a face without landmarks does not.
-    """
+) -> _Facing | None:
+    """Where the faces look, by their landmarks and the request's limit."""
     if landmarker is None:
         return None
     toward = measure_facing(op, landmarks, landmarker.pose_points)
     given = option(op, options, Option.POSE_LIMIT)
     limit = op.Where(op.Greater(given, 0.0), given, DEFAULT_POSE_LIMIT)
     beyond = op.Less(toward, op.Unsqueeze(op.Cos(op.Mul(limit, _DEGREE)), [2]))
-    known = op.Greater(op.ReduceSum(op.Abs(landmarks), [2, 3], keepdims=1), 0.0)
-    return _as_rows(op, op.And(op.Unsqueeze(beyond, [3]), known), False)
+    seen = op.Greater(op.ReduceSum(op.Abs(landmarks), [2, 3], keepdims=1), 0.0)
+    return _Facing(
+        beyond=_as_rows(op, op.And(op.Unsqueeze(beyond, [3]), seen), False),
+        unseen=op.Not(_as_rows(op, seen, False)),
+        limited=op.Less(limit, MOST_DEGREES),
+    )
 
 
 def _verdicts(

@@ -26,8 +26,10 @@ from graphs.contract import (
     DETECTIONS,
     MAX_DETECTIONS,
     MAX_VIEWS,
+    NO_EXTRAS,
     VIEW_WARPS,
     VIEWS,
+    Extras,
     FrameFormat,
     Option,
     frame_spec,
@@ -119,6 +121,7 @@ def build(
     views: int = MAX_VIEWS,
     role: Role = "detector",
     runtime: Runtime = "tensorrt",
+    extras: Extras = NO_EXTRAS,
 ) -> onnx.ModelProto:
     """The served graph.
 
@@ -132,6 +135,7 @@ def build(
         views: F.
         role: in the graph's name.
         runtime: which one the graph is written for; the faces are the same.
+        extras: of the deployment: which options are valid.
 
     Raises:
         ValueError: the network is not this detector's.
@@ -141,7 +145,7 @@ def build(
     op: Op = author.op
     frame, options = declare_frame(author, frame_format, runtime), declare_options(author)
     with author.scope("preprocess"):
-        frames, valid = read_frames(op, frame, options, frame_format, runtime)
+        frames, valid = read_frames(op, frame, options, frame_format, runtime, extras)
         pixels, box = preprocess(op, detector, frames)
     (input_name,) = (value.name for value in free.graph.input)
     outputs = author.embed(free, {input_name: pixels})

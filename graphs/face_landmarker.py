@@ -42,7 +42,6 @@ from graphs.pixels import option
 from graphs.shapes import Op, constant, dimension, split, to_float
 from networks.batching import row_shape, with_free_batch
 from networks.landmarkers import Landmarker, point_count, view_size
-from networks.opset import MICROSOFT_DOMAIN
 from networks.passes import apply_passes
 
 COORDINATES: Final = "coordinates"
@@ -80,8 +79,6 @@ def build(
     """
     free = _ready_network(landmarker, network, passes)
     author = GraphAuthor("face_landmarker")
-    if any(entry.domain == MICROSOFT_DOMAIN for entry in free.opset_import):
-        author.use_onnxruntime_operators()
     op: Op = author.op
     views, warps, detections, options = _inputs(author, landmarker)
     with author.scope("preprocess"):

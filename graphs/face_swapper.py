@@ -25,12 +25,14 @@ from graphs.contract import (
     CROPS,
     FACES,
     LANDMARKS,
+    NO_EXTRAS,
     OPTIONS,
     SCORE_COLUMN,
     SOURCE,
     SWAP_MASKS,
     SWAPPED_CROPS,
     WARPS,
+    Extras,
     Option,
 )
 from graphs.geometry import apply_warps, points_in_crops
@@ -54,11 +56,12 @@ def build(
     pixel_boost: int = 1,
     passes: Sequence[str] = (),
     skip_empty: bool = True,
+    extras: Extras = NO_EXTRAS,
 ) -> onnx.ModelProto:
     """The served model: `crops`, `source`, `faces` and the rest -> `swapped_crops`, `swap_masks`.
 
-    Slot k holds a face where row k of `faces` has a score above 0; other slots answer zeros.
-    Where a crop is grey, so is its swap (`graphs.grey_crops`).
+    Slot k has a face where row k of `faces` has a score above 0; others answer zeros. Where a crop
+    is grey, so is its swap (`graphs.grey_crops`).
 
     Args:
         swapper: which contract `network` has.
@@ -72,13 +75,14 @@ def build(
         passes: names of `networks.passes.PASSES`, applied to the network before it is embedded.
         skip_empty: do not run the network for a batch without any face; off for a backend that
             drops empty slots itself, since the host looks at a scalar for it on a GPU.
+        extras: of the deployment: which options are valid.
 
     Returns:
         A model with inputs `crops` [B, K, 3, bS, bS] RGB in [0, 1], `source` [B, K, D], `faces`
         [B, M, 15], K <= M, `landmarks` [B, K, P, 3], `warps` [B, K, 2, 3] and `options` [B, 16],
         and outputs `swapped_crops` like `crops` and `swap_masks` [B, K, 1, bS, bS], ones where the
-        network gives no mask, all float32. Where the swapper goes by no landmarks, the sizes alone
-        of `landmarks` and `warps` are read. Rows of invalid options go by the defaults.
+        network gives none, all float32. Without `points`, of landmarks and warps only sizes are
+        read. Rows of invalid options go by the defaults.
 
     Raises:
         ValueError: the boost or the network does not fit the swapper.
@@ -86,9 +90,8 @@ def build(
     check_pixel_boost(swapper, pixel_boost)
     emap = take_emap(network) if swapper.project_identity else None
     free = _ready_network(swapper, network, passes)
-    author = GraphAuthor("face_swapper")
+    author, side = GraphAuthor("face_swapper"), swapper.crop_size * pixel_boost
     op: Op = author.op
-    side = swapper.crop_size * pixel_boost
     crops = author.input(replace(CROPS, dims=("K", 3, side, side)))
     source = author.input(replace(SOURCE, dims=("K", swapper.source_length)))
     faces = author.input(FACES)
@@ -103,12 +106,10 @@ def build(
     answers = _answers(author, free, feeds, occupied if skip_empty else None)
     with author.scope("postprocess"):
         swapped = _finish_crops(op, answers[0], crops, swapper, pixel_boost)
-        swapped = lerp(op, swapped, crops, _kept_share(op, options))
-        # Of the two inputs that nothing else reads.
-        slots = op.Concat(dimension(op, landmarks, 0), dimension(op, warps, 1), axis=0)
-        masks = _own_masks(op, answers, slots, swapper, pixel_boost)
-        held = _in_occupied(op, occupied, swapped, masks)
-    return _finish(author, held, swapper, pixel_boost)
+        swapped = lerp(op, swapped, crops, _kept_share(op, options, extras))
+        masks = _own_masks(op, answers, landmarks, warps, swapper, pixel_boost)
+        made = _in_occupied(op, occupied, swapped, masks)
+    return _finish(author, made, swapper, pixel_boost)
 
 
 def _finish(
@@ -193,9 +194,10 @@ def _in_occupied(op: Op, occupied: ir.Value, *values: ir.Value) -> list[ir.Value
     return [op.Where(held, value, 0.0) for value in values]
 
 
-def _kept_share(op: Op, options: ir.Value) -> ir.Value:
+def _kept_share(op: Op, options: ir.Value, extras: Extras) -> ir.Value:
     """How much of the target stays, [B, 1, 1, 1, 1] float32: 1 - SWAPPER_WEIGHT; 0 by default."""
-    given = option(op, safe_options(op, options, valid_options(op, options)), Option.SWAPPER_WEIGHT)
+    safe = safe_options(op, options, valid_options(op, options, extras))
+    given = option(op, safe, Option.SWAPPER_WEIGHT)
     kept = op.Where(op.Greater(given, 0.0), op.Sub(1.0, given), 0.0)
     return op.Unsqueeze(kept, [2, 3, 4])
 
@@ -222,9 +224,16 @@ def _finish_crops(
 
 
 def _own_masks(
-    op: Op, answers: Sequence[ir.Value], slots: ir.Value, swapper: Swapper, boost: int
+    op: Op,
+    answers: Sequence[ir.Value],
+    landmarks: ir.Value,
+    warps: ir.Value,
+    swapper: Swapper,
+    boost: int,
 ) -> ir.Value:
-    """The network's own masks [B, K, 1, bS, bS], or ones; `slots` is B and K."""
+    """The network's own masks [B, K, 1, bS, bS], or ones."""
+    # B and K of the two inputs that nothing else may read.
+    slots = op.Concat(dimension(op, landmarks, 0), dimension(op, warps, 1), axis=0)
     side = swapper.crop_size * boost
     shape = op.Concat(slots, [1, side, side], axis=0)
     if not swapper.gives_mask:

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from graphs.alignment import crop_bgr, crop_i420
 from graphs.authoring import GraphAuthor
-from graphs.contract import FRAME, OPTIONS, FrameFormat, frame_spec
+from graphs.contract import FRAME, NO_EXTRAS, OPTIONS, Extras, FrameFormat, frame_spec
 from graphs.pixels import safe_options, valid_options
 from graphs.shapes import Op, dimension, to_float, used_slots
 
@@ -54,13 +54,18 @@ def declare_options(author: GraphAuthor) -> ir.Value:
 
 
 def read_frames(
-    op: Op, frame: ir.Value, options: ir.Value, frame_format: FrameFormat, runtime: Runtime
+    op: Op,
+    frame: ir.Value,
+    options: ir.Value,
+    frame_format: FrameFormat,
+    runtime: Runtime,
+    extras: Extras = NO_EXTRAS,
 ) -> tuple[Frames, ir.Value]:
     """Frames as `runtime` reads them, and whether each row's options are valid, bool [B, 1].
 
     Rows whose options are not valid have the defaults.
     """
-    valid = valid_options(op, options)
+    valid = valid_options(op, options, extras)
     sampled = _is_sampled(frame_format, runtime)
     frames = Frames(
         to_float(op, frame) if runtime == "tensorrt" or sampled else frame,

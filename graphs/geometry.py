@@ -11,10 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 import onnx_ir as ir
 
 from graphs.arithmetic import lerp
-from graphs.shapes import Op, split, to_float, to_int64
+from graphs.shapes import Op, constant, split, to_float, to_int64
 
 LEAST_SCALE: Final = 1e-6
 """A warp that shrinks the frame below this (squared: 1e-12) has no inverse worth the name."""
@@ -52,6 +53,29 @@ def invert_warps(op: Op, warps: ir.Value) -> ir.Value:
         axis=-2,
     )
     return op.Where(regular, op.Mul(rows, factor), 0.0)
+
+
+def compose_warps(op: Op, outer: ir.Value, inner: ir.Value) -> ir.Value:
+    """The warps [..., 2, 3] float32 that do `inner` first and `outer` then; zeros where either is.
+
+    Sums of products written out: a matrix product may be rounded to 10 bits on a GPU.
+    """
+    first, second = split(op, inner, 2, -2)
+    rows = []
+    for row in split(op, outer, 2, -2):
+        by_x, by_y, shift = split(op, row, 3, -1)
+        moved = op.Add(op.Mul(by_x, first), op.Mul(by_y, second))
+        # the shift belongs to the last column alone
+        rows.append(op.Add(moved, op.Mul(shift, constant(op, np.array([0, 0, 1], np.float32)))))
+    both = op.And(regular_warps(op, outer), regular_warps(op, inner))
+    return op.Where(both, op.Concat(*rows, axis=-2), 0.0)
+
+
+def scale_warps(op: Op, warps: ir.Value, scale: int) -> ir.Value:
+    """Warps [..., 2, 3] float32 to crops of `scale` times the size, pixel centres at integers."""
+    shift = np.zeros((2, 3), np.float32)
+    shift[:, 2] = (scale - 1) / 2
+    return op.Add(op.Mul(warps, float(scale)), constant(op, shift))
 
 
 def apply_warps(op: Op, warps: ir.Value, x: ir.Value, y: ir.Value) -> tuple[ir.Value, ir.Value]:

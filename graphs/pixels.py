@@ -19,13 +19,16 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from graphs.contract import (
+    NO_EXTRAS,
     OPTION_COUNT,
-    OPTION_HIGHEST,
     ChromaLocation,
     ColorMatrix,
     ColorRange,
+    Extras,
     FrameFormat,
     Option,
+    mask_codes,
+    option_highest,
 )
 from graphs.shapes import Op, constant, dimension, to_float, to_int64
 from networks.detectors import ChannelOrder
@@ -128,24 +131,32 @@ def join_i420(op: Op, luma: ir.Value, chroma: ir.Value) -> ir.Value:
     return op.Concat(op.Squeeze(luma, [1]), tail, axis=1)
 
 
-def valid_options(op: Op, options: ir.Value) -> ir.Value:
+def valid_options(op: Op, options: ir.Value, extras: Extras = NO_EXTRAS) -> ir.Value:
     """Whether each row of `options` [B, 16] float32 obeys the contract: bool [B, 1].
 
-    Valid: every value finite and from 0 to what `OPTION_HIGHEST` says, codes whole numbers,
-    reserved positions 0. Comparisons with NaN are false, so NaN is invalid.
+    Valid: every value finite and from 0 to what `option_highest` says, codes whole numbers, masks
+    those that the deployment has, reserved positions 0. Comparisons with NaN are false, so NaN is
+    invalid.
     """
     highest = np.zeros(OPTION_COUNT, dtype=np.float32)
     free = np.zeros(OPTION_COUNT, dtype=np.bool_)
-    for option, most in OPTION_HIGHEST.items():
-        highest[option] = most
-        free[option] = not isinstance(most, int)
+    for name, most in option_highest(extras).items():
+        highest[name] = most
+        free[name] = not isinstance(most, int)
     inside = op.And(
         op.GreaterOrEqual(options, 0.0),
         op.LessOrEqual(options, constant(op, highest)),
     )
     whole = op.Or(op.Equal(op.Floor(options), options), constant(op, free))
     refused = to_float(op, op.Not(op.And(inside, whole)))
-    return op.Less(op.ReduceSum(refused, [1], keepdims=1), 0.5)
+    valid = op.Less(op.ReduceSum(refused, [1], keepdims=1), 0.5)
+    codes = mask_codes(extras)
+    if codes == tuple(range(len(codes))):
+        return valid
+    known = np.isin(np.arange(codes[-1] + 1), codes).astype(np.float32)
+    # a code is an index: what is no number must not become one
+    code = to_int64(op, op.Where(valid, option(op, options, Option.MASKS), 0.0))
+    return op.And(valid, op.Greater(op.Gather(constant(op, known), code, axis=0), 0.5))
 
 
 def safe_options(op: Op, options: ir.Value, valid: ir.Value) -> ir.Value:

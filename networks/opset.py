@@ -7,7 +7,19 @@ from typing import Final
 import onnx
 from onnx import version_converter
 
-from graphs.contract import OPSET
+from graphs.contract import IR_VERSION, OPSET
+
+
+def as_network(graph: onnx.GraphProto) -> onnx.ModelProto:
+    """A graph that a reader made, in this project's opset and IR, checked."""
+    network = onnx.helper.make_model(
+        graph,
+        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="frameswap",
+    )
+    onnx.checker.check_model(network, full_check=True)
+    return network
 
 MICROSOFT_DOMAIN: Final = "com.microsoft"
 """ONNX Runtime's own operators; a model that has one must import version 1 of it."""

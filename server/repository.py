@@ -19,7 +19,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from engines.check_plans import refused_plans
 from engines.configs import read_config
 from engines.manifest import server_versions
-from engines.repository import COMMITTED
+from engines.repository import COMMITTED, OPTIONAL_MODELS
 from engines.targets import TARGETS, UNTIL_PLAN
 from graphs.contract import PARAMETER_ONNX_UNTIL_PLAN
 from server.errors import RepositoryError, StartError
@@ -60,7 +60,11 @@ def read_repository(folder: Path, target: str, models: Sequence[str] | None = No
         raise RepositoryError(
             f"{folder} holds no model (no folder with a config.pbtxt); give a model repository"
         )
-    asked = tuple(models) if models is not None else tuple(present)
+    there = [
+        name for name in present
+        if name not in OPTIONAL_MODELS or _config_path(folder / name, target).is_file()
+    ]  # fmt: skip
+    asked = tuple(models) if models is not None else tuple(there)
     configs: dict[str, ModelConfig] = {}
     waiting = list(asked)
     while waiting:
@@ -71,7 +75,7 @@ def read_repository(folder: Path, target: str, models: Sequence[str] | None = No
             raise RepositoryError(
                 f"the model repository {folder} has no model {name!r}; it has {', '.join(present)}"
             )
-        configs[name] = _read_config(folder / name, target, folder, present)
+        configs[name] = _read_config(folder / name, target, folder, there)
         waiting += [step.model_name for step in configs[name].ensemble_scheduling.step]
     _check_files(folder, configs, target)
     return Repository(folder, target, dict(sorted(configs.items())), asked)
@@ -83,8 +87,12 @@ def build_command(target: str) -> str:
     return f"python build_engines.py --target {name}"
 
 
+def _config_path(model: Path, target: str) -> Path:
+    return model / "configs" / f"{target}.pbtxt"
+
+
 def _read_config(model: Path, target: str, folder: Path, present: Sequence[str]) -> ModelConfig:
-    path = model / "configs" / f"{target}.pbtxt"
+    path = _config_path(model, target)
     if not path.is_file():
         targets = [
             {file.stem for file in (folder / name).glob("configs/*.pbtxt")} for name in present

@@ -97,6 +97,8 @@ class Watchdog:
                 if not self._server.is_running:
                     self._restart_server(f"the server ended: {self._server.describe_end()}")
                 for model in sorted({name for name, process in self._processes if _dead(process)}):
+                    if self._is_going():
+                        break  # with its models: the next round's business, which knows the reason
                     self._reload(model, "its process died")
                 if time.monotonic() >= next_probe:
                     self._probe()
@@ -164,6 +166,13 @@ class Watchdog:
         self._server.restart(hangs=True)
         self._processes = self._find_processes()
         self._report(f"the server is back after {time.monotonic() - started:.1f} s.")
+
+    def _is_going(self) -> bool:
+        """Whether the server itself has ended, and its keeper is about to say so."""
+        try:
+            return _dead(psutil.Process(self._server.pid))
+        except psutil.NoSuchProcess:
+            return True
 
     def _find_processes(self) -> list[tuple[str, psutil.Process]]:
         """Return the models' processes, each with its model's name; empty without a server."""

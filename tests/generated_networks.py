@@ -19,7 +19,9 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from networks.enhancers import ENHANCERS
 from networks.frameswap_network import build_network
+from networks.maskers import OCCLUDERS, PARSERS
 from networks.recognizers import RECOGNIZERS
 from networks.swappers import SWAPPERS, Swapper
 from tests.reference import frameswap
@@ -198,6 +200,104 @@ def converter_network(name: str, *, seed: int = 0) -> onnx.ModelProto:
     x = net.node("Tanh", net.linear(net.node("Mul", x, net.scalar(10.0)), 512, 64))
     net.node("Mul", net.linear(x, 64, 512), net.scalar(3.0), output="output")
     return net.model({"input": [1, 512]}, {"output": [1, 512]})
+
+
+def occluder_network(name: str, *, seed: int = 0) -> onnx.ModelProto:
+    """A network with the contract of occluder `name`, of operators that the published ones have.
+
+    What is bright shows, smoothly: a level of input moves the output by less than a level.
+    """
+    side = OCCLUDERS[name].size
+    net = NetworkWriter(seed + len(name))
+    x = net.node("Transpose", "input", perm=[0, 3, 1, 2])
+    x = net.node("Relu", net.conv(x, 3, _CHANNELS, 4, strides=[4, 4]))
+    pooled = net.node("GlobalAveragePool", x)
+    x = net.node("Add", x, net.node("Mul", pooled, net.scalar(0.1)))
+    # it cuts off more at one side, as the published ones do
+    weight, bias = net.weight(_CHANNELS, 1, 5, 5), net.bias(1)
+    x = net.node(
+        "ConvTranspose", x, weight, bias, kernel_shape=[5, 5], strides=[4, 4], pads=[0, 0, 1, 1],
+    )  # fmt: skip
+    bright = net.node("ReduceMean", net.node("Transpose", "input", perm=[0, 3, 1, 2]), axes=[1])
+    x = net.node("Add", net.node("Mul", x, net.scalar(0.2)), bright)
+    # steeper than any published one's interior, flatter than one level a level
+    x = net.node("Sigmoid", net.node("Mul", net.node("Sub", x, net.scalar(0.4)), net.scalar(3.0)))
+    net.node("Transpose", x, perm=[0, 2, 3, 1], output="output")
+    return net.model({"input": [1, side, side, 3]}, {"output": [1, side, side, 1]})
+
+
+def parser_network(name: str, *, seed: int = 0) -> onnx.ModelProto:
+    """A network with the contract of parser `name`: three outputs, of which the first counts."""
+    row = PARSERS[name]
+    side = row.size
+    net = NetworkWriter(seed + len(name))
+    x = net.node("Relu", net.conv("input", 3, _CHANNELS, 16, strides=[16, 16]))
+    x = net.node("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])
+    sizes = net.constant(np.array([1, 1, 32, 32], np.float32))
+    roi = net.constant(np.zeros(0, np.float32))
+    for position in range(3):
+        scores = net.conv(x, _CHANNELS, row.classes, 1)
+        net.node(
+            "Resize", scores, roi, sizes, mode="linear",
+            coordinate_transformation_mode="half_pixel", output=f"output_{position}",
+        )  # fmt: skip
+    shape: list[int | str] = [1, row.classes, side, side]
+    return net.model(
+        {"input": [1, 3, side, side]}, {f"output_{position}": shape for position in range(3)}
+    )
+
+
+def enhancer_network(name: str, *, size: int | None = None, seed: int = 0) -> onnx.ModelProto:
+    """A network with the contract of enhancer `name`; `size` of one that leaves it open.
+
+    What it answers follows its input's colours, so that a level in moves about a level out.
+    """
+    row = ENHANCERS[name]
+    side = row.size or size or 128
+    net = NetworkWriter(seed + len(name))
+    detail = net.conv("input", 3, _CHANNELS, 3, pads=[1] * 4)
+    if name.startswith(("gfpgan", "gpen")):
+        detail = _modulated(net, detail, side)
+    detail = net.node("Mul", net.node("Tanh", detail), net.scalar(0.2))
+    x = net.node("Add", "input", net.conv(detail, _CHANNELS, 3, 1))
+    inputs: dict[str, list[int | str]] = {"input": [1, 3, side, side]}
+    if row.takes_weight:
+        # a float64, as it is published
+        share = net.node("Cast", "weight", to=TensorProto.FLOAT)
+        x = net.node("Add", x, net.node("Mul", net.node("Sub", "input", x), share))
+        inputs["weight"] = [1]
+    if row.scale > 1:
+        roi = net.constant(np.zeros(0, np.float32))
+        scales = net.constant(np.array([1, 1, row.scale, row.scale], np.float32))
+        x = net.node("Resize", x, roi, scales, mode="nearest")
+    net.node("Mul", x, net.scalar(1.05), output="output")
+    made = side * row.scale
+    model = net.model(inputs, {"output": [1, 3, made, made]})
+    for value in model.graph.input:
+        if value.name == "weight":
+            value.type.tensor_type.elem_type = TensorProto.DOUBLE
+    return model
+
+
+def _modulated(net: NetworkWriter, x: str, side: int) -> str:
+    """StyleGAN2's modulated and demodulated convolution, as PyTorch exports it for one picture."""
+    c = _CHANNELS
+
+    def shaped(value: str, *dims: int) -> str:
+        return net.node("Reshape", value, net.constant(np.array(dims, np.int64)))
+
+    seen = net.node("Flatten", net.node("GlobalAveragePool", x), axis=1)
+    style = net.node("Add", net.linear(seen, c, c), net.scalar(1.0))
+    weight = net.weight(1, c, c, 3, 3)
+    weight = net.node("Mul", weight, shaped(style, 1, 1, c, 1, 1))
+    squared = net.node("Pow", weight, net.scalar(2.0))
+    total = net.node("ReduceSum", squared, axes=[2, 3, 4], keepdims=0)
+    length = net.node("Sqrt", net.node("Add", total, net.scalar(1e-4)))
+    demodulation = shaped(net.node("Reciprocal", length), 1, c, 1, 1, 1)
+    weight = shaped(net.node("Mul", weight, demodulation), c, c, 3, 3)
+    made = net.node("Conv", shaped(x, 1, c, side, side), weight, pads=[1] * 4, group=1)
+    made = shaped(made, 1, c, side, side)
+    return net.node("LeakyRelu", net.node("Add", made, net.bias(1)), alpha=0.2)
 
 
 def source_vectors(row: Swapper, count: int, *, seed: int = 0) -> npt.NDArray[np.float32]:

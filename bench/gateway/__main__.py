@@ -95,7 +95,8 @@ def measure_added(gateway: RunningGateway, server: str, folder: Path, count: int
     library, rest = ([pair[index] for pair in both] for index in (0, 1))
     print(f"library: {percentiles(library)}; REST: {percentiles(rest)}; {count} pairs")
     added = statistics.median(rest) - statistics.median(library)
-    print(f"REST adds {1e3 * added:.1f} ms to the median")
+    paired = statistics.median(late - early for early, late in both)
+    print(f"REST adds {1e3 * added:.1f} ms to the median, {1e3 * paired:.1f} ms in the median pair")
 
 
 async def ask(client: httpx2.AsyncClient, refused: list[int]) -> float:

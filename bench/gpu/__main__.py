@@ -12,6 +12,7 @@ from pathlib import Path
 
 import bench.gpu
 from bench.gpu.cells import Bench, Cell, all_cells, choose, run_cells
+from bench.gpu.extras import extra_cells
 from bench.gpu.host import describe_host
 from bench.gpu.load import SECONDS, LoadTest
 from bench.gpu.modes import DEFAULT_DELAY_US, DEFAULT_MODE, MODES
@@ -109,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     main_setup = Setup(
         mode=options.mode, instances=tuple(options.instances), delay_us=options.queue_delay_us
     )
-    every = all_cells(main_setup, fp16_only=options.fp16_only)
+    every = [*all_cells(main_setup, fp16_only=options.fp16_only), *extra_cells()]
     try:
         cells = choose(tune_cells(options.mode) if options.tune else every, options.only)
         path, deadline = options.output / "results.json", time.monotonic() + 60 * options.minutes

@@ -6,7 +6,7 @@ import functools
 import multiprocessing
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import Empty
@@ -94,23 +94,16 @@ def _process(url: str, load: ClientLoad, index: int, ready: Any, queue: Any) -> 
         queue.put(traceback.format_exc(limit=2))
 
 
-def client_rate(url: str, load: ClientLoad) -> dict[str, float]:
-    """Frames a second of all processes together, and CPU time (start-up included) a frame.
+def answers_of(workers: Sequence[Any], queue: Any, limit_s: float) -> list[Any]:
+    """Start processes that put an answer each, or an error's text, and wait for all of them.
 
     Raises:
         RuntimeError: a process failed; its own words.
     """
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    ready = context.Barrier(load.processes * load.streams)
-    workers = [
-        context.Process(target=_process, args=(url, load, index, ready, queue))
-        for index in range(load.processes)
-    ]
     for worker in workers:
         worker.start()
     try:
-        answers = [queue.get(timeout=2 * START_LIMIT_S) for _ in workers]
+        answers = [queue.get(timeout=limit_s) for _ in workers]
     except Empty as error:
         told = ", ".join(str(worker.exitcode) for worker in workers)
         raise RuntimeError(f"a client process gave no answer; exit statuses: {told}") from error
@@ -124,6 +117,23 @@ def client_rate(url: str, load: ClientLoad) -> dict[str, float]:
         # The first to fail breaks the others' barrier: theirs say only that.
         told = [text for text in failures if "BrokenBarrierError" not in text] or failures
         raise RuntimeError(told[0])
+    return answers
+
+
+def client_rate(url: str, load: ClientLoad) -> dict[str, float]:
+    """Frames a second of all processes together, and CPU time (start-up included) a frame.
+
+    Raises:
+        RuntimeError: a process failed; its own words.
+    """
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    ready = context.Barrier(load.processes * load.streams)
+    workers = [
+        context.Process(target=_process, args=(url, load, index, ready, queue))
+        for index in range(load.processes)
+    ]
+    answers = answers_of(workers, queue, 2 * START_LIMIT_S)
     done = sum(answer[0] for answer in answers)
     return {
         "per second": round(done / load.seconds, 1),

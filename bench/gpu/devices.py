@@ -102,6 +102,13 @@ def engine_rate(model: Path, batch: int, *, side: int = 128, own: bool = False) 
         binding.bind_input(name, "cuda", 0, np.float32, array.shape, array.data.ptr)
     binding.bind_output("swapped_crops", "cuda", 0, np.float32, output.shape, output.data.ptr)
     cupy.cuda.Device().synchronize()
+    return faces_a_second(session, binding, batch, cupy.cuda.Device().synchronize)
+
+
+def faces_a_second(
+    session: onnxruntime.InferenceSession, binding: Any, batch: int, wait: Callable[[], Any]
+) -> float:
+    """Of runs launched one after the other and waited for every few. wait: for the device."""
     unwaited = onnxruntime.RunOptions()
     unwaited.add_run_config_entry("disable_synchronize_execution_providers", "1")
     for _ in range(4):
@@ -110,7 +117,7 @@ def engine_rate(model: Path, batch: int, *, side: int = 128, own: bool = False) 
     while time.perf_counter() - start < SECONDS:
         for _ in range(UNWAITED_RUNS):
             session.run_with_iobinding(binding, unwaited)
-        cupy.cuda.Device().synchronize()
+        wait()
         runs += UNWAITED_RUNS
     return round(runs * batch / (time.perf_counter() - start), 1)
 

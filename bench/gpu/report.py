@@ -23,6 +23,7 @@ from bench.gpu.cells import (
     table_name,
 )
 from bench.gpu.devices import roofline
+from bench.gpu.extras import EXTRA_HEAD, NOTE, extra_table
 from bench.gpu.load import IN_FLIGHT
 from bench.gpu.modes import DEFAULT_MODE, ENSEMBLE, MODES
 from bench.gpu.promises import best_rate, promise_table, share
@@ -74,6 +75,7 @@ def make_report(
         ("Where a request's time goes", _parts(results)),
         ("Server modes", _modes(results)),
         ("The price of more pixels", _prices(results)),
+        ("An occluder, a parser, an enhancer", _extras(results)),
         ("The project's own network", _own_network(results)),
         ("Each graph alone on the device", _models(models)),
         ("Tuning", tuning_report(results, results.host.get("mode", DEFAULT_MODE))),
@@ -188,6 +190,11 @@ def _prices(results: Results) -> list[str]:
             "ensemble, % of 128")  # fmt: skip
     note = f"Served as {PRICE_MODE}, {IN_FLIGHT} requests in flight."
     return [*table(head, rows), "", note]
+
+
+def _extras(results: Results) -> list[str]:
+    rows = extra_table(results)
+    return [*table(EXTRA_HEAD, rows), "", NOTE] if rows else []
 
 
 def _own_network(results: Results) -> list[str]:

@@ -18,6 +18,7 @@ class Form:
 
     swapper: whose contract. crop_size: side of the network's own crop, pixels; pixel_boost: how
     often it tiles a larger one.
+    extra: the network that it has beside, see `bench.gpu_repository.deployment`; "" for none.
     """
 
     precision: Literal["fp16", "fp32"] = "fp16"
@@ -25,6 +26,7 @@ class Form:
     crop_size: int = 128
     pixel_boost: int = 1
     swapper: str = gpu_repository.PUBLISHED
+    extra: str = ""
 
     @property
     def side(self) -> int:
@@ -41,6 +43,11 @@ FORMS: Final = {
     "256 pixels": Form(crop_size=256),
     "pixel boost 2": Form(pixel_boost=2),
     "pixel boost 4": Form(pixel_boost=4),
+    "occluder": Form(extra="xseg_1"),
+    "parser": Form(extra="bisenet_resnet_34"),
+    "enhancer": Form(extra="gfpgan_1.4"),
+    "super-resolution animevideov3": Form(extra="realesr_animevideov3_x4"),
+    "super-resolution x4plus": Form(extra="realesrgan_x4plus"),
     OWN: Form(crop_size=256, swapper=OWN),
     OWN_REFERENCE: Form("fp32", "cpu", crop_size=256, swapper=OWN),
 }
@@ -78,6 +85,7 @@ class Repositories:
                 pixel_boost=form.pixel_boost,
                 crop_size=form.crop_size,
                 swapper=form.swapper,
+                extra=form.extra,
             )
             print(f"{folder}: {time.perf_counter() - start:.0f} s", flush=True)
         return folder

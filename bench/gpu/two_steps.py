@@ -14,13 +14,13 @@ import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
-from queue import Empty
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import tritonclient.grpc as triton
 from numpy.typing import NDArray
 
+from bench.gpu.clients import answers_of
 from bench.scenes import Scene
 from graphs.contract import FACES, LANDMARKS, OPTION_COUNT, SWAPPED_FRAME
 
@@ -122,7 +122,7 @@ def _process(url: str, load: TwoStepLoad, ready: Any, queue: Any) -> None:
 def _answer(url: str, load: TwoStepLoad, ready: Any) -> tuple[list[tuple[float, float]], float]:
     from frameswap.connection import Connection
     from frameswap.cuda_memory import CudaRegion
-    from frameswap.shared_memory import SystemRegion
+    from frameswap.shared_memory import SystemRegion, unregister_when_idle
 
     frame, cpu = load.scene.i420(), time.process_time()
     connection = Connection(url, timeout_s=LIMIT_S)
@@ -141,7 +141,7 @@ def _answer(url: str, load: TwoStepLoad, ready: Any) -> tuple[list[tuple[float, 
             raise RuntimeError("the server left a request unanswered")
     client.close()
     for region in regions:
-        region.unregister(connection)
+        unregister_when_idle(region, connection)
         region.close()
     connection.close()
     errors = [place.error for place in places if place.error is not None]
@@ -164,22 +164,7 @@ def two_step_rate(url: str, load: TwoStepLoad) -> dict[str, Any]:
         context.Process(target=_process, args=(url, load, ready, queue))
         for _ in range(load.processes)
     ]
-    for worker in workers:
-        worker.start()
-    try:
-        answers = [queue.get(timeout=2 * LIMIT_S + load.seconds) for _ in workers]
-    except Empty as error:
-        raise RuntimeError("a client process gave no answer") from error
-    finally:
-        for worker in workers:
-            worker.join(10)
-            if worker.is_alive():
-                worker.kill()
-    failures = [answer for answer in answers if isinstance(answer, str)]
-    if failures:
-        # The first to fail breaks the others' barrier: theirs say only that.
-        told = [text for text in failures if "BrokenBarrierError" not in text] or failures
-        raise RuntimeError(told[0])
+    answers = answers_of(workers, queue, 2 * LIMIT_S + load.seconds)
     frames = [frame for answer in answers for frame in answer[0] if frame[0] <= load.seconds]
     return {
         **_latencies([took for _, took in frames]),

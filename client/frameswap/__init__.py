@@ -10,6 +10,7 @@ from frameswap.contract import (
     KeepFlag,
     MaskFlag,
     Refinement,
+    RegionFlag,
     Verdict,
 )
 from frameswap.encoders import Encoding
@@ -76,6 +77,7 @@ __all__ = [
     "Placement",
     "ReadOptions",
     "Refinement",
+    "RegionFlag",
     "RequestRejected",
     "Role",
     "Search",

@@ -56,6 +56,10 @@ PARAMETER_SOURCE_KIND: Final = "source_kind"
 PARAMETER_PROVENANCE: Final = "provenance"
 PARAMETER_LANDMARKER: Final = "landmarker"
 PARAMETER_GIVES_MASK: Final = "gives_mask"
+PARAMETER_OCCLUDER: Final = "occluder"
+PARAMETER_PARSER: Final = "parser"
+PARAMETER_ENHANCER: Final = "enhancer"
+PARAMETER_ENHANCER_WEIGHT: Final = "enhancer_weight"
 """Keys of the ensembles' config parameters."""
 
 
@@ -76,6 +80,8 @@ class Option(IntEnum):
     SWAPPER_WEIGHT = 11
     POSE_LIMIT = 12
     AREAS = 13
+    ENHANCER = 14
+    REGIONS = 15
 
 
 class FaceOrder(IntEnum):
@@ -124,9 +130,10 @@ class Refinement(IntEnum):
 
 
 class MaskFlag(IntFlag):
-    """Which masks bound a swapped crop: a sum of BOX, HULL and SWAPPER, combined by minimum.
+    """Which masks bound a swapped crop: a sum, combined by minimum.
 
-    DEFAULT: what the deployment uses. NONE, alone: the whole crop is shown.
+    DEFAULT: what the deployment uses. NONE, alone: the whole crop is shown. OCCLUSION and REGIONS:
+    only in a deployment with an occluder or a parser.
     """
 
     DEFAULT = 0
@@ -134,6 +141,8 @@ class MaskFlag(IntFlag):
     HULL = 2
     SWAPPER = 4
     NONE = 8
+    OCCLUSION = 32
+    REGIONS = 64
 
 
 class KeepFlag(IntFlag):
@@ -161,6 +170,25 @@ class AreaFlag(IntFlag):
     MOUTH = 4
 
 
+class RegionFlag(IntFlag):
+    """Which parts of the swapped face a parser's mask shows: a sum.
+
+    ALL: every one of them. Left and right are the person's.
+    """
+
+    ALL = 0
+    SKIN = 1
+    LEFT_BROW = 2
+    RIGHT_BROW = 4
+    LEFT_EYE = 8
+    RIGHT_EYE = 16
+    GLASSES = 32
+    NOSE = 64
+    MOUTH = 128
+    UPPER_LIP = 256
+    LOWER_LIP = 512
+
+
 class Verdict(IntEnum):
     """Why a face was not swapped.
 
@@ -178,3 +206,6 @@ class Verdict(IntEnum):
 
 PADDING_BASE: Final = 64
 """BOX_PADDING is top + 64 right + 4,096 bottom + 262,144 left, each 0 to 63 percent of the crop."""
+
+ENHANCER_BASE: Final = 128
+"""ENHANCER is blend + 128 weight, each 0 for the default or 1 + a whole percentage."""

@@ -15,6 +15,7 @@ from frameswap.contract import (
     KeepFlag,
     MaskFlag,
     Refinement,
+    RegionFlag,
 )
 from frameswap.options import BoxPadding, SwapOptions
 
@@ -24,13 +25,20 @@ if TYPE_CHECKING:
 __all__ = ["ORDERS", "add_face_flags", "face_options"]
 
 ORDERS: Final = {order.name.lower().replace("_", "-"): order for order in FaceOrder}
-_MASKS: Final = {"box": MaskFlag.BOX, "hull": MaskFlag.HULL, "own": MaskFlag.SWAPPER}
+_MASKS: Final = {
+    "box": MaskFlag.BOX,
+    "hull": MaskFlag.HULL,
+    "own": MaskFlag.SWAPPER,
+    "occlusion": MaskFlag.OCCLUSION,
+    "regions": MaskFlag.REGIONS,
+}
 _PARTS: Final = {
     "mouth": KeepFlag.MOUTH,
     "lips": KeepFlag.LIPS,
     "eyes": KeepFlag.EYES,
     "brows": KeepFlag.BROWS,
 }
+REGIONS: Final = {str(flag.name).lower().replace("_", "-"): flag for flag in RegionFlag}
 _AREAS: Final = {
     "upper-face": AreaFlag.UPPER_FACE,
     "lower-face": AreaFlag.LOWER_FACE,
@@ -69,6 +77,11 @@ def _sum(text: str, known: Mapping[str, int]) -> int:
             f"must be one or more of {', '.join(known)}, with commas between, not {text!r}"
         )
     return sum({known[name] for name in names})
+
+
+def regions(text: str) -> RegionFlag:
+    """Names of parts that a parser knows, with commas between."""
+    return RegionFlag(_sum(text, REGIONS))
 
 
 def padding(text: str) -> BoxPadding:
@@ -135,7 +148,22 @@ def _add_look_flags(parser: ArgumentParser) -> None:
     group.add_argument(
         "--mask", type=masks, metavar="NAMES",
         help="what bounds the swapped part: box, hull (of the landmarks), own (the swapper's), "
-        "with commas between, or none (default: the server's, mostly box,hull)",
+        "occlusion (what is in front stays), regions (parts of the swapped face), with commas "
+        "between, or none (default: the server's, mostly box,hull)",
+    )  # fmt: skip
+    group.add_argument(
+        "--regions", type=regions, metavar="PARTS",
+        help="parts that the mask regions shows: one or more of "
+        f"{', '.join(REGIONS)}, with commas between (default: all)",
+    )  # fmt: skip
+    group.add_argument(
+        "--enhance", type=share_or_zero, metavar="SHARE",
+        help="how much of the enhanced face is shown, 0 to 1, of a server with an enhancer "
+        "(default: 0.8)",
+    )  # fmt: skip
+    group.add_argument(
+        "--enhancer-weight", type=share_or_zero, metavar="SHARE",
+        help="how closely codeformer keeps to the face that it is given, 0 to 1 (default: 0.5)",
     )  # fmt: skip
     group.add_argument(
         "--keep", type=parts, metavar="PARTS",
@@ -182,6 +210,9 @@ def face_options(arguments: Namespace) -> SwapOptions:
         keep=arguments.keep or KeepFlag.NOTHING,
         areas=arguments.areas or AreaFlag.EVERYWHERE,
         weight=arguments.weight,
+        regions=arguments.regions or RegionFlag.ALL,
+        enhance=arguments.enhance,
+        enhancer_weight=arguments.enhancer_weight,
         box_blur=arguments.box_blur,
         box_padding=arguments.box_padding,
         pose_limit=arguments.pose_limit,

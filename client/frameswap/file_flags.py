@@ -8,13 +8,23 @@ from typing import TYPE_CHECKING
 from frameswap.addresses import as_target
 from frameswap.arguments import WholeNumber, frame_rate, time_of
 from frameswap.encoders import CODECS, Encoding
+from frameswap.errors import BadOptions
+from frameswap.file_tasks import FolderPlan, is_folder_job, plan_folder
 from frameswap.read_options import CORRUPT_MODES, DECODERS, HDR_MODES, ReadOptions
 from frameswap.video_writer import AUDIO_MODES
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
-__all__ = ["add_encoding_flags", "add_file_flags", "add_reading_flags", "encoding", "read_options"]
+__all__ = [
+    "add_encoding_flags",
+    "add_file_flags",
+    "add_reading_flags",
+    "encoding",
+    "folder_plan",
+    "read_options",
+    "report_path",
+]
 
 
 def add_file_flags(parser: ArgumentParser) -> None:
@@ -140,3 +150,28 @@ def read_options(arguments: Namespace) -> ReadOptions:
 def encoding(arguments: Namespace) -> Encoding:
     """How a video is encoded, by the flags of `add_encoding_flags`."""
     return Encoding(arguments.codec, arguments.quality, arguments.preset)
+
+
+def folder_plan(arguments: Namespace) -> FolderPlan | None:
+    """What is to be done with many files; None for one.
+
+    Raises:
+        BadOptions: flags that contradict each other.
+        UnreadableFile, UnwritableFile: as `plan_folder`.
+    """
+    if not is_folder_job(arguments.target, arguments.output):
+        return None
+    if arguments.report is not None and arguments.report.is_file():
+        raise BadOptions(
+            f"the reports of several files go into a folder, and {arguments.report} is a file"
+        )
+    return plan_folder(arguments.target, arguments.output)
+
+
+def report_path(arguments: Namespace, output: Path) -> Path | None:
+    """Where the report of an output goes: one of several has its own, in a folder of them."""
+    report: Path | None = arguments.report
+    if report is None or not is_folder_job(arguments.target, arguments.output):
+        return report
+    place = output.relative_to(arguments.output)
+    return report / place.with_name(f"{place.name}.jsonl")

@@ -9,7 +9,6 @@ another worker, on another machine, may take the job over.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import json
@@ -28,6 +27,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from frameswap.durable_files import sync_folder, write_whole
 from frameswap.errors import UnreadableFile, UnwritableFile
 from frameswap.lease import Lease, is_held
 from frameswap.output_file import explain_failure
@@ -206,11 +206,11 @@ class Journal:
         self.check()
         number = len(self.rows)
         with self._explained():
-            _write_whole(self._report_path(number), "".join(report).encode())
+            write_whole(self._report_path(number), "".join(report).encode())
             if found:
-                _write_whole(self._found_path(number), found)
+                write_whole(self._found_path(number), found)
             size, crc = write_segment(self._path(number), packets)
-            _sync_folder(self.folder)
+            sync_folder(self.folder)
             row = SegmentRow(
                 frames=len(report), faces=faces, frames_without_face=frames_without_face,
                 depth=reorder_depth(list(packets)), size=size, crc=crc,
@@ -286,10 +286,10 @@ class Journal:
         for name, rows in ((_SOURCES, self.sources), (_REFERENCES, self.references)):
             content = io.BytesIO()
             np.save(content, rows)
-            _write_whole(self.folder / name, content.getvalue())
+            write_whole(self.folder / name, content.getvalue())
         self._append({"frameswap_journal": 1, "job": job})
-        _sync_folder(self.folder)
-        _sync_folder(self.folder.parent)
+        sync_folder(self.folder)
+        sync_folder(self.folder.parent)
 
     def _read(self, job: dict[str, Any]) -> bool:
         """Take over the whole segments of an earlier run of the same job."""
@@ -333,7 +333,7 @@ class Journal:
         """Leave what is true: no line that was cut off, and no segment that is not whole."""
         new = self.folder / f"{_JOURNAL}.new"
         lines = [head, *(asdict(row) for row in self.rows)]
-        _write_whole(new, "".join(json.dumps(line) + "\n" for line in lines).encode())
+        write_whole(new, "".join(json.dumps(line) + "\n" for line in lines).encode())
         new.replace(self.folder / _JOURNAL)
 
     def _append(self, row: Mapping[str, Any]) -> None:
@@ -356,29 +356,6 @@ def _are_alike(first: NDArray[np.float32], second: NDArray[np.float32]) -> bool:
     """Whether two encodings are of the same photos."""
     tolerance = _SOURCE_TOLERANCE * float(np.abs(second).max(initial=1e-6))
     return first.shape == second.shape and np.allclose(first, second, rtol=0.0, atol=tolerance)
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that its content is there after a power cut."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Have the names of new files there after a power cut, where the file system can do that."""
-    try:
-        file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except PermissionError:
-        return  # One that may be written to and not be listed.
-    try:
-        os.fsync(file)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
-    finally:
-        os.close(file)
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:

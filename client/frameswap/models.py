@@ -22,8 +22,12 @@ from frameswap.contract import (
     MAX_DETECTIONS,
     OPTIONS,
     PARAMETER_CONTRACT_VERSION,
+    PARAMETER_ENHANCER,
+    PARAMETER_ENHANCER_WEIGHT,
     PARAMETER_GIVES_MASK,
     PARAMETER_LANDMARKER,
+    PARAMETER_OCCLUDER,
+    PARAMETER_PARSER,
     PARAMETER_PROVENANCE,
     PARAMETER_SOURCE_KIND,
     PARAMETER_SWAPPER,
@@ -73,7 +77,8 @@ class Ensemble:
     source_length: D; -1 when the server leaves it open, or has no sources in this ensemble.
     max_faces: the largest K. max_height, max_width: of a frame, pixels; None when not said.
     gives_mask: whether the swapper's network says which part of its crop is the face.
-    landmarker: the landmark network's name; None where there is none.
+    landmarker, occluder, parser, enhancer: the networks' names; None where there is none.
+    enhancer_weight: whether the enhancer takes a weight.
     landmark_shape: F faces and P points of `landmarks`; -1 where open or not in this ensemble.
     """
 
@@ -89,6 +94,10 @@ class Ensemble:
     gives_mask: bool = True
     landmarker: str | None = None
     landmark_shape: tuple[int, int] = (-1, -1)
+    occluder: str | None = None
+    parser: str | None = None
+    enhancer: str | None = None
+    enhancer_weight: bool = False
 
 
 class Ensembles:
@@ -183,6 +192,10 @@ def check_ensemble(description: ModelDescription, address: str) -> Ensemble:
         gives_mask=parameters.get(PARAMETER_GIVES_MASK) != "0",
         landmarker=None if landmarker == _NO_LANDMARKER else landmarker,
         landmark_shape=_landmark_shape(tensors),
+        occluder=parameters.get(PARAMETER_OCCLUDER),
+        parser=parameters.get(PARAMETER_PARSER),
+        enhancer=parameters.get(PARAMETER_ENHANCER),
+        enhancer_weight=parameters.get(PARAMETER_ENHANCER_WEIGHT) == "1",
     )
 
 

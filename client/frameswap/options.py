@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frameswap.contract import (
+    ENHANCER_BASE,
     OPTION_COUNT,
     PADDING_BASE,
     AreaFlag,
@@ -20,6 +21,7 @@ from frameswap.contract import (
     MaskFlag,
     Option,
     Refinement,
+    RegionFlag,
 )
 from frameswap.errors import BadOptions
 from frameswap.models import Ensemble
@@ -50,6 +52,11 @@ class SwapOptions:
     weight: how much of the swap is shown, in [0, 1]; None is all.
     pose_limit: faces that look farther away from the camera stay as they are, degrees in (0, 180];
         180 is no limit, None the server's default.
+    regions: the parts that the mask REGIONS shows, a sum.
+    enhance: how much of what the server's enhancer makes of a swapped face is shown, in [0, 1], in
+        whole percent; None: its default, 0.8.
+    enhancer_weight: how closely an enhancer that takes a weight (CodeFormer) keeps to the face that
+        it is given, in [0, 1], in whole percent; None: its default, 0.5.
     """
 
     face_order: FaceOrder = FaceOrder.LARGEST_FIRST
@@ -66,6 +73,9 @@ class SwapOptions:
     box_padding: BoxPadding | None = None
     weight: float | None = None
     pose_limit: float | None = None
+    regions: RegionFlag = RegionFlag.ALL
+    enhance: float | None = None
+    enhancer_weight: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("score_threshold", "nms_threshold"):
@@ -85,6 +95,7 @@ class SwapOptions:
             ("masks", MaskFlag),
             ("keep", KeepFlag),
             ("areas", AreaFlag),
+            ("regions", RegionFlag),
         ):
             if not isinstance(getattr(self, name), kind):
                 known = ", ".join(str(member.name) for member in kind)
@@ -92,10 +103,14 @@ class SwapOptions:
                     f"{name} must be one of {kind.__name__}'s {known}, not {getattr(self, name)!r}"
                 )
         self._check_masks()
-        if self.weight is not None and not 0.0 <= self.weight <= 1.0:
-            raise BadOptions(
-                f"weight is how much of the swap is shown, from 0 to 1, not {self.weight}"
-            )
+        for name, what in (
+            ("weight", "how much of the swap is shown"),
+            ("enhance", "how much of the enhanced face is shown"),
+            ("enhancer_weight", "how closely the enhancer keeps to the face"),
+        ):
+            share = getattr(self, name)
+            if share is not None and not 0.0 <= share <= 1.0:
+                raise BadOptions(f"{name} is {what}, from 0 to 1, not {share}")
         if self.pose_limit is not None and not 0.0 < self.pose_limit <= 180.0:
             raise BadOptions(
                 f"pose_limit must be greater than 0 and at most 180 degrees (no limit), not "
@@ -138,11 +153,20 @@ class SwapOptions:
         )
         tensor[Option.SWAPPER_WEIGHT] = _given(self.weight)
         tensor[Option.POSE_LIMIT] = self.pose_limit or 0.0
+        tensor[Option.ENHANCER] = _percent(self.enhance) + ENHANCER_BASE * _percent(
+            self.enhancer_weight
+        )
+        tensor[Option.REGIONS] = self.regions
         return tensor
 
 
 def _given(value: float | None) -> float:
     return 0.0 if value is None else value or _NEXT_TO_NOTHING
+
+
+def _percent(share: float | None) -> int:
+    """1 + whole percent; 0 for the default."""
+    return 0 if share is None else 1 + round(100 * share)
 
 
 def check_deployed(options: SwapOptions, ensemble: Ensemble) -> None:
@@ -156,6 +180,7 @@ def check_deployed(options: SwapOptions, ensemble: Ensemble) -> None:
             f"the server's swapper {ensemble.swapper} gives no mask of its own: build one that "
             f"does (`build_engines.py --swapper hyperswap_1a_256`), or choose box and hull"
         )
+    _check_extras(options, ensemble)
     if ensemble.landmarker is not None:
         return
     wanted = {
@@ -171,3 +196,25 @@ def check_deployed(options: SwapOptions, ensemble: Ensemble) -> None:
                 f"build its models with one (`build_engines.py --landmarker "
                 f"face_mesh_attention`), or leave that out"
             )
+
+
+def _check_extras(options: SwapOptions, ensemble: Ensemble) -> None:
+    enhanced = options.enhance is not None or options.enhancer_weight is not None
+    for what, is_wanted, network, kind, example in (
+        ("the mask `occlusion`", MaskFlag.OCCLUSION in options.masks, ensemble.occluder,
+         "an occluder", "--occluder xseg_1"),
+        ("the mask `regions`", MaskFlag.REGIONS in options.masks or bool(options.regions),
+         ensemble.parser, "a parser", "--parser bisenet_resnet_34"),
+        ("an enhanced face", enhanced, ensemble.enhancer,
+         "an enhancer", "--enhancer realesrgan_x4plus"),
+    ):  # fmt: skip
+        if is_wanted and network is None:
+            raise BadOptions(
+                f"{what} needs {kind}, and the server has none: build its models with one "
+                f"(`build_engines.py {example}`), or leave that out"
+            )
+    if options.enhancer_weight is not None and not ensemble.enhancer_weight:
+        raise BadOptions(
+            f"the server's enhancer {ensemble.enhancer} takes no weight: build one that does "
+            f"(`build_engines.py --enhancer codeformer`), or leave that out"
+        )

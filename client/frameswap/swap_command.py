@@ -29,10 +29,12 @@ from frameswap.file_flags import (
     add_file_flags,
     add_reading_flags,
     encoding,
+    folder_plan,
     read_options,
+    report_path,
 )
 from frameswap.file_kinds import check_source_kind, check_target_kind, is_sequence, is_standard
-from frameswap.file_tasks import FileTask, FolderPlan, is_folder_job, plan_folder
+from frameswap.file_tasks import FileTask, FolderPlan, is_folder_job
 from frameswap.job_control import JobControl, JobStopped, describe_early_end, end_early_at_interrupt
 from frameswap.job_flags import add_job_flags, journaling
 from frameswap.journal import is_unfinished
@@ -62,9 +64,7 @@ from frameswap.report import Tally, describe_left
 from frameswap.server_flags import add_server_flags, connect, tell
 from frameswap.server_settings import add_security
 from frameswap.swap_job import swap_photo, swap_video
-from frameswap.swapper import (
-    FaceSwapper,
-)
+from frameswap.swapper import FaceSwapper
 from frameswap.video import VideoReader
 from frameswap.video_writer import check_video_output
 
@@ -111,7 +111,7 @@ def run(arguments: Namespace) -> int:
     # All that can fail without a server fails before one is started.
     try:
         _check_usage(arguments)
-        plan = _plan(arguments)
+        plan = folder_plan(arguments)
     except BadOptions as error:
         tell([str(error)])
         return 2
@@ -163,31 +163,11 @@ def _connect(
     return swapper
 
 
-def _plan(arguments: Namespace) -> FolderPlan | None:
-    """What is to be done with many files; None for one."""
-    if not is_folder_job(arguments.target, arguments.output):
-        return None
-    if arguments.report is not None and arguments.report.is_file():
-        raise BadOptions(
-            f"the reports of several files go into a folder, and {arguments.report} is a file"
-        )
-    return plan_folder(arguments.target, arguments.output)
-
-
 def _check_outputs(arguments: Namespace, output: Path) -> None:
     check_output(output, force=arguments.force or is_unfinished(output))
-    report = _report(arguments, output)
+    report = report_path(arguments, output)
     if report is not None:
         check_output(report, force=True)
-
-
-def _report(arguments: Namespace, output: Path) -> Path | None:
-    """Where the report of an output goes: one of several has its own, in a folder of them."""
-    report: Path | None = arguments.report
-    if report is None or not is_folder_job(arguments.target, arguments.output):
-        return report
-    place = output.relative_to(arguments.output)
-    return report / place.with_name(f"{place.name}.jsonl")
 
 
 def _check_usage(arguments: Namespace) -> None:
@@ -229,7 +209,7 @@ def _run_folder(
         casting = _encode(arguments, swapper, cast)
         for task in plan.tasks:
             try:
-                report = _report(arguments, task.output)
+                report = report_path(arguments, task.output)
                 for path in (task.output, *([] if report is None else [report])):
                     path.parent.mkdir(parents=True, exist_ok=True)
                 _check_outputs(arguments, task.output)
@@ -374,7 +354,7 @@ def _swap_video_file(
                 steady=steadiness(arguments),
                 encoding=encoding(arguments), audio=arguments.audio, on_notes=tell,
                 on_frame=progress.update, journaling=journaling(arguments), control=control,
-                report=_report(arguments, output), preview=preview,
+                report=report_path(arguments, output), preview=preview,
             )  # fmt: skip
     except JobStopped:
         raise KeyboardInterrupt from None

@@ -20,6 +20,14 @@ from frameswap_gateway.work import run_quickly
 
 __all__ = ["ROUTER", "find_asset", "send_file"]
 
+
+class _File(FileResponse):
+    """In fewer pieces: each is read in another thread, and waits for it."""
+
+    chunk_size = 1 << 20
+
+
+
 ROUTER: Final = APIRouter(prefix="/v1/assets", tags=["assets"])
 _RANGE: Final = re.compile(r"bytes=(?:(\d{1,15})-(\d{0,15})|-(\d{1,15}))")
 _SAYS_FILE: Final[dict[int | str, dict[str, Any]]] = {
@@ -177,7 +185,7 @@ def send_file(request: Request, path: Path, *, tag: str, media_type: str, name: 
     if given.strip() == "*" or etag in [each.strip() for each in given.split(",")]:
         return Response(status_code=304, headers={"ETag": etag})
     _check_range(request, path.stat().st_size)
-    return FileResponse(
+    return _File(
         path, media_type=media_type, filename=name,
         headers={"ETag": etag, "Cache-Control": "private, no-cache", "Accept-Ranges": "bytes"},
     )  # fmt: skip

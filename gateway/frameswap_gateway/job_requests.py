@@ -58,6 +58,7 @@ class Options(_Strict):
     score_threshold: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
     masks: list[Literal["box", "hull", "own", "none"]] = Field(default=[], max_length=4)
     keep: list[Literal["mouth", "lips", "eyes", "brows"]] = Field(default=[], max_length=4)
+    areas: list[Literal["upper-face", "lower-face", "mouth"]] = Field(default=[], max_length=3)
     weight: Share | None = None
     pose_limit: Annotated[float, Field(gt=0, le=180, allow_inf_nan=False)] | None = None
     steady: bool = Field(

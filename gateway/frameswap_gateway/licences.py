@@ -25,6 +25,7 @@ class Licence:
 
 LICENCES: Final[Mapping[str, Licence]] = {
     "image_swapper_256": Licence("Apache-2.0", "any use"),
+    "frameswap_256": Licence("Apache-2.0", "any use (doubts: weights/README.md)"),
     "inswapper_128": Licence("InsightFace model terms", _RESEARCH),
     "inswapper_128_fp16": Licence("InsightFace model terms", _RESEARCH),
     "hyperswap_1a_256": Licence("ResearchRAIL", _RESEARCH),

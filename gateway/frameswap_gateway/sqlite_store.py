@@ -154,15 +154,8 @@ class SqliteStore:
                 ) from error
             raise
 
-    @_whole
-    def put_asset(self, asset: Asset) -> None:
-        self._put_asset(asset)
-
     @_soon
-    def begin_asset(self, asset: Asset) -> None:
-        self._put_asset(asset)
-
-    def _put_asset(self, asset: Asset) -> None:
+    def put_asset(self, asset: Asset) -> None:
         marks = ", ".join(f":{name}" for name in _ASSET_COLUMNS)
         self.database.execute(
             f"INSERT OR REPLACE INTO assets ({', '.join(_ASSET_COLUMNS)}) VALUES ({marks})",

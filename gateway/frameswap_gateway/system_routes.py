@@ -19,7 +19,7 @@ from frameswap_gateway.gateway import Gateway
 from frameswap_gateway.licences import licence_of
 from frameswap_gateway.problems import Problem
 from frameswap_gateway.tokens import COOKIE, SESSION_S
-from frameswap_gateway.wishes import KEEPS, MASKS, ORDERS
+from frameswap_gateway.wishes import AREAS, KEEPS, MASKS, ORDERS
 from frameswap_gateway.work import MEDIA_TYPES
 from frameswap_gateway.workers import TaskFailed, WorkerDied
 
@@ -95,6 +95,7 @@ async def get_capabilities(request: Request) -> dict[str, Any]:
         "persons": said["persons"],
         "options": {
             "masks": masks, "keep": list(KEEPS) if has_points else [],
+            "areas": list(AREAS) if has_points else [],
             "face_order": list(ORDERS), "pose_limit": has_points,
         },
         "codecs": {

@@ -13,6 +13,7 @@ import re
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 from starlette.requests import ClientDisconnect
@@ -121,7 +122,7 @@ async def _take(
     is_piece = part.length != part.size or part.start > 0
     keeps = part.size is not None and (is_piece or part.size > _BUFFER_BYTES)
     if keeps:
-        await gateway.ask(gateway.store.begin_asset, asset)
+        await gateway.ask(gateway.store.put_asset, asset)
         if replaces is not None:
             # Jobs that read the earlier content keep its file until they end.
             _forget_file(gateway, replaces)
@@ -142,6 +143,7 @@ async def _take(
     size = part.start + written if part.size is None else part.size
     asset = replace(asset, size=size)
     if part.start + written < size:
+        await asyncio.to_thread(_sync, gateway.folder.asset(asset.key))
         return asset
     return await _look(gateway, asset, has_row=keeps)
 
@@ -165,7 +167,7 @@ async def _write(
             # What came before a connection broke is worth keeping.
             written += await _flush(gateway, file, waiting, start + written)
         finally:
-            await asyncio.shield(asyncio.to_thread(_close, file))
+            os.close(file)
     return written
 
 
@@ -184,7 +186,9 @@ async def _flush(gateway: Gateway, file: int, waiting: bytearray, at: int) -> in
     return len(data)
 
 
-def _close(file: int) -> None:
+def _sync(path: Path) -> None:
+    """Have a file on the disk, whoever wrote it."""
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(file)
     finally:
@@ -201,10 +205,12 @@ async def _look(gateway: Gateway, asset: Asset, *, has_row: bool) -> Asset:
     path = str(gateway.folder.asset(asset.key))
     shown = asset.name or "the file"
     try:
-        found = await gateway.probes.run(
+        looking = gateway.probes.run(
             "look", path=path, photo_pixels=limits.photo_pixels, names={path: shown},
             video_pixels=limits.video_pixels, timeout_s=_LOOK_S,
         )  # fmt: skip
+        # The disk is as slow as the look, and neither waits for the other.
+        found, _ = await asyncio.gather(looking, asyncio.to_thread(_sync, Path(path)))
     except TaskFailed as failure:
         await _discard(gateway, asset, has_row=has_row)
         raise Problem("not-a-picture", failure.text, cause=failure.code) from failure

@@ -8,17 +8,20 @@ from fractions import Fraction
 from typing import Any, Final
 
 import numpy as np
-from frameswap import Encoding, FaceOrder, KeepFlag, MaskFlag, ReadOptions, SwapOptions
+from frameswap import AreaFlag, Encoding, FaceOrder, KeepFlag, MaskFlag, ReadOptions, SwapOptions
 from frameswap.video_writer import AudioMode
 from numpy.typing import NDArray
 
-__all__ = ["KEEPS", "MASKS", "ORDERS", "WantedSource", "Wishes", "read_wishes"]
+__all__ = ["AREAS", "KEEPS", "MASKS", "ORDERS", "WantedSource", "Wishes", "read_wishes"]
 
 MASKS: Final = {
     "box": MaskFlag.BOX, "hull": MaskFlag.HULL, "own": MaskFlag.SWAPPER, "none": MaskFlag.NONE,
 }  # fmt: skip
 KEEPS: Final = {
     "mouth": KeepFlag.MOUTH, "lips": KeepFlag.LIPS, "eyes": KeepFlag.EYES, "brows": KeepFlag.BROWS,
+}  # fmt: skip
+AREAS: Final = {
+    "upper-face": AreaFlag.UPPER_FACE, "lower-face": AreaFlag.LOWER_FACE, "mouth": AreaFlag.MOUTH,
 }  # fmt: skip
 ORDERS: Final = {order.name.lower().replace("_", "-"): order for order in FaceOrder}
 
@@ -59,6 +62,7 @@ def read_wishes(wishes: Mapping[str, Any]) -> Wishes:
             score_threshold=options["score_threshold"],
             masks=MaskFlag(sum(MASKS[name] for name in set(options["masks"]))),
             keep=KeepFlag(sum(KEEPS[name] for name in set(options["keep"]))),
+            areas=AreaFlag(sum(AREAS[name] for name in set(options["areas"]))),
             weight=options["weight"],
             pose_limit=options["pose_limit"],
         ),

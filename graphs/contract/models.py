@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Final, Literal
 
+from graphs.contract.extras import EVERY_EXTRA, NO_EXTRAS, Extras
 from graphs.contract.limits import FRAME_FORMATS, FrameFormat
 from graphs.contract.tensors import (
     CHOSEN_FACES,
+    CONTEXT,
+    CONTEXT_WARPS,
     CROPS,
     DETECTED_FRAME,
     DETECTIONS,
     EMBEDDING,
     ENCODED_SOURCE,
+    ENHANCED_CROPS,
+    ENHANCED_MASKS,
+    ENHANCED_WARPS,
     FACES,
     FRAME,
     LANDMARKS,
     MASKS,
+    OCCLUSIONS,
     OPTIONS,
     POSE,
     SEEN_FRAME,
+    SHOWN_MASKS,
     SLOT_LANDMARKS,
     SOURCE,
     SWAP_MASKS,
@@ -121,7 +130,7 @@ def _found(pixel: FrameFormat) -> tuple[TensorSpec, ...]:
     return DETECTIONS, VIEWS, VIEW_WARPS, frame_spec(DETECTED_FRAME, pixel)
 
 
-def _crop_models() -> Iterator[ModelSpec]:
+def _crop_models(extras: Extras) -> Iterator[ModelSpec]:
     yield ModelSpec(
         "face_landmarker", (VIEWS, VIEW_WARPS, DETECTIONS, OPTIONS), (FACES, LANDMARKS, POSE),
         sees="crops", network="other",
@@ -138,39 +147,88 @@ def _crop_models() -> Iterator[ModelSpec]:
             (SWAPPED_CROPS.name, SWAP_MASKS.name), shared=(OPTIONS.name,),
         ),
     )  # fmt: skip
-    # No mask looks at a picture: what the crops would cost to bring is saved.
-    yield ModelSpec(
-        "face_masker", (SWAP_MASKS, _OF_SLOTS, WARPS, FACES, OPTIONS), (MASKS,), sees="crops",
-        joined_rows=JoinedRows(
-            (SWAP_MASKS.name, LANDMARKS.name, WARPS.name), FACES.name, (MASKS.name,),
-            shared=(OPTIONS.name,),
-        ),
+    yield _masker(extras)
+    if extras.enhances is not None:
+        yield _enhancer(extras)
+
+
+def _masker(extras: Extras) -> ModelSpec:
+    """Without extras no mask looks at a picture: what the crops would cost to bring is saved."""
+    seen = tuple(
+        tensor
+        for tensor, there in ((CROPS, extras.occludes), (SWAPPED_CROPS, extras.parses))
+        if there
+    )
+    made: tuple[TensorSpec, ...] = (SHOWN_MASKS if extras.looks else MASKS,)
+    if extras.occludes and extras.enhances == "context":
+        made = (*made, OCCLUSIONS)
+    rows = (SWAP_MASKS, *seen, _OF_SLOTS, WARPS)
+    return ModelSpec(
+        "face_masker", (*rows, FACES, OPTIONS), made, sees="crops",
+        network="other" if extras.looks else None,
+        joined_rows=_joined(rows, made),
     )  # fmt: skip
 
 
-def _frame_models(pixel: FrameFormat) -> Iterator[ModelSpec]:
+def _enhancer(extras: Extras) -> ModelSpec:
+    rows: tuple[TensorSpec, ...] = (SWAPPED_CROPS, MASKS, WARPS)
+    if extras.enhances == "context":
+        rows = (*rows, CONTEXT, CONTEXT_WARPS)
+        if extras.occludes:
+            rows = (*rows, OCCLUSIONS)
+    made = (ENHANCED_CROPS, ENHANCED_MASKS, ENHANCED_WARPS)
+    return ModelSpec(
+        "face_enhancer", (*rows, FACES, OPTIONS), made, sees="crops", network="other",
+        joined_rows=_joined(rows, made),
+    )  # fmt: skip
+
+
+def _joined(rows: tuple[TensorSpec, ...], made: tuple[TensorSpec, ...]) -> JoinedRows:
+    return JoinedRows(
+        tuple(tensor.name for tensor in rows), FACES.name,
+        tuple(tensor.name for tensor in made), shared=(OPTIONS.name,),
+    )  # fmt: skip
+
+
+def _frame_models(pixel: FrameFormat, extras: Extras) -> Iterator[ModelSpec]:
     frame = frame_spec(FRAME, pixel)
     yield ModelSpec(
         f"face_detector_{pixel}", (frame, OPTIONS), _found(pixel), sees="frame", network="other",
         passthrough={DETECTED_FRAME: FRAME},
     )  # fmt: skip
+    around = (CONTEXT, CONTEXT_WARPS) if extras.enhances == "context" else ()
     yield ModelSpec(
         f"face_aligner_{pixel}", (frame, FACES, LANDMARKS, SOURCE, OPTIONS),
-        (CROPS, WARPS, SLOT_LANDMARKS, CHOSEN_FACES, VERDICTS, frame_spec(SEEN_FRAME, pixel)),
+        (
+            CROPS, WARPS, *around, SLOT_LANDMARKS, CHOSEN_FACES, VERDICTS,
+            frame_spec(SEEN_FRAME, pixel),
+        ),
         sees="frame", passthrough={SEEN_FRAME: FRAME},
     )  # fmt: skip
+    laid = (SWAPPED_CROPS, MASKS)
+    if extras.enhances is not None:
+        laid = replace(SWAPPED_CROPS, dims=ENHANCED_CROPS.dims), replace(
+            MASKS, dims=ENHANCED_MASKS.dims
+        )
     yield ModelSpec(
-        f"face_blender_{pixel}", (frame, SWAPPED_CROPS, MASKS, WARPS, FACES, OPTIONS),
+        f"face_blender_{pixel}", (frame, *laid, WARPS, FACES, OPTIONS),
         (frame_spec(SWAPPED_FRAME, pixel, "frame PSNR"),), sees="frame",
     )  # fmt: skip
 
 
-MODEL_SPECS: Final[dict[str, ModelSpec]] = {
-    spec.name: spec
-    for spec in (
+@cache
+def model_specs(extras: Extras) -> Mapping[str, ModelSpec]:
+    """Every served model that is a graph, by name, of a deployment with these extras."""
+    found = (
         *_photo_models(),
-        *_crop_models(),
-        *(spec for pixel in FRAME_FORMATS for spec in _frame_models(pixel)),
+        *_crop_models(extras),
+        *(spec for pixel in FRAME_FORMATS for spec in _frame_models(pixel, extras)),
     )
-}
-"""Every served model that is a graph, by name."""
+    return {spec.name: spec for spec in found}
+
+
+MODEL_SPECS: Final = model_specs(NO_EXTRAS)
+"""Those of a deployment without extras."""
+
+EVERY_MODEL: Final = model_specs(EVERY_EXTRA)
+"""What there is in any deployment: for what a model is like, whichever tensors it has."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-# What a repository was built for; clients read it of the ensembles:
+# What a repository was built for; clients read it of the ensembles. Extras are left out where there
+# are none:
 PARAMETER_CONTRACT_VERSION: Final = "contract_version"
 PARAMETER_SWAPPER: Final = "swapper"
 PARAMETER_SOURCE_KIND: Final = "source_kind"
@@ -15,6 +16,10 @@ PARAMETER_LANDMARKER: Final = "landmarker"
 PARAMETER_RECOGNIZER: Final = "recognizer"
 PARAMETER_PIXEL_BOOST: Final = "pixel_boost"
 PARAMETER_GIVES_MASK: Final = "gives_mask"
+PARAMETER_OCCLUDER: Final = "occluder"
+PARAMETER_PARSER: Final = "parser"
+PARAMETER_ENHANCER: Final = "enhancer"
+PARAMETER_ENHANCER_WEIGHT: Final = "enhancer_weight"
 # What the Python-based backends check of a request:
 PARAMETER_MAX_FACES: Final = "max_faces"
 PARAMETER_FRAME_FORMAT: Final = "frame_format"

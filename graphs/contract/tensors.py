@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from graphs.contract.limits import FACE_COLUMNS, MAX_DETECTIONS, FrameFormat
@@ -77,6 +77,19 @@ MASKS: Final = TensorSpec("masks", "float32", ("K", 1, "S", "S"))
 """How much of each pixel of a swapped crop is shown, in [0, 1]."""
 WARPS: Final = TensorSpec("warps", "float32", ("K", 2, 3))
 """Frame to crop: crop_xy = warp @ [x, y, 1]. All zeros for an empty slot."""
+SHOWN_MASKS: Final = replace(MASKS, measure="crop PSNR")
+"""`masks` of a masker with a network."""
+OCCLUSIONS: Final = TensorSpec("occlusions", "float32", ("K", 1, "S", "S"))
+"""What an occluder showed of each pixel; ones where it was not asked."""
+
+CONTEXT: Final = TensorSpec("context", "float32", ("K", 3, "X", "X"), "crop PSNR")
+"""The target's face as the enhancer's network wants it framed: RGB in [0, 1]."""
+CONTEXT_WARPS: Final = TensorSpec("context_warps", "float32", ("K", 2, 3))
+"""Frame to context."""
+ENHANCED_CROPS: Final = TensorSpec("enhanced_crops", "float32", ("K", 3, "T", "T"), "crop PSNR")
+ENHANCED_MASKS: Final = TensorSpec("enhanced_masks", "float32", ("K", 1, "T", "T"))
+ENHANCED_WARPS: Final = TensorSpec("enhanced_warps", "float32", ("K", 2, 3))
+"""What the blender lays on where there is an enhancer, in its own framing."""
 ENCODED_SOURCE: Final = TensorSpec("source", "float32", ("D",), "cosine")
 EMBEDDING: Final = TensorSpec("embedding", "float32", ("E",), "cosine")
 

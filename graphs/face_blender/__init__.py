@@ -36,11 +36,13 @@ from graphs.contract import (
     FACES,
     FRAME,
     MASKS,
+    NO_EXTRAS,
     OPTIONS,
     SCORE_COLUMN,
     SWAPPED_CROPS,
     SWAPPED_FRAME,
     WARPS,
+    Extras,
     FrameFormat,
     TensorSpec,
     frame_spec,
@@ -50,6 +52,7 @@ from graphs.face_blender.patches import blend_patches
 from graphs.face_blender.regions import blend_regions
 from graphs.face_blender.whole import blend_whole
 from graphs.geometry import regular_warps
+from graphs.harmless import harmless_crops, harmless_masks
 from graphs.pixels import (
     chroma_offset,
     color_index,
@@ -58,7 +61,7 @@ from graphs.pixels import (
     safe_options,
     valid_options,
 )
-from graphs.shapes import Op, dimension, split, to_float, used_slots
+from graphs.shapes import Op, dimension, to_float, used_slots
 
 Method = Literal["whole", "regions", "patches"]
 
@@ -72,6 +75,7 @@ def build(
     crop_size: int,
     *,
     method: Method = "whole",
+    extras: Extras = NO_EXTRAS,
 ) -> onnx.ModelProto:
     """The served model: frame, swapped_crops, masks, warps, faces, options -> swapped_frame.
 
@@ -79,6 +83,7 @@ def build(
         frame_format: of `i420` frames the options say colour matrix, range and chroma location.
         crop_size: S, side of the crops.
         method: how the graph goes about it, see the module.
+        extras: of the deployment: which options are valid.
 
     Returns:
         A model with `frame` [B, H*3/2, W] or [B, H, W, 3] uint8, `swapped_crops` [B, K, 3, S, S]
@@ -94,7 +99,7 @@ def build(
     warps, faces, options = (author.input(spec) for spec in (WARPS, FACES, OPTIONS))
     with author.scope("preprocess"):
         height, _ = frame_size(op, frame, frame_format)
-        valid = valid_options(op, options)
+        valid = valid_options(op, options, extras)
         shown = op.And(_shown_slots(op, warps, faces), valid)
         if method == "regions":
             # What is done to a crop takes a CPU as long for an empty slot as for a face.
@@ -102,7 +107,7 @@ def build(
             crops, masks, warps, shown = (
                 op.Slice(value, [0], used, [1]) for value in (crops, masks, warps, shown)
             )
-        rows, solid = _harmless_crops(op, crops)
+        rows, solid = harmless_crops(op, crops)
         offset = None
         if frame_format == "i420":
             options = safe_options(op, options, valid)
@@ -110,7 +115,7 @@ def build(
             offset = chroma_offset(op, options)
         else:
             rows = op.Mul(_reverse_channels(op, rows), 255.0)
-        weights = op.Mul(solid, _harmless_masks(op, masks))
+        weights = op.Mul(solid, harmless_masks(op, masks))
     blend = Blend(
         frame=frame,
         crops=rows,
@@ -128,24 +133,6 @@ def build(
 def _reverse_channels(op: Op, rgb: ir.Value) -> ir.Value:
     """BGR from RGB, [B, K, 3, S, S]."""
     return op.Gather(rgb, [2, 1, 0], axis=2)
-
-
-def _harmless_crops(op: Op, crops: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """Crops clipped to [0, 1] with 0 for what is no number, and where they are numbers.
-
-    Returns:
-        [B, K, 3, S, S] and [B, K, 1, S, S] float32 (1 where all three channels are numbers).
-    """
-    number = is_number(op, crops)
-    clean = op.Clip(op.Where(number, crops, 0.0), 0.0, 1.0)
-    # A product of three, not a minimum over the axis, which ONNX Runtime leaves to cuDNN on a GPU.
-    red, green, blue = split(op, to_float(op, number), 3, 2)
-    return clean, op.Mul(op.Mul(red, green), blue)
-
-
-def _harmless_masks(op: Op, masks: ir.Value) -> ir.Value:
-    """Masks clipped to [0, 1], with 0 for what is no number."""
-    return op.Clip(op.Where(is_number(op, masks), masks, 0.0), 0.0, 1.0)
 
 
 def _shown_slots(op: Op, warps: ir.Value, faces: ir.Value) -> ir.Value:

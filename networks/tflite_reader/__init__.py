@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from graphs.contract import IR_VERSION, OPSET
+from networks.opset import as_network
 from networks.tflite_reader.mediapipe import MEDIAPIPE_RULES
 from networks.tflite_reader.model import TfliteError
 from networks.tflite_reader.operators import BUILTIN_RULES
@@ -79,11 +79,4 @@ def read_tflite(content: bytes) -> onnx.ModelProto:
         outputs,
         reader.initializers,
     )
-    network = helper.make_model(
-        graph,
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=IR_VERSION,
-        producer_name="frameswap",
-    )
-    onnx.checker.check_model(network, full_check=True)
-    return network
+    return as_network(graph)

@@ -73,21 +73,28 @@ class Memory(Protocol):
 
 @dataclass(frozen=True)
 class OptionRange:
-    """Allowed values of one position of `options`: lowest..highest, whole numbers or any."""
+    """Allowed values of one position of `options`: lowest..highest, whole numbers or any.
+
+    more: further ranges of the same kind, above the first.
+    """
 
     name: str
     lowest: float
     highest: float
     whole: bool
+    more: tuple[tuple[float, float], ...] = ()
 
     def accepts(self, value: float) -> bool:
-        in_range = self.lowest <= value <= self.highest
+        ranges = ((self.lowest, self.highest), *self.more)
+        in_range = any(lowest <= value <= highest for lowest, highest in ranges)
         return in_range and (not self.whole or value == math.floor(value))
 
     def __str__(self) -> str:
         if self.lowest == self.highest:
             return f"{self.lowest:g}"
-        return f"{'a whole number from ' if self.whole else ''}{self.lowest:g} to {self.highest:g}"
+        ranges = ((self.lowest, self.highest), *self.more)
+        told = " or ".join(f"{lowest:g} to {highest:g}" for lowest, highest in ranges)
+        return f"{'a whole number from ' if self.whole else ''}{told}"
 
 
 @dataclass(frozen=True)
@@ -210,17 +217,23 @@ def _read_option_ranges(text: str) -> tuple[OptionRange, ...]:
         if not entry:
             continue
         name, _, limits = entry.partition("=")
-        lowest, dots, highest = limits.partition("..")
         try:
-            if not dots:
-                raise ValueError(entry)
-            whole = "." not in lowest + highest
-            ranges.append(OptionRange(name, float(lowest), float(highest), whole))
+            parts = [_read_range(part) for part in limits.split("|")]
         except ValueError:
             raise ValueError(
                 f"option_ranges entry {entry!r} must read name=lowest..highest"
             ) from None
+        (lowest, highest), *more = parts
+        whole = "." not in limits.replace("..", "")
+        ranges.append(OptionRange(name, lowest, highest, whole, tuple(more)))
     return tuple(ranges)
+
+
+def _read_range(text: str) -> tuple[float, float]:
+    lowest, dots, highest = text.partition("..")
+    if not dots:
+        raise ValueError(text)
+    return float(lowest), float(highest)
 
 
 def _read_row_rule(parameters: Mapping[str, str]) -> RowRule | None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from bench.gpu import __main__ as command
-from bench.gpu import plots
+from bench.gpu import extras, plots
 from bench.gpu.cells import (
     PRICE_MODE,
     PRICES,
@@ -27,18 +27,25 @@ from bench.gpu.cells import (
     sweep_name,
 )
 from bench.gpu.devices import bytes_a_face, check_provider, roofline
+from bench.gpu.extras import extra_cells, extra_table, row_feed
 from bench.gpu.modes import MODES
 from bench.gpu.report import make_report
-from bench.gpu.repositories import OWN
+from bench.gpu.repositories import FORMS, OWN
 from bench.gpu.results import NotRun, Results, load_results
 from bench.gpu.serving import Setup
 from bench.gpu.tuning import best_choices, choices, tune_cells, tuning_report
+from bench.peer_extras import Kind, PeerWithExtra
 from bench.peer_way import SIZE, PeerPipeline, frames_per_second, make_box_mask
 from bench.scenes import Scene
 from fetching import weights
 from graphs.face_masker.box import box_mask_profile
 from networks.swappers import SWAPPERS
-from tests.generated_networks import swapper_network
+from tests.generated_networks import (
+    enhancer_network,
+    occluder_network,
+    parser_network,
+    swapper_network,
+)
 
 HOST = {"GPU": "H100", "driver": "580", "mode": "three processes", "instances": {}}
 PLANNED = [cell.name for cell in all_cells(Setup(), fp16_only=False)]
@@ -416,3 +423,53 @@ def test_the_peers_mask_is_the_blenders() -> None:
     profile = box_mask_profile(SIZE)
     # float32 sums of a Gaussian in one dimension and in two
     np.testing.assert_allclose(make_box_mask(SIZE), np.outer(profile, profile), rtol=0, atol=1e-6)
+
+
+def test_extras_have_cells_of_their_own_and_a_table(results: Results) -> None:
+    names = [cell.name for cell in extra_cells()]
+    assert len(names) == 16
+    assert not set(names) & set(PLANNED)
+    for cell in extra_cells():
+        if cell.setup is not None:
+            assert cell.setup.repository in FORMS
+    assert extra_table(results) == []
+    results.cells |= {
+        "engine alone, batch 8": {"value": 1000.0},
+        "engine alone, occluder, batch 8": {"value": 4000.0},
+        extras.served_name("occluder"): {"value": load_value(640.0)},
+        extras.peers_name("occluder", spared=False): {"value": 16.0},
+    }
+    # 1,000 and 4,000 a second, one after the other, are 800
+    assert extra_table(results) == [
+        ("occluder", 4000.0, 800.0, 640.0, "80", 16.0, "40.0", None)
+    ]
+    text = make_report(results, names)
+    assert "| occluder | 4000.0 | 800.0 | 640.0 | 80 | 16.0 | 40.0 |  |" in text
+
+
+@pytest.mark.parametrize("kind", ["occluder", "parser", "enhancer"])
+def test_the_peers_way_with_a_network_more_shows_what_it_makes(kind: Kind) -> None:
+    weights.fetch("yunet")
+    network = {
+        "occluder": occluder_network("xseg_1"), "parser": parser_network("bisenet_resnet_34"),
+        "enhancer": enhancer_network("gfpgan_1.4"),
+    }[kind]  # fmt: skip
+    both = [
+        PeerWithExtra(
+            weights.load_network("yunet"), swapper_network("inswapper_128"),
+            ["CPUExecutionProvider"], kind=kind, network=network, spared=spared,
+        )
+        for spared in (False, True)
+    ]  # fmt: skip
+    scene = Scene("one face", width=640, height=360)
+    frame, latent = scene.bgr(), scene.source()
+    made, spared = (each.swap(frame, latent)[0] for each in both)
+    assert (made != frame).any()
+    assert np.abs(made.astype(int) - spared).max() <= 1
+
+
+def test_a_row_feed_is_what_a_joined_run_brings() -> None:
+    assert row_feed("faces", ["B", 16, 15], 8)[:, 0, 4].all()
+    assert row_feed("context_warps", ["B", "K", 2, 3], 8).shape == (8, 1, 2, 3)
+    assert not row_feed("options", ["B", 16], 8).any()
+    assert row_feed("context", ["B", "K", 3, 512, 512], 2).max() <= 1

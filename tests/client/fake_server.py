@@ -53,7 +53,7 @@ class Behavior:
     """What its outputs are said to be; None: it does not say."""
     models: tuple[str, ...] = (
         "swap_faces_i420", "swap_faces_bgr", "find_faces_i420", "find_faces_bgr",
-        "swap_found_faces_i420", "swap_found_faces_bgr", "encode_source_bgr",
+        "swap_found_faces_i420", "swap_found_faces_bgr", "encode_source_bgr", "embed_face_bgr",
     )  # fmt: skip
     parameters: dict[str, str] = field(default_factory=dict)
     max_batch_size: int = 8
@@ -154,7 +154,8 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
             config.output.add(name="swapped_frame", data_type="TYPE_UINT8", dims=dims)
             config.output.add(name="verdicts", data_type="TYPE_FP32", dims=[16])
         else:
-            config.output.add(name="source", data_type="TYPE_FP32", dims=[SOURCE_LENGTH])
+            answer = "embedding" if request.name.startswith("embed") else "source"
+            config.output.add(name=answer, data_type="TYPE_FP32", dims=[SOURCE_LENGTH])
         parameters = {
             "contract_version": behavior.contract_version,
             "swapper": behavior.swapper,
@@ -280,13 +281,12 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
             faces[..., 0, 0] = frame.reshape(-1)[0]
         if behavior.nan_faces:
             faces[:] = np.nan
-        if model == "encode_source_bgr":
+        if model in ("encode_source_bgr", "embed_face_bgr"):
             mean = frame.reshape(-1, 3).mean(axis=0)
             vector = np.array([*mean, 1.0], np.float32)
-            return {
-                "source": (vector / np.linalg.norm(vector)).reshape(*leading, -1),
-                "faces": faces,
-            }
+            answer = "embedding" if model.startswith("embed") else "source"
+            unit = (vector / np.linalg.norm(vector)).reshape(*leading, -1)
+            return {answer: unit, "faces": faces}
         if model.startswith("find"):
             landmarks = np.zeros((*leading, VIEWS, POINTS, 3), np.float32)
             landmarks[..., : behavior.faces, :, :] = faces[..., :VIEWS, :1, None][

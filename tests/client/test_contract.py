@@ -25,6 +25,7 @@ from networks.swappers import ProvenanceMark
         "FRAME",
         "SWAPPED_FRAME",
         "PADDING_BASE",
+        "ENHANCER_BASE",
     ],
 )
 def test_a_constant_is_the_same_on_both_sides(name: str) -> None:
@@ -46,7 +47,7 @@ def test_a_tensor_has_the_same_name_on_both_sides(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     ["Option", "FaceOrder", "ColorMatrix", "ColorRange", "ChromaLocation", "Refinement",
-     "MaskFlag", "KeepFlag", "Verdict"],
+     "MaskFlag", "KeepFlag", "RegionFlag", "Verdict"],
 )  # fmt: skip
 def test_an_enumeration_is_the_same_on_both_sides(name: str) -> None:
     ours, theirs = getattr(contract, name), getattr(served, name)
@@ -97,11 +98,14 @@ def test_each_option_has_its_place() -> None:
         weight=0.75,
         pose_limit=40.0,
         areas=contract.AreaFlag.LOWER_FACE | contract.AreaFlag.MOUTH,
+        regions=contract.RegionFlag.NOSE | contract.RegionFlag.SKIN,
+        enhance=0.8,
+        enhancer_weight=0.0,
     )
     padding = 1 + 2 * 64 + 3 * 64**2 + 63 * 64**3
     np.testing.assert_array_equal(
         options.to_tensor(),
-        np.float32([3, 3, 1, 2, 0.25, 0.75, 1, 5, 10, 0.5, padding, 0.75, 40, 6, 0, 0]),
+        np.float32([3, 3, 1, 2, 0.25, 0.75, 1, 5, 10, 0.5, padding, 0.75, 40, 6, 81 + 128, 65]),
     )
 
 
@@ -115,10 +119,13 @@ def test_a_weight_or_a_blur_of_none_is_asked_for_by_next_to_nothing() -> None:
     ("given", "text"),
     [
         ({"masks": contract.MaskFlag.NONE | contract.MaskFlag.BOX}, "NONE stands alone"),
-        ({"masks": 3}, "masks must be one of MaskFlag's BOX, HULL, SWAPPER, NONE, not 3"),
+        ({"masks": 3}, "masks must be one of MaskFlag's BOX, HULL, SWAPPER, NONE, .*, not 3"),
         ({"keep": "mouth"}, "keep must be one of KeepFlag's MOUTH, EYES, BROWS, LIPS, not 'mouth'"),
         ({"weight": 1.01}, "weight is how much of the swap is shown, from 0 to 1, not 1.01"),
         ({"weight": float("nan")}, "from 0 to 1, not nan"),
+        ({"enhance": 1.5}, "enhance is how much of the enhanced face is shown, from 0 to 1"),
+        ({"enhancer_weight": -1}, "enhancer_weight is how closely the enhancer keeps to the face"),
+        ({"regions": "nose"}, "regions must be one of RegionFlag's SKIN, .*, not 'nose'"),
         ({"pose_limit": 0.0}, "greater than 0 and at most 180 degrees"),
         ({"box_blur": -0.1}, "box_blur is a share of the crop's side, from 0 to 1, not -0.1"),
         ({"box_padding": (0, 0, 0, 64)}, "each between 0 and 63 percent"),

@@ -14,7 +14,16 @@ import numpy as np
 import pytest
 from clips import Clip, write_clip
 from fake_server import FakeServer
-from frameswap import AreaFlag, KeepFlag, MaskFlag, SwapOptions, Verdict, arguments, face_flags
+from frameswap import (
+    AreaFlag,
+    KeepFlag,
+    MaskFlag,
+    RegionFlag,
+    SwapOptions,
+    Verdict,
+    arguments,
+    face_flags,
+)
 from frameswap import __main__ as command_line
 from frameswap.contract import Option
 from frameswap.one_frame import read_frame_at
@@ -53,6 +62,8 @@ def run(tmp_path: Path, server: FakeServer, capsys: pytest.CaptureFixture[str]) 
         (face_flags.masks, "box", MaskFlag.BOX),
         (face_flags.masks, "own,box,hull", MaskFlag.BOX | MaskFlag.HULL | MaskFlag.SWAPPER),
         (face_flags.masks, "box,box", MaskFlag.BOX),
+        (face_flags.masks, "regions,occlusion", MaskFlag.REGIONS | MaskFlag.OCCLUSION),
+        (face_flags.regions, "skin,upper-lip", RegionFlag.SKIN | RegionFlag.UPPER_LIP),
         (face_flags.parts, "mouth", KeepFlag.MOUTH),
         (face_flags.areas, "mouth,upper-face", AreaFlag.UPPER_FACE | AreaFlag.MOUTH),
         (face_flags.parts, "brows,lips,eyes", KeepFlag.BROWS | KeepFlag.LIPS | KeepFlag.EYES),
@@ -74,6 +85,7 @@ def test_a_value_is_read(reader: Callable[[str], Any], text: str, value: object)
     ("reader", "texts", "rule"),
     [
         (face_flags.masks, ["", "box,none", "oval", "box,", "Box"], "one or more of box, hull"),
+        (face_flags.regions, ["", "hair", "skin;nose"], "one or more of skin, left-brow"),
         (face_flags.parts, ["", "nose", "eyes;brows", "none"], "mouth, lips, eyes, brows"),
         (face_flags.areas, ["", "eyes", "mouth;nose"], "upper-face, lower-face, mouth"),
         (face_flags.padding, ["64", "1,2", "1,2,3,4,5", "-1", "1.5", "", "²"],
@@ -131,6 +143,49 @@ def test_a_swapper_without_a_mask_of_its_own_is_named(run: Run, server: FakeServ
     code, _, err = run("--mask", "own")
     assert code == 1
     assert "swapper fake_identity gives no mask of its own: build one that does" in err
+
+
+@pytest.mark.parametrize(
+    ("flags", "what", "build"),
+    [
+        (["--mask", "box,occlusion"], "the mask `occlusion` needs an occluder",
+         "--occluder xseg_1"),
+        (["--mask", "regions"], "the mask `regions` needs a parser", "--parser bisenet_resnet_34"),
+        (["--regions", "nose"], "the mask `regions` needs a parser", "--parser bisenet_resnet_34"),
+        (["--enhance", "0.8"], "an enhanced face needs an enhancer",
+         "--enhancer realesrgan_x4plus"),
+        (["--enhancer-weight", "0.2"], "an enhanced face needs an enhancer", "--enhancer"),
+    ],
+)  # fmt: skip
+def test_what_needs_a_network_that_the_server_lacks_says_what_to_build(
+    run: Run, flags: list[str], what: str, build: str
+) -> None:
+    code, _, err = run(*flags)
+    assert code == 1
+    assert f"{what}, and the server has none" in err
+    assert f"`build_engines.py {build}" in err
+
+
+def test_flags_of_extras_reach_a_server_that_has_them(run: Run, server: FakeServer) -> None:
+    server.behavior.parameters = {
+        "occluder": "xseg_1", "parser": "bisenet_resnet_18", "enhancer": "codeformer",
+        "enhancer_weight": "1",
+    }  # fmt: skip
+    flags = ["--mask", "box,occlusion,regions", "--regions", "skin,nose", "--enhance", "0.8",
+             "--enhancer-weight", "0"]  # fmt: skip
+    code, _, err = run(*flags)
+    assert (code, err) == (0, "")
+    sent = server.received[-1]["options"][0]
+    assert (sent[Option.MASKS], sent[Option.REGIONS]) == (1 + 32 + 64, 1 + 64)
+    assert sent[Option.ENHANCER] == 81 + 128
+
+
+def test_an_enhancer_without_a_weight_is_named(run: Run, server: FakeServer) -> None:
+    server.behavior.parameters = {"enhancer": "gfpgan_1.4"}
+    code, _, err = run("--enhancer-weight", "0.5")
+    assert code == 1
+    assert "the server's enhancer gfpgan_1.4 takes no weight: build one that does" in err
+    assert run("--enhance", "0.5", "--force")[0] == 0
 
 
 def test_the_summary_says_why_faces_were_left(run: Run, server: FakeServer, tmp_path: Path) -> None:

@@ -99,10 +99,12 @@ def test_damaged_frames_are_marked_in_the_report_also_of_an_interrupted_job(
 
 
 def find(server: FakeServer, faces: dict[str, int]) -> None:
-    """Have so many faces found by these models, and one by the others."""
+    """Have so many faces found in frames of a kind, and one in sources."""
 
     def choose(value: int, context: object) -> None:
-        server.behavior.faces = faces.get(server.places[-1][0], 1)
+        model = server.places[-1][0]
+        kind = "source" if model.startswith("encode") else model.rpartition("_")[2]
+        server.behavior.faces = faces.get(kind, 1)
 
     server.behavior.fail = choose
 
@@ -114,7 +116,7 @@ def test_a_file_without_a_face_ends_with_1_where_one_is_required(
 ) -> None:  # fmt: skip
     for target, name in ((clip, "out.mp4"), (photo, "out.png")):
         words = arguments(photo, target, tmp_path / name, server)
-        find(server, {"swap_faces_i420": faces, "swap_faces_bgr": faces})
+        find(server, {"i420": faces, "bgr": faces})
         found, _, err = run(*words, "--require-face")
         assert found == code
         assert ("no face was found" in err) == bool(code)
@@ -129,7 +131,7 @@ def test_of_a_folder_each_file_without_a_face_is_named(
     (tmp_path / "in").mkdir()
     clip.rename(tmp_path / "in" / "a.mp4")
     cv2.imwrite(str(tmp_path / "in" / "b.png"), np.full((80, 96, 3), 90, np.uint8))
-    find(server, {"swap_faces_i420": 0})
+    find(server, {"i420": 0})
     words = arguments(photo, tmp_path / "in", tmp_path / "out", server)
     code, out, _ = run(*words, "--require-face")
     assert code == 1

@@ -22,6 +22,7 @@ from graphs import (
     face_aligner,
     face_blender,
     face_detector,
+    face_enhancer,
     face_landmarker,
     face_masker,
     face_recognizer,
@@ -29,14 +30,24 @@ from graphs import (
     image_swapper,
     source_encoder,
 )
-from graphs.contract import FRAME_FORMATS, FrameFormat
+from graphs.contract import FRAME_FORMATS, Extras, FrameFormat
+from graphs.face_masker import MaskNetworks
 from networks.detectors import DETECTORS
+from networks.enhancers import ENHANCERS
 from networks.face_points import IBUG_POINTS, MEDIAPIPE_POINTS
 from networks.landmarkers import LANDMARKERS
+from networks.maskers import OCCLUDERS, PARSERS
 from networks.recognizers import RECOGNIZERS
 from networks.swappers import SWAPPERS
 from tests.detector_networks import empty_scene, plant
-from tests.generated_networks import converter_network, recognizer_network, swapper_network
+from tests.generated_networks import (
+    converter_network,
+    enhancer_network,
+    occluder_network,
+    parser_network,
+    recognizer_network,
+    swapper_network,
+)
 from tests.landmark_networks import landmarker_network
 
 DEVICES = ("8.0", "8.6", "8.9", "12.0")
@@ -118,6 +129,38 @@ def masker(name: str, size: int, points: int = MEDIAPIPE_POINTS) -> Author:
     return lambda: face_masker.build(SWAPPERS[name], crop_size=size, point_count=points)
 
 
+def looking_masker(size: int) -> Author:
+    def author() -> onnx.ModelProto:
+        networks = MaskNetworks(
+            extras=Extras(occludes=True, parses=True, enhances="context"),
+            occluder=(OCCLUDERS["xseg_1"], occluder_network("xseg_1")),
+            parser=(PARSERS["bisenet_resnet_34"], parser_network("bisenet_resnet_34")),
+        )
+        row = SWAPPERS["inswapper_128"]
+        return to_fp16(face_masker.build(row, crop_size=size, networks=networks))
+
+    return author
+
+
+def enhancer(name: str, size: int, *, occludes: bool = False) -> Author:
+    row = ENHANCERS[name]
+    extras = Extras(enhances=row.enhances, occludes=occludes)
+
+    def author() -> onnx.ModelProto:
+        network = enhancer_network(name, size=size)
+        return to_fp16(face_enhancer.build(row, network, crop_size=size, extras=extras))
+
+    return author
+
+
+def framing_aligner(pixel: FrameFormat, name: str) -> Author:
+    row = ENHANCERS[name]
+    return lambda: face_aligner.build(
+        pixel, SWAPPERS["inswapper_128"], landmarker=MESH, enhancer=row,
+        extras=Extras(enhances=row.enhances),
+    )  # fmt: skip
+
+
 GRAPHS: dict[str, tuple[Author, ProfileLimits]] = {
     **{
         f"face_detector_{pixel} {name}": (detector(name, pixel), DEFAULT)
@@ -152,6 +195,15 @@ GRAPHS: dict[str, tuple[Author, ProfileLimits]] = {
     "face_masker inswapper_128, 68 points": (masker("inswapper_128", 128, IBUG_POINTS), DEFAULT),
     "face_masker hyperswap_1a_256, boost 4": (masker("hyperswap_1a_256", 1024), DEFAULT),
     "face_masker inswapper_128 by rows": (masker("inswapper_128", 128), ROWS),
+    "face_masker occluder and parser": (looking_masker(128), DEFAULT),
+    "face_masker occluder and parser by rows": (looking_masker(256), ROWS),
+    "face_enhancer gfpgan_1.4 with an occluder": (
+        enhancer("gfpgan_1.4", 128, occludes=True), DEFAULT
+    ),
+    "face_enhancer codeformer by rows": (enhancer("codeformer", 256), ROWS),
+    "face_enhancer gpen_bfr_256": (enhancer("gpen_bfr_256", 128), DEFAULT),
+    "face_enhancer realesr_animevideov3_x4": (enhancer("realesr_animevideov3_x4", 128), DEFAULT),
+    "face_aligner_i420 for gfpgan_1.4": (framing_aligner("i420", "gfpgan_1.4"), DEFAULT),
     "face_blender_i420 256": (blender("i420", 256), DEFAULT),
     "face_blender_bgr 128": (blender("bgr", 128), DEFAULT),
     "face_blender_i420 512, 4K": (blender("i420", 512), UHD),

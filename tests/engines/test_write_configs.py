@@ -10,8 +10,9 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from engines import write_configs
+from engines.base_configs import base_config
 from engines.repository import COMMITTED
-from engines.write_configs import base_config, main
+from engines.write_configs import main
 from graphs.contract import CROPS, ENSEMBLE_SPECS, MODEL_SPECS, ModelSpec
 
 SPECS = {**MODEL_SPECS, **ENSEMBLE_SPECS}

@@ -25,6 +25,8 @@ from fetching.weights import (
     WeightMissingError,
     WeightsError,
 )
+from networks.enhancers import ENHANCERS
+from networks.maskers import OCCLUDERS, PARSERS
 from networks.recognizers import RECOGNIZERS
 from networks.swappers import SWAPPERS
 
@@ -86,11 +88,15 @@ def test_only_the_free_defaults_and_apache_and_mit_networks_need_no_acceptance()
     free = {row.name for row in WEIGHTS.values() if not row.needs_acceptance}
     ghosts = {"ghost_1_256", "ghost_2_256", "ghost_3_256"}
     landmarkers = {"face_landmarker_v2", "face_mesh_attention", "2dfan4", "peppa_wutz"}
-    assert free == {"yunet", "sface", "frameswap_256"} | ghosts | landmarkers
-    assert all(WEIGHTS[name].licence in ("Apache-2.0", "MIT") for name in free)
+    finer = {"realesrgan_x4plus", "realesr_animevideov3_x4"}
+    assert free == {"yunet", "sface", "frameswap_256"} | ghosts | landmarkers | finer
+    licences = {WEIGHTS[name].licence for name in free}
+    assert licences == {"Apache-2.0", "MIT", "BSD-3-Clause (package: MIT)"}
 
 
-def test_every_swapper_and_recogniser_names_known_files() -> None:
+def test_every_row_of_a_network_names_known_files() -> None:
+    for row in (*OCCLUDERS.values(), *PARSERS.values(), *ENHANCERS.values()):
+        assert row.weight in WEIGHTS
     for swapper in SWAPPERS.values():
         for name in (swapper.weight, swapper.converter):
             assert name is None or name in WEIGHTS, f"{swapper.name}: {name}"

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 from conftest import House
+from frameswap import AreaFlag, KeepFlag, MaskFlag
 from frameswap_gateway.app import describe_api
 from frameswap_gateway.job_requests import JobRequest
 from frameswap_gateway.licences import LICENCES, licence_of
 from frameswap_gateway.problems import STATUSES
-from frameswap_gateway.wishes import KEEPS, MASKS, ORDERS
+from frameswap_gateway.wishes import AREAS, KEEPS, MASKS, ORDERS
 
 from fetching.known_weights import WEIGHTS
 
@@ -59,6 +60,9 @@ def test_the_names_that_requests_take_are_those_of_the_client() -> None:
     assert set(options["face_order"]["enum"]) == ORDERS.keys()
     assert set(options["masks"]["items"]["enum"]) == MASKS.keys()
     assert set(options["keep"]["items"]["enum"]) == KEEPS.keys()
+    assert set(options["areas"]["items"]["enum"]) == AREAS.keys()
+    for names, kind in ((MASKS, MaskFlag), (KEEPS, KeepFlag), (AREAS, AreaFlag)):
+        assert set(names.values()) == set(kind) - {kind(0)}
 
 
 def test_licences_are_those_of_the_deployment_side() -> None:

@@ -50,6 +50,18 @@ def test_a_network_in_float16_moves_no_landmark_by_a_tenth_of_a_pixel(
     np.testing.assert_allclose(typed["pose"], exact["pose"], atol=FP16_DEGREES)
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_nor_does_its_form_for_a_gpu_in_float16(name: str) -> None:
+    row = LANDMARKERS[name]
+    feeds = look("solvay", detect("scrfd_2.5g", "solvay"), row)
+    exact = run(session_of(name), feeds)
+    typed = to_fp16(graph_of(name, GPU_LANDMARKER_PASSES))
+    found = run(open_session(with_explicit_rounding(typed)), feeds)
+    moved = np.linalg.norm((exact["landmarks"] - found["landmarks"])[..., :2], axis=-1)
+    coarser = np.minimum(view_scale(feeds), 1.0)
+    assert (moved[0].max(axis=1) * coarser).max() < FP16_PX
+
+
 @pytest.mark.parametrize("passes", [CPU_LANDMARKER_PASSES, GPU_LANDMARKER_PASSES])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_forms_of_targets_give_the_same_landmarks(name: str, passes: tuple[str, ...]) -> None:

@@ -11,14 +11,18 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
-from graphs import face_blender
+from graphs import face_blender, face_landmarker
 from graphs.authoring import GraphAuthor
 from graphs.contract import SCORE_COLUMN
 from graphs.letterbox import letterbox
 from graphs.suppression import suppress
+from networks.landmarkers import LANDMARKERS
 from networks.opset import MICROSOFT_DOMAIN
+from networks.passes import GPU_LANDMARKER_PASSES
 from tests.graphs.test_face_blender import ROUNDED_SHARE, ROUNDING, SIZE, expected, make_request
+from tests.graphs.test_face_landmarker import make_feeds
 from tests.graphs.test_letterbox import SAMPLED_TOLERANCE
+from tests.landmark_networks import landmarker_network
 from tests.reference import detection
 
 CANDIDATES = 8400
@@ -107,6 +111,26 @@ def test_frames_are_sampled_where_the_rest_runs(
     for row in range(2):
         expected = detection.letterbox(feeds["frame"][row], "i420", feeds["options"][row])
         np.testing.assert_allclose(pixels[row], expected, atol=SAMPLED_TOLERANCE)
+
+
+@pytest.mark.gpu
+def test_the_landmark_network_runs_where_the_rest_does(tmp_path: Path) -> None:
+    """A GridSample or an Atan that the CPU has alone would make the GPU wait for copies."""
+    row = LANDMARKERS["face_mesh_attention"]
+    network = landmarker_network(row.name)
+    model = face_landmarker.build(
+        row, network, passes=GPU_LANDMARKER_PASSES, skip_empty=False
+    )
+    running = session(model, "CUDAExecutionProvider", tmp_path)
+    running.run(None, make_feeds(row))
+    events = json.loads(Path(running.end_profiling()).read_text())
+    on_host = {
+        event["args"]["op_name"] for event in events
+        if event["name"].endswith("_kernel_time")
+        and event["args"]["provider"] == "CPUExecutionProvider"
+    }  # fmt: skip
+    # Arithmetic on shapes.
+    assert on_host <= {"Concat"}
 
 
 @every_runtime

@@ -31,7 +31,7 @@ from tests.reference.landmarks import UPRIGHT, pose
 LANDMARKER = LANDMARKERS["face_landmarker_v2"]
 PLACES = np.array([point.place for point in MEDIAPIPE_POSE]) * [1.0, -1.0, -1.0]
 WEIGHTS = np.array([point.weight for point in MEDIAPIPE_POSE])
-LEAST_FIT = 0.6
+LEAST_FIT, LEAST_UNSEEN_FIT = 0.6, 0.8
 ROLLS = range(0, 360, 15)
 
 
@@ -170,7 +170,9 @@ def test_points_in_another_order_fit_no_face_unless_a_face_looks_like_that(
 ) -> None:
     eyes = five(heads.head())
     eyes[list(swap)] = eyes[list(reversed(swap))]
-    expected = Verdict.MISSHAPEN if explained(eyes) < LEAST_FIT else Verdict.SWAPPED
+    fit = explained(eyes)
+    expected = Verdict.SWAPPED if fit > LEAST_UNSEEN_FIT else Verdict.LOOKS_AWAY
+    expected = Verdict.MISSHAPEN if fit < LEAST_FIT else expected
     assert judge(heads.head(), eyes=eyes, mesh=False)[0] == expected
     if set(swap) in ({0, 1}, {0, 3}, {1, 4}):
         assert expected == Verdict.MISSHAPEN
@@ -183,3 +185,34 @@ def test_points_that_are_no_numbers_are_misshapen(value: float) -> None:
     verdict, made = judge(heads.head(), eyes=eyes)
     assert verdict == Verdict.MISSHAPEN
     assert np.isfinite(made["crops"]).all()
+
+
+@pytest.mark.parametrize("yaw", [40, 50, -62, 66, -70, 74])
+def test_where_no_landmarks_were_seen_the_five_points_must_fit_better(yaw: int) -> None:
+    """A network that sees no face in a profile: the face would get its box, beyond its outline."""
+    points = heads.head(yaw)
+    fit = explained(five(points))
+    assert fit > LEAST_FIT
+    turned = fit <= LEAST_UNSEEN_FIT
+    verdict, made = judge(points, mesh=False)
+    assert verdict == (Verdict.LOOKS_AWAY if turned else Verdict.SWAPPED)
+    assert made["crops"].any() != turned
+    assert judge(points, mesh=False, limit=180.0)[0] == Verdict.SWAPPED
+    assert judge(points)[0] == Verdict.SWAPPED
+
+
+def test_without_a_landmark_network_a_turned_face_is_swapped() -> None:
+    row = SWAPPERS["uniface_256"]
+    plain = open_session(face_aligner.build("bgr", row, landmarker=None))
+    faces = np.zeros((1, MAX_DETECTIONS, FACE_COLUMNS), np.float32)
+    faces[0, 0, SCORE_COLUMN] = 0.9
+    faces[0, 0, LANDMARK_COLUMN:] = five(heads.head(70)).reshape(-1)
+    feeds = {
+        "frame": np.full((1, 256, 256, 3), 90, np.uint8),
+        "faces": faces,
+        "landmarks": np.zeros((1, MAX_VIEWS, MEDIAPIPE_POINTS, 3), np.float32),
+        "source": np.ones((1, 1, row.source_length), np.float32),
+        "options": np.zeros((1, OPTION_COUNT), np.float32),
+    }
+    (verdicts,) = plain.run(["verdicts"], feeds)
+    assert not verdicts.any()

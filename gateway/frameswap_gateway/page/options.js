@@ -15,6 +15,7 @@ export function showOptions(capabilities) {
   const { options, codecs, persons } = capabilities;
   const parts = [boxes(texts.masks, "masks", options.masks, texts.maskNames)];
   if (options.keep.length) parts.push(boxes(texts.keep, "keep", options.keep, texts.keepNames));
+  if (options.areas.length) parts.push(boxes(texts.areas, "areas", options.areas, texts.areaNames));
   parts.push(
     make("label", {}, `${texts.weight} `,
       make("input", { type: "range", name: "weight", min: 0, max: 100, value: 100 })),
@@ -40,7 +41,8 @@ export function showOptions(capabilities) {
 export function readOptions(kind) {
   const form = new FormData(find("options-form"));
   const weight = Number(form.get("weight")) / 100;
-  const options = { masks: form.getAll("masks"), keep: form.getAll("keep") };
+  const options = { masks: form.getAll("masks"), keep: form.getAll("keep"),
+    areas: form.getAll("areas") };
   if (options.masks.includes("none")) options.masks = ["none"];
   if (weight < 1) options.weight = weight;
   if (find("options-form").elements.steady && kind === "video")

@@ -37,6 +37,8 @@ export const texts = {
   maskNames: { box: "box", hull: "outline of the face", own: "the swapper's own", none: "nothing" },
   keep: "Parts that stay as they are",
   keepNames: { mouth: "mouth", lips: "lips", eyes: "eyes", brows: "brows" },
+  areas: "Show the swap there only",
+  areaNames: { "upper-face": "upper face", "lower-face": "lower face", mouth: "mouth" },
   weight: "How much of the swap is shown",
   steady: "Keep faces steady from frame to frame",
   codec: "Video codec",
