@@ -176,7 +176,8 @@ INVALID = {
     "padding beyond its base": {Option.BOX_PADDING: 2.0**24},
     "weight above one": {Option.SWAPPER_WEIGHT: 1.01},
     "a limit behind the head": {Option.POSE_LIMIT: 181},
-    "reserved position 13": {13: 1},
+    "unknown area": {Option.AREAS: 8},
+    "reserved position 14": {14: 1},
     "reserved position 15": {15: 0.001},
 }
 
