@@ -202,6 +202,9 @@ class GraphAuthor:
                 node.name = f"{prefix}/{node.name or f'{node.op_type}_{index}'}"
             for value in node.outputs:
                 value.name = f"{prefix}/{value.name}"
+                # Its batch is rows of faces, not this graph's: a runtime that takes equal names for
+                # equal sizes would plan one's memory for the other.
+                value.shape = _prefixed(value.shape, prefix)
         (self.builder.graph if into is None else into).extend(nodes)
         return outputs
 
@@ -216,3 +219,13 @@ class GraphAuthor:
         proto = ir.to_proto(model)
         onnx.checker.check_model(proto, full_check=False)
         return proto
+
+
+def _prefixed(shape: ir.Shape | None, prefix: str) -> ir.Shape | None:
+    """The shape with `prefix` in front of the names of its open axes."""
+    if shape is None:
+        return None
+    return ir.Shape(
+        [f"{prefix}/{dim.value}" if isinstance(dim, ir.SymbolicDim) and dim.value else dim
+         for dim in shape.dims]
+    )  # fmt: skip

@@ -1,8 +1,9 @@
-"""Loops as the author writes them: rounds, state and stacks."""
+"""Loops as the author writes them: rounds, state and stacks; and networks in a graph."""
 
 import numpy as np
 import onnx_ir as ir
 import pytest
+from onnx import TensorProto, helper
 
 from graphs.authoring import GraphAuthor
 from graphs.shapes import constant, typed_value
@@ -48,3 +49,28 @@ def test_a_loop_need_not_start():
 
     found = evaluate(piece, np.array([3]))
     assert (found[0], len(found[1])) == (1.0, 0)
+
+
+def test_the_batch_of_an_embedded_network_is_not_the_graphs():
+    """Four rows of faces in a batch of one frame: a runtime plans memory by the names of axes."""
+    shape = ["B", 3]
+    inner, output = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("half", "out")
+    )
+    network = helper.make_model(
+        helper.make_graph(
+            [
+                helper.make_node("Relu", ["in"], ["half"]),
+                helper.make_node("Neg", ["half"], ["out"]),
+            ],
+            "network", [helper.make_tensor_value_info("in", TensorProto.FLOAT, shape)], [output],
+            value_info=[inner],
+        ),
+        opset_imports=[helper.make_opsetid("", 18)],
+    )  # fmt: skip
+    author = GraphAuthor("rows")
+    frames = author.builder.input("frames", ir.DataType.FLOAT, ["B", 4, 3])
+    author.embed(network, {"in": author.op.Reshape(frames, [-1, 3])})
+    values = {value.name: value for node in author.builder.graph for value in node.outputs}
+    for name in ("network/half", "network/out"):
+        assert values[name].shape == ir.Shape(["network/B", 3])
