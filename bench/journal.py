@@ -22,6 +22,7 @@ import numpy as np
 from frameswap import Encoding, FaceSwapper, Source, SwapOptions, swap_job
 from frameswap.allocation import keep_large_buffers
 from frameswap.job_control import JobControl
+from frameswap.persons.casting import Casting
 from frameswap.report import Tally
 from frameswap.segmented_job import Journaling
 from frameswap.video import VideoReader
@@ -54,10 +55,11 @@ def run_job(name: str, swapper: FaceSwapper, clip: Path, folder: Path) -> Run:
     with VideoReader(clip) as reader:
         WAYS[name](
             swap_job.VideoTask(
-                swapper, reader, [source], SwapOptions(), output, True, Encoding(), "auto",
-                lambda notes: None, lambda done: None, Journaling(), JobControl(), None, None,
+                swapper, reader, Casting.by_place([source]), None, SwapOptions(), output, True,
+                Encoding(), "auto", lambda notes: None, lambda done: None, Journaling(),
+                JobControl(), None, None,
             )
-        )
+        )  # fmt: skip
     seconds, cpu_s = time.monotonic() - started_s, time.process_time() - started_cpu_s
     return Run(seconds, cpu_s, output.stat().st_size)
 
