@@ -47,7 +47,7 @@ from graphs.contract import (
 )
 from graphs.face_blender.crops import BORDER, sampling_grid, with_border
 from graphs.face_masker.box import box_masks
-from graphs.face_masker.soft_edges import resized
+from graphs.face_masker.ramps import to_crop_size
 from graphs.frames import Runtime
 from graphs.geometry import compose_warps, invert_warps, scale_warps
 from graphs.grey_crops import keep_grey
@@ -258,7 +258,7 @@ def _finer(
     slots = op.Shape(swap.warps, start=0, end=2)
     crops, masks = (
         op.Reshape(
-            resized(op, op.Reshape(value, [-1, count, size, size]), size, wanted),
+            to_crop_size(op, op.Reshape(value, [-1, count, size, size]), size, wanted),
             op.Concat(slots, [count, wanted, wanted], axis=0),
         )
         for value, count in ((swap.crops, 3), (swap.masks, 1))

@@ -54,7 +54,7 @@ from graphs.face_masker.networks import occlusion_masks, region_masks
 from graphs.geometry import apply_warps
 from graphs.harmless import harmless_masks
 from graphs.pixels import option, safe_options, valid_options
-from graphs.shapes import Op, constant, dimension, split, typed_value
+from graphs.shapes import Op, constant, dimension, split
 from graphs.slots import held_slots
 from networks.face_points import MEDIAPIPE_POINTS
 from networks.face_regions import FACE_REGIONS, FaceRegions
@@ -274,10 +274,8 @@ def _asked(
     def leave(op: Op) -> list[ir.Value]:
         return [op.Expand(_PLAIN, op.Concat(dimension(op, x, 0), [1, size, size], axis=0))]
 
-    branches = []
-    for label, trace in (("asked", make), ("not_asked", leave)):
-        branch = f"{name.name.lower()}_{label}"
-        made = typed_value(f"{branch}_masks", ir.DataType.FLOAT, "slots", 1, size, size)
-        branches.append(GraphAuthor.subgraph(op, trace, [], [made], name=branch))
-    asked = any_of(op, op.Greater(flags, 0.0))
-    return op.If(asked, then_branch=branches[0], else_branch=branches[1])
+    label = name.name.lower()
+    return GraphAuthor.either(
+        op, any_of(op, op.Greater(flags, 0.0)), (f"{label}_asked", make),
+        (f"{label}_not_asked", leave), "slots", 1, size, size, label="masks",
+    )  # fmt: skip

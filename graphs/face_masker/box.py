@@ -21,7 +21,7 @@ from graphs.arithmetic import any_of
 from graphs.authoring import GraphAuthor
 from graphs.contract import DEFAULT_BOX_BLUR, PADDING_BASE, Option
 from graphs.pixels import option
-from graphs.shapes import Op, constant, dimension, to_float, typed_value
+from graphs.shapes import Op, constant, dimension, to_float
 
 _LEAST_SIGMA: Final = 0.25
 """Where nothing is blurred, so that nothing divides by 0."""
@@ -52,7 +52,6 @@ def box_masks(author: GraphAuthor, options: ir.Value, size: int) -> ir.Value:
         op.Add(option(op, options, Option.BOX_BLUR), option(op, options, Option.BOX_PADDING)), 0.0
     )
     usual = constant(op, np.tile(box_mask_profile(size), (1, 2, 1)))
-    sides = ir.TensorType(ir.DataType.FLOAT)
 
     def make(op: Op) -> list[ir.Value]:
         return [op.Where(op.Unsqueeze(asked, [2]), _profiles(op, options, size), usual)]
@@ -60,14 +59,11 @@ def box_masks(author: GraphAuthor, options: ir.Value, size: int) -> ir.Value:
     def take(op: Op) -> list[ir.Value]:
         return [op.Expand(usual, op.Concat(dimension(op, options, 0), [2, size], axis=0))]
 
-    branches = [
-        GraphAuthor.subgraph(
-            op, trace, [], [typed_value(f"{name}_sides", sides.dtype, "B", 2, size)], name=name
-        )
-        for name, trace in (("asked_box", make), ("usual_box", take))
-    ]
     # [B, 2, S]: down the rows and along the columns
-    found = op.If(any_of(op, asked), then_branch=branches[0], else_branch=branches[1])
+    found = GraphAuthor.either(
+        op, any_of(op, asked), ("asked_box", make), ("usual_box", take), "B", 2, size,
+        label="sides",
+    )  # fmt: skip
     down, along = (op.Slice(found, [part], [part + 1], [1]) for part in (0, 1))
     return op.Mul(op.Unsqueeze(down, [1, 4]), op.Unsqueeze(along, [1, 2]))
 

@@ -16,7 +16,8 @@ import onnx_ir as ir
 from graphs.arithmetic import any_of, is_number
 from graphs.authoring import GraphAuthor
 from graphs.contract import Option
-from graphs.face_masker.soft_edges import resized, soft_edges
+from graphs.face_masker.ramps import to_crop_size
+from graphs.face_masker.soft_edges import soft_edges
 from graphs.pixels import option
 from graphs.shapes import Op, constant, dimension, to_int64
 from networks.batching import row_shape, with_free_batch
@@ -42,7 +43,7 @@ def occlusion_masks(
     free = _checked(occluder.name, network, [side, side, 3], [[side, side, 1]], side)
 
     def look(op: Any) -> ir.Value:
-        picture = resized(op, _pictures(op, crops, size), size, side)
+        picture = to_crop_size(op, _pictures(op, crops, size), size, side)
         bgr = op.Gather(picture, [2, 1, 0], axis=1)
         (found,) = _run(author, op, free, op.Transpose(bgr, perm=[0, 2, 3, 1]), "occluder")
         shape = op.Concat([-1], [1, side, side], axis=0)
@@ -70,7 +71,7 @@ def region_masks(
     free = _checked(parser.name, network, [3, side, side], [[classes, side, side]], side)
 
     def look(op: Op) -> ir.Value:
-        picture = resized(op, _pictures(op, crops, size), size, side)
+        picture = to_crop_size(op, _pictures(op, crops, size), size, side)
         mean, std = (
             constant(op, np.array(values, np.float32).reshape(1, 3, 1, 1))
             for values in (parser.mean, parser.std)

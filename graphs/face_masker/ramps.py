@@ -15,7 +15,8 @@ def grid_positions(size: int, grid: int) -> npt.NDArray[np.float32]:
 
 
 def to_crop_size(op: Op, planes: ir.Value, grid: int, size: int) -> ir.Value:
-    """[N, 1, S, S] of [N, 1, grid, grid], bilinear between the positions of `grid_positions`."""
+    """[N, C, S, S] of [N, C, grid, grid], bilinear between the positions of `grid_positions`, and
+    without a filter where it shrinks."""
     if grid == size:
         return planes
     scales = [1.0, 1.0, size / grid, size / grid]

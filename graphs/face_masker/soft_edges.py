@@ -14,25 +14,16 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
+from graphs.face_masker.ramps import to_crop_size
 from graphs.shapes import Op, constant
 
 SIGMA_PX: Final = 5.0
 _REACH: Final = int(4 * SIGMA_PX)
 
 
-def resized(op: Op, planes: ir.Value, size: int, wanted: int) -> ir.Value:
-    """[N, C, wanted, wanted] of [N, C, size, size], bilinear, without a filter where it shrinks."""
-    if size == wanted:
-        return planes
-    scales = [1.0, 1.0, wanted / size, wanted / size]
-    return op.Resize(
-        planes, None, scales, mode="linear", coordinate_transformation_mode="half_pixel"
-    )
-
-
 def soft_edges(op: Op, masks: ir.Value, size: int, wanted: int) -> ir.Value:
     """Masks [N, 1, wanted, wanted] float32 in [0, 1] of a network's [N, 1, size, size]."""
-    blurred = _blur(op, op.Clip(resized(op, masks, size, wanted), 0.0, 1.0))
+    blurred = _blur(op, op.Clip(to_crop_size(op, masks, size, wanted), 0.0, 1.0))
     return op.Mul(op.Sub(op.Clip(blurred, 0.5, 1.0), 0.5), 2.0)
 
 

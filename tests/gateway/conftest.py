@@ -18,6 +18,9 @@ from frameswap_gateway.tokens import Tokens
 from frameswap_gateway.workers import Handle, OnEvent, TaskFailed, WorkerDied
 from starlette.testclient import TestClient
 
+from bench.gateway.running import RunningGateway
+from server.launcher import EmbeddedServer
+
 DESCRIBED = {
     "swapper": "image_swapper_256", "provenance": "composite", "source_kind": "image",
     "landmarker": "face_mesh_attention", "gives_mask": False, "persons": True,
@@ -173,3 +176,13 @@ def house(open_house: OpenHouse) -> House:
     house.upload("face")
     house.upload("target")
     return house
+
+
+@pytest.fixture(scope="module")
+def gateway(
+    real_server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningGateway]:
+    """A real one, in a process of its own, in front of a real server; one a module."""
+    folder = tmp_path_factory.mktemp("gateway") / "folder"
+    with RunningGateway(real_server.grpc_url, folder) as running:
+        yield running

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,6 @@ from frameswap_gateway.app import describe_api
 from bench.gateway.running import RunningGateway
 from demo.make_clip import clip_of, write_clip
 from demo.photos import photo_path
-from server.launcher import EmbeddedServer
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "gateway.md").read_text()
 
@@ -33,15 +31,6 @@ def test_every_route_is_in_the_table_and_there_are_no_others() -> None:
     short = {"/v1/assets/{}/info", "/v1/assets/{}/frame", "/v1/assets"}
     assert known - short <= told
     assert {path for path in told if "{" in path} <= known
-
-
-@pytest.fixture(scope="module")
-def gateway(
-    real_server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[RunningGateway]:
-    folder = tmp_path_factory.mktemp("gateway") / "folder"
-    with RunningGateway(real_server.grpc_url, folder) as running:
-        yield running
 
 
 @pytest.fixture

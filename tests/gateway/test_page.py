@@ -16,7 +16,6 @@ import pytest
 from bench.gateway.running import RunningGateway
 from demo.make_clip import clip_of, write_clip
 from demo.photos import photo_path
-from server.launcher import EmbeddedServer
 
 pytestmark = pytest.mark.e2e
 
@@ -63,15 +62,6 @@ def camera(tmp_path_factory: pytest.TempPathFactory, clip: Path) -> Path:
         for packet in stream.encode():
             writing.mux(packet)
     return path
-
-
-@pytest.fixture(scope="module")
-def gateway(
-    real_server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[RunningGateway]:
-    folder = tmp_path_factory.mktemp("gateway") / "folder"
-    with RunningGateway(real_server.grpc_url, folder) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from bench.gateway.running import RunningGateway
 from demo.photos import photo_path
-from server.launcher import EmbeddedServer
 
 pytestmark = pytest.mark.e2e
 
@@ -23,15 +21,6 @@ CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,"
     "response_schema_conformance"
 )
-
-
-@pytest.fixture(scope="module")
-def gateway(
-    real_server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[RunningGateway]:
-    folder = tmp_path_factory.mktemp("gateway") / "folder"
-    with RunningGateway(real_server.grpc_url, folder) as running:
-        yield running
 
 
 def bring_photos(gateway: RunningGateway) -> None:
