@@ -222,9 +222,7 @@ def test_a_targets_config_differs_from_its_base_only_in_what_a_build_decides(
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_a_targets_config_survives_being_written_and_read(
-    target: str, tmp_path: Path
-) -> None:
+def test_a_targets_config_survives_being_written_and_read(target: str, tmp_path: Path) -> None:
     for model in SPECS:
         config = make(model, target)
         path = tmp_path / f"{model}.pbtxt"
@@ -364,6 +362,15 @@ def test_plans_of_several_gpus_are_named_by_compute_capability() -> None:
     )
     config = make("face_swapper", "tensorrt", "inswapper_128", host=host)
     assert dict(config.cc_model_filenames) == {"8.9": "model.sm89.plan", "9.0": "model.sm90.plan"}
+
+
+@pytest.mark.parametrize("model", MODEL_SPECS)
+def test_networks_that_give_points_run_in_whole_float32_on_a_gpu(model: str) -> None:
+    (provider,) = make(
+        model, "cuda", "inswapper_128"
+    ).optimization.execution_accelerators.gpu_execution_accelerator
+    gives_points = model.startswith(("face_locator", "face_detector", "face_landmarker"))
+    assert (provider.parameters.get("use_tf32") == "0") == gives_points
 
 
 def test_the_cuda_config_lists_its_providers_in_order() -> None:

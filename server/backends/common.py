@@ -58,14 +58,14 @@ class Memory(Protocol):
     def join(self, parts: Sequence[Any], rows: int) -> Any:
         """Join arrays [b_i, ...] along axis 0, zero rows appended up to `rows`.
 
-        A single part of that many rows is returned as it is, without a copy.
+        A single contiguous part of that many rows is returned as it is, without a copy.
         """
 
     def zeros(self, shape: Sequence[int], like: Any) -> Any:
         """Return a new array of zeros in the dtype of `like`."""
 
     def put(self, target: Any, source: Any) -> None:
-        """Copy an array over a contiguous view of the same shape and dtype."""
+        """Copy an array over a view of the same shape and dtype; rows of both are contiguous."""
 
     def to_host(self, arrays: Sequence[Any]) -> list[Any]:
         """Return NumPy copies or views, with one wait for all of them."""

@@ -117,8 +117,8 @@ class DeviceMemory:
     def join(self, parts: Sequence[Any], rows: int) -> Any:
         """Join device arrays [b_i, ...] along axis 0, zero rows appended up to `rows`."""
         count = sum(int(part.shape[0]) for part in parts)
-        if len(parts) == 1 and count == rows:
-            return self._cupy.ascontiguousarray(parts[0])
+        if len(parts) == 1 and count == rows and parts[0].flags.c_contiguous:
+            return parts[0]
         joined = self._cupy.empty((rows, *parts[0].shape[1:]), parts[0].dtype)
         first = 0
         for part in parts:
@@ -131,12 +131,20 @@ class DeviceMemory:
         return joined
 
     def put(self, target: Any, source: Any) -> None:
-        """Copy an array over a contiguous view of the same shape and dtype, by one memory copy.
+        """Copy an array over a view of the same shape and dtype, by one memory copy.
 
-        CuPy's own assignment may compile a kernel when a request first needs it.
+        Rows of both are contiguous, and may lie apart. CuPy's own assignment may compile a kernel
+        when a request first needs it.
         """
-        source = self._cupy.ascontiguousarray(source)
-        target.data.copy_from_device_async(source.data, source.nbytes, self._stream)
+        if target.flags.c_contiguous and source.flags.c_contiguous:
+            target.data.copy_from_device_async(source.data, source.nbytes, self._stream)
+            return
+        runtime = self._cupy.cuda.runtime
+        runtime.memcpy2DAsync(
+            target.data.ptr, target.strides[0], source.data.ptr, source.strides[0],
+            source.nbytes // len(source), len(source),
+            runtime.memcpyDeviceToDevice, self._stream.ptr,
+        )  # fmt: skip
 
     def zeros(self, shape: Sequence[int], like: Any) -> Any:
         return self._cupy.zeros(tuple(shape), like.dtype)

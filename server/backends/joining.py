@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from graphs.contract import SCORE_COLUMN
@@ -95,10 +97,12 @@ def run_joined(
 
 @dataclass(frozen=True)
 class _Slots:
-    """Face slots of one request: K, and the flat positions b * K + k that hold a face."""
+    """Face slots of one request: K, the M of its mask, and the flat positions b * K + k that hold
+    a face."""
 
     batch: int
     count: int
+    reported: int
     kept: tuple[int, ...]
 
 
@@ -142,13 +146,10 @@ def run_rows(
         part = pieces[first : first + rule.max_rows]
         rows = padded_rows(len(part))
         joined = {name: memory.join(_row_parts(requests, name, part), rows) for name in rule.inputs}
+        frames = [(at, flat // slots[at].count) for at, flat in part]
         for name in rule.shared:
-            frames = [divmod(flat, slots[at].count)[0] for at, flat in part]
-            shared = [
-                requests[at][name][b : b + 1] for (at, _), b in zip(part, frames, strict=True)
-            ]
-            joined[name] = memory.join(shared, rows)
-        joined[rule.mask] = _join_masks(requests, rule, slots, part, rows, memory)
+            joined[name] = memory.join(_shared_parts(requests, name, frames), rows)
+        joined[rule.mask] = _join_masks(requests, rule, _in_masks(slots, part), rows, memory)
         chunks.append(run(joined, len(part)))
     scattered = _scatter_rows(requests, rule, slots, chunks, memory, output_shape)
     for name in rule.updated:
@@ -172,39 +173,79 @@ def _find_slots(
             for k in range(min(count, reported))
             if score[b, k] != 0
         )
-        slots.append(_Slots(batch, count, kept))
+        slots.append(_Slots(batch, count, reported, kept))
     return slots
+
+
+def _in_masks(slots: Sequence[_Slots], pieces: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Slots b * K + k as rows b * M + k of their requests' masks."""
+    return [
+        (at, flat // slots[at].count * slots[at].reported + flat % slots[at].count)
+        for at, flat in pieces
+    ]
 
 
 def _row_parts(
     requests: Sequence[Mapping[str, Any]], name: str, pieces: Sequence[tuple[int, int]]
 ) -> list[Any]:
-    """Return slices [n, 1, ...] of the kept rows; neighbours of one request stay one slice."""
-    parts = []
-    start = 0
-    for end in range(1, len(pieces) + 1):
-        follows = end < len(pieces) and pieces[end] == (pieces[end - 1][0], pieces[end - 1][1] + 1)
-        if not follows:
-            array = requests[pieces[start][0]][name]
-            flat = array.reshape((array.shape[0] * array.shape[1], 1, *array.shape[2:]))
-            parts.append(flat[pieces[start][1] : pieces[end - 1][1] + 1])
-            start = end
-    return parts
+    """Slices [n, 1, ...] of the kept rows, as few as there can be."""
+    return [_flat_rows(requests[at][name])[rows][:, None] for at, rows in _split_by_request(pieces)]
+
+
+def _shared_parts(
+    requests: Sequence[Mapping[str, Any]], name: str, pieces: Sequence[tuple[int, int]]
+) -> list[Any]:
+    """The same of what the rows of a frame share, [n, ...]. pieces: which frame's."""
+    return [requests[at][name][frames] for at, frames in _split_by_request(pieces)]
+
+
+def _flat_rows(array: Any) -> Any:
+    """[b, k, ...] as [b * k, ...]."""
+    return array.reshape((array.shape[0] * array.shape[1], *array.shape[2:]))
+
+
+def _split_by_request(pieces: Sequence[tuple[int, int]]) -> list[tuple[int, slice]]:
+    """Pieces of requests, in order, as slices of each: a copy on a device is one call a slice."""
+    return [
+        (at, rows)
+        for at, members in groupby(pieces, key=itemgetter(0))
+        for rows in even_slices([position for _, position in members])
+    ]
+
+
+def even_slices(positions: Sequence[int]) -> list[slice]:
+    """Slices that together, in order, are `positions`, which never fall.
+
+    The first slot of each of 16 frames is one slice of step K, not 16 rows.
+    """
+    slices: list[slice] = []
+    first = 0
+    while first < len(positions):
+        last, step = first, 1
+        if first + 1 < len(positions) and positions[first + 1] > positions[first]:
+            step = positions[first + 1] - positions[first]
+            while last + 1 < len(positions) and positions[last + 1] - positions[last] == step:
+                last += 1
+        slices.append(slice(positions[first], positions[last] + 1, step))
+        first = last + 1
+    return slices
 
 
 def _join_masks(
     requests: Sequence[Mapping[str, Any]],
     rule: RowRule,
-    slots: Sequence[_Slots],
     pieces: Sequence[tuple[int, int]],
     rows: int,
     memory: Memory,
 ) -> Any:
+    """The mask [rows, M, 15] of a run. pieces: rows of the requests' masks, b * M + k."""
     first_mask = requests[pieces[0][0]][rule.mask]
     joined = memory.zeros((rows, *first_mask.shape[1:]), first_mask)
-    for row, (position, flat) in enumerate(pieces):
-        b, k = divmod(flat, slots[position].count)
-        memory.put(joined[row, 0], requests[position][rule.mask][b, k])
+    row = 0
+    for at, kept in _split_by_request(pieces):
+        faces = _flat_rows(requests[at][rule.mask])[kept]
+        memory.put(joined[row : row + len(faces), 0], faces)
+        row += len(faces)
     return joined
 
 
@@ -233,8 +274,7 @@ def _scatter_rows(
             slot_shape = tuple(chunks[0][name].shape[2:]) if chunks else output_shape(name, arrays)
             like = chunks[0][name] if chunks else arrays[rule.inputs[0]]
             flat = memory.zeros((request.batch * request.count, *slot_shape), like)
-            for row, slot in enumerate(request.kept, start=first):
-                memory.put(flat[slot], chunks[row // rule.max_rows][name][row % rule.max_rows, 0])
+            _put_made(flat, request.kept, chunks, name, first, rule.max_rows, memory)
             outputs[name] = flat.reshape((request.batch, request.count, *slot_shape))
         split.append(outputs)
         first = last
@@ -252,14 +292,40 @@ def _update_masks(
 ) -> None:
     """Give every request its mask with the rows that were run as the network made them."""
     row = 0
-    for outputs, arrays, request in zip(scattered, requests, slots, strict=True):
+    for at, (outputs, arrays) in enumerate(zip(scattered, requests, strict=True)):
+        request = slots[at]
         mask = arrays[rule.mask]
         # A copy in any case: the request's own memory goes back when it is answered.
         updated = memory.zeros(tuple(mask.shape), mask)
         memory.put(updated, mask)
-        for flat in request.kept:
-            b, k = divmod(flat, request.count)
-            made = chunks[row // rule.max_rows][name][row % rule.max_rows, 0]
-            memory.put(updated[b, k], made)
-            row += 1
+        places = [row for _, row in _in_masks(slots, [(at, flat) for flat in request.kept])]
+        _put_made(_flat_rows(updated), places, chunks, name, row, rule.max_rows, memory)
+        row += len(request.kept)
         outputs[name] = updated
+
+
+def _put_made(
+    target: Any,
+    places: Sequence[int],
+    chunks: Sequence[Mapping[str, Any]],
+    name: str,
+    first: int,
+    most: int,
+    memory: Memory,
+) -> None:
+    """Copy what was made of rows `first`, `first` + 1, ... of all runs to `places` of `target`.
+
+    Args:
+        most: rows of a run; each but the last has as many.
+    """
+    done = 0
+    while done < len(places):
+        run, start = divmod(first + done, most)
+        part = places[done : done + most - start]
+        made = chunks[run][name][start : start + len(part), 0]
+        copied = 0
+        for rows in even_slices(part):
+            count = len(range(rows.start, rows.stop, rows.step))
+            memory.put(target[rows], made[copied : copied + count])
+            copied += count
+        done += len(part)

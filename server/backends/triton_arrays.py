@@ -71,7 +71,7 @@ class HostMemory:
         """Join arrays [b_i, ...] along axis 0, zero rows appended up to `rows`."""
         count = sum(len(part) for part in parts)
         if len(parts) == 1 and count == rows:
-            return parts[0]
+            return np.ascontiguousarray(parts[0])
         joined = np.empty((rows, *parts[0].shape[1:]), parts[0].dtype)
         np.concatenate(parts, out=joined[:count])
         joined[count:] = 0

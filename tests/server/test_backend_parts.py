@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from server.backends.common import ModelSettings, RowRule
-from server.backends.device import limit_rows, padded_sizes, row_padding, warm_inputs
-from server.backends.joining import group_by_shape, run_joined, run_rows
+from server.backends.device import DeviceMemory, limit_rows, padded_sizes, row_padding, warm_inputs
+from server.backends.joining import even_slices, group_by_shape, run_joined, run_rows
 from server.backends.sessions import (
     accelerators,
     check_providers,
@@ -89,6 +93,97 @@ def test_face_rows_joined_in_any_mixture_are_what_each_gives_alone(
         np.testing.assert_array_equal(answer["swapped_crops"], expected)
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(0, 60), max_size=40).map(sorted))
+def test_positions_in_even_steps_are_taken_in_one_slice(positions: list[int]) -> None:
+    found = [place for part in even_slices(positions) for place in range(100)[part]]
+    assert found == positions
+
+
+@pytest.mark.parametrize(
+    ("positions", "count"), [(range(0, 64, 4), 1), (range(16), 1), ([0, 1, 2, 8, 12, 16], 2)]
+)
+def test_the_first_slot_of_every_frame_is_one_slice(positions: list[int], count: int) -> None:
+    assert len(even_slices(positions)) == count
+
+
+class _Pointer:
+    """CuPy's view of an array's memory, here the host's."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.ptr = array.ctypes.data
+
+    def copy_from_device_async(self, source: _Pointer, size: int, stream: Any) -> None:
+        ctypes.memmove(self.ptr, source.ptr, size)
+
+    def memset_async(self, value: int, size: int, stream: Any) -> None:
+        ctypes.memset(self.ptr, value, size)
+
+
+class _OnDevice(np.ndarray):
+    @property
+    def data(self) -> _Pointer:  # type: ignore[override]
+        return _Pointer(self)
+
+
+def _copy_rows(
+    target: int, target_pitch: int, source: int, source_pitch: int, width: int, rows: int,
+    kind: int, stream: int,
+) -> None:  # fmt: skip
+    """cudaMemcpy2DAsync in host memory, which refuses what CUDA refuses."""
+    assert width <= min(target_pitch, source_pitch)
+    for row in range(rows):
+        ctypes.memmove(target + row * target_pitch, source + row * source_pitch, width)
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> DeviceMemory:
+    """A `DeviceMemory` on the host: CuPy's names, of NumPy."""
+    stream = SimpleNamespace(ptr=1, synchronize=lambda: None)
+    runtime = SimpleNamespace(memcpy2DAsync=_copy_rows, memcpyDeviceToDevice=3)
+    cuda = SimpleNamespace(
+        Device=lambda _: SimpleNamespace(use=lambda: None),
+        Stream=lambda non_blocking: stream, runtime=runtime,
+    )  # fmt: skip
+    cupy = SimpleNamespace(
+        cuda=cuda,
+        empty=lambda shape, dtype: np.full(shape, np.nan, dtype).view(_OnDevice),
+        zeros=lambda shape, dtype: np.zeros(shape, dtype).view(_OnDevice),
+    )
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    return DeviceMemory(None, 0)
+
+
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(requests=face_requests())
+def test_a_devices_copies_of_rows_are_the_hosts(
+    device: DeviceMemory, requests: list[dict[str, np.ndarray]]
+) -> None:
+    """Whole rows, rows that lie apart, and rows of the mask: what is copied is what was asked."""
+
+    def update(inputs: dict[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
+        faces = inputs["faces"].copy()
+        faces[:, 0, 5:] += inputs["source"][:, 0, :1]
+        made = {"swapped_crops": inputs["crops"] + 1, "faces": faces}
+        return {name: array.view(type(inputs["faces"])) for name, array in made.items()}
+
+    rule = replace(RULE, updated=("faces",))
+    on_device = [
+        {name: array.view(_OnDevice) for name, array in request.items()} for request in requests
+    ]
+    answers, expected = (
+        run_rows(asked, rule, update, memory, padded_rows=row_padding((1, 2, 4)),
+                 output_shape=lambda *_: (3, 2, 2))
+        for asked, memory in ((on_device, device), (requests, MEMORY))
+    )  # fmt: skip
+    for answer, wanted in zip(answers, expected, strict=True):
+        assert set(answer) == set(wanted) == {"swapped_crops", "faces"}
+        for name, array in wanted.items():
+            np.testing.assert_array_equal(answer[name], array)
+
+
 SHARED = RowRule(
     ("views",), ("points",), "detections", max_rows=4, shared=("options",), updated=("faces",)
 )
@@ -105,9 +200,7 @@ def test_rows_have_their_own_frames_options_and_update_their_own_faces(
         options = np.full((batch, 3), index, np.float32)
         options += np.arange(batch, dtype=np.float32)[:, None] / 8
         detections = request["faces"]
-        given_rows.append(
-            {"views": request["crops"], "detections": detections, "options": options}
-        )
+        given_rows.append({"views": request["crops"], "detections": detections, "options": options})
 
     def refine(inputs: dict[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
         mark = inputs["options"][:, :1, None]
