@@ -29,7 +29,7 @@ from server.launcher import EmbeddedServer
 Image = npt.NDArray[np.uint8]
 
 ROOT = Path(__file__).resolve().parent.parent
-SWAPPERS_OF_OUR_OWN = ("image_swapper_256", "frameswap_256")
+SWAPPERS_OF_OUR_OWN = ("image_swapper_256", "frameswap_256", "frameswap_256_small")
 SOURCE, TARGET = "newton", "gauss"
 PANEL_HEIGHT = 360
 BACKGROUND, INK, FACE_BOX, LANDMARK = (32, 32, 32), (235, 235, 235), (80, 220, 80), (0, 200, 255)
@@ -145,7 +145,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument(
         "--swapper", choices=SWAPPERS_OF_OUR_OWN, default=DEFAULT_TARGET.swapper, metavar="NAME",
-        help=f"which of our own swappers, {' or '.join(SWAPPERS_OF_OUR_OWN)} "
+        help=f"which of our own swappers, {', '.join(SWAPPERS_OF_OUR_OWN)} "
         f"(default: {DEFAULT_TARGET.swapper})",
     )  # fmt: skip
     return parser.parse_args(arguments)

@@ -91,6 +91,14 @@ _UNCLEAR = "unclear: ask the author"
 _RELEASE = "https://github.com/facefusion/facefusion-assets/releases/download/models-"
 
 
+def _own_swapper(name: str, folder: str) -> WeightFile:
+    """One of the project's own networks, trained here."""
+    return WeightFile(
+        name, "swapper", "swapper.npz", None, None, "Apache-2.0",
+        "any use (doubts: weights/README.md)", needs_acceptance=False, folder=folder, form="npz",
+    )  # fmt: skip
+
+
 def _released(
     name: str,
     role: Role,
@@ -163,11 +171,8 @@ _ROWS: Final = (
         "f1f79dc3b0b79a69f94799af1fffebff09fbd78fd96a275fd8f0cbbea23270d1",
         filename="arcface_w600k_r50.onnx",
     ),
-    WeightFile(
-        "frameswap_256", "swapper", "swapper.npz", None, None, "Apache-2.0",
-        "any use (doubts: weights/README.md)", needs_acceptance=False, folder="weights",
-        form="npz",
-    ),
+    _own_swapper("frameswap_256", "weights"),
+    _own_swapper("frameswap_256_small", "weights/small"),
     _released(
         "inswapper_128", "swapper", "3.0.0", _INSIGHTFACE, _RESEARCH, 554_253_681,
         "e4a3f08c753cb72d04e10aa0f7dbe3deebbf39567d4ead6dce08e98aa49e16af",

@@ -102,14 +102,32 @@ class GraphAuthor:
             dims: of the output.
             label: behind the branch's name in the name of what it makes.
         """
-        branches = [
+        (made,) = GraphAuthor.either_of(op, condition, then, otherwise, {label: dims})
+        return made
+
+    @staticmethod
+    def either_of(
+        op: Any,
+        condition: ir.Value,
+        then: tuple[str, Callable[..., Sequence[ir.Value]]],
+        otherwise: tuple[str, Callable[..., Sequence[ir.Value]]],
+        made: Mapping[str, Sequence[int | str]],
+    ) -> list[ir.Value]:
+        """`either` of several float32 outputs. made: a label and the dims of each, in order."""
+        one, other = (
             GraphAuthor.subgraph(
-                op, trace, [], [typed_value(f"{name}_{label}", ir.DataType.FLOAT, *dims)], name=name
+                op,
+                trace,
+                [],
+                [
+                    typed_value(f"{name}_{label}", ir.DataType.FLOAT, *dims)
+                    for label, dims in made.items()
+                ],
+                name=name,
             )
             for name, trace in (then, otherwise)
-        ]
-        made: ir.Value = op.If(condition, then_branch=branches[0], else_branch=branches[1])
-        return made
+        )
+        return outputs(op.If(condition, then_branch=one, else_branch=other, _outputs=len(made)))
 
     @staticmethod
     def loop(

@@ -53,13 +53,12 @@ from graphs.geometry import compose_warps, invert_warps, scale_warps
 from graphs.grey_crops import keep_grey
 from graphs.harmless import harmless_crops, harmless_masks
 from graphs.pixels import option, safe_options, valid_options
-from graphs.shapes import Op, constant, dimension, sample_on_gpu
+from graphs.shapes import Op, constant, dimension, per_channel, sample_on_gpu
 from graphs.slots import held_slots
 from networks.batching import row_shape, with_free_batch
 from networks.doubles import with_lifted_input, without_doubles
 from networks.enhancers import Enhancer
 from networks.modulation import split_modulation
-from networks.swappers import Triple
 
 _WEIGHT: Final = "weight"
 """Name of the second input of a network that has one."""
@@ -323,7 +322,7 @@ def _run_if_asked(
         asked = op.Greater(op.ReduceSum(op.Cast(shown, to=ir.DataType.FLOAT), keepdims=0), 0.5)
         rows = op.Reshape(seen, [-1, 3, size, size])
         picture = op.Div(
-            op.Sub(rows, _channels(op, enhancer.mean)), _channels(op, enhancer.std)
+            op.Sub(rows, per_channel(op, enhancer.mean)), per_channel(op, enhancer.std)
         )
         feeds = {_picture_name(network): picture}
         if enhancer.takes_weight:
@@ -333,7 +332,7 @@ def _run_if_asked(
     def run(op: Any) -> Sequence[ir.Value]:
         (found,) = author.embed(network, feeds, into=op.builder.graph)
         level = op.Add(
-            op.Mul(found, _channels(op, enhancer.std)), _channels(op, enhancer.mean)
+            op.Mul(found, per_channel(op, enhancer.std)), per_channel(op, enhancer.mean)
         )
         return [op.Clip(level, 0.0, 1.0)]
 
@@ -351,8 +350,3 @@ def _run_if_asked(
 def _picture_name(network: onnx.ModelProto) -> str:
     names = [value.name for value in network.graph.input if value.name != _WEIGHT]
     return str(names[0])
-
-
-def _channels(op: Op, values: Triple) -> ir.Value:
-    """Three numbers as [1, 3, 1, 1]."""
-    return constant(op, np.array(values, np.float32).reshape(1, 3, 1, 1))

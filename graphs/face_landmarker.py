@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import onnx
 import onnx_ir as ir
-from onnxscript import GraphBuilder, OpBuilder
+from onnxscript import GraphBuilder
 
 from graphs.alignment import TEMPLATES, fit_similarity
 from graphs.arithmetic import are_numbers, is_number
@@ -305,31 +305,14 @@ def _run_if_any(
         any_face = op.Greater(op.ReduceMax(to_float(op, occupied), [0, 1, 2], keepdims=0), 0.5)
     shapes = [row_shape(value) for value in network.graph.output]
 
-    def find(branch: OpBuilder) -> Sequence[ir.Value]:
-        return _run(author, network, fed, branch.builder)
+    def find(op: Any) -> Sequence[ir.Value]:
+        return _run(author, network, fed, op.builder)
 
-    def leave(branch: OpBuilder) -> Sequence[ir.Value]:
-        return [branch.Expand(0.0, branch.Concat(rows, shape, axis=0)) for shape in shapes]
+    def leave(op: Op) -> Sequence[ir.Value]:
+        return [op.Expand(0.0, op.Concat(rows, shape, axis=0)) for shape in shapes]
 
-    branches = {}
-    for name, trace in (("network", find), ("no_face", leave)):
-        results = [
-            ir.Value(
-                name=f"{name}/output_{index}",
-                type=ir.TensorType(ir.DataType.FLOAT),
-                shape=ir.Shape([None, *shape]),
-            )
-            for index, shape in enumerate(shapes)
-        ]
-        with author.scope(name):
-            branches[name] = author.builder.subgraph(trace, [], results, name=name)
-    made = op.If(
-        any_face,
-        then_branch=branches["network"],
-        else_branch=branches["no_face"],
-        _outputs=len(shapes),
-    )
-    return [made] if isinstance(made, ir.Value) else list(made)
+    made = {f"output_{index}": ("slots", *shape) for index, shape in enumerate(shapes)}
+    return GraphAuthor.either_of(op, any_face, ("network", find), ("no_face", leave), made)
 
 
 def _name_coordinates(outputs: Sequence[ir.Value]) -> None:

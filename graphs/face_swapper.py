@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx import numpy_helper
-from onnxscript import GraphBuilder, OpBuilder
+from onnxscript import GraphBuilder
 
 from graphs.alignment import landmark_points
 from graphs.arithmetic import lerp, unit_length
@@ -39,11 +40,11 @@ from graphs.geometry import apply_warps, points_in_crops
 from graphs.grey_crops import keep_grey
 from graphs.packed_images import unpack_rgb
 from graphs.pixels import option, safe_options, valid_options
-from graphs.shapes import Op, constant, dimension, outputs, split
+from graphs.shapes import Op, constant, dimension, per_channel, split
 from networks.batching import freed, row_shape
 from networks.face_points import MEDIAPIPE_POINTS
 from networks.passes import apply_passes
-from networks.swappers import Swapper, Triple, check_pixel_boost
+from networks.swappers import Swapper, check_pixel_boost
 
 _FLOATS = {onnx.TensorProto.FLOAT: ir.DataType.FLOAT, onnx.TensorProto.FLOAT16: ir.DataType.FLOAT16}
 
@@ -218,7 +219,7 @@ def _finish_crops(
 ) -> ir.Value:
     """The network's pictures as crops [B, K, 3, bS, bS] in [0, 1], grey where `crops` are."""
     if swapper.denormalize:
-        output = op.Add(op.Mul(output, _channels(op, swapper.std)), _channels(op, swapper.mean))
+        output = op.Add(op.Mul(output, per_channel(op, swapper.std)), per_channel(op, swapper.mean))
     tiles = _join_tiles(op, op.Clip(output, 0.0, 1.0), 3, swapper, boost)
     return keep_grey(op, crops, op.Reshape(tiles, op.Shape(crops)))
 
@@ -254,16 +255,11 @@ def _join_tiles(
     return op.Transpose(split, perm=[0, 3, 4, 1, 5, 2])
 
 
-def _channels(op: Op, values: Triple) -> ir.Value:
-    """Three numbers as [1, 3, 1, 1]."""
-    return constant(op, np.array(values, np.float32).reshape(1, 3, 1, 1))
-
-
 def _normalize(op: Op, target: ir.Value, swapper: Swapper) -> ir.Value:
     if any(swapper.mean):
-        target = op.Sub(target, _channels(op, swapper.mean))
+        target = op.Sub(target, per_channel(op, swapper.mean))
     if swapper.std != (1.0, 1.0, 1.0):
-        target = op.Div(target, _channels(op, swapper.std))
+        target = op.Div(target, per_channel(op, swapper.std))
     return target
 
 
@@ -365,28 +361,15 @@ def _run_if_any(
         count = op.ReduceMax(op.Cast(occupied, to=ir.DataType.FLOAT), [0, 1], keepdims=0)
         any_face = op.Greater(count, 0.5)
 
-    def swap(branch: OpBuilder) -> Sequence[ir.Value]:
-        return _run(author, network, feeds, branch.builder)
+    def swap(op: Any) -> Sequence[ir.Value]:
+        return _run(author, network, feeds, op.builder)
 
-    def leave(branch: OpBuilder) -> Sequence[ir.Value]:
-        rows = branch.Shape(target, start=0, end=1)
-        sides = branch.Shape(target, start=2)
-        shapes = (branch.Concat(rows, [channels], sides, axis=0) for channels in (3, 1))
-        return [branch.Expand(0.0, shape) for shape, _ in zip(shapes, names, strict=False)]
+    def leave(op: Op) -> Sequence[ir.Value]:
+        rows = dimension(op, target, 0)
+        return [op.Expand(0.0, op.Concat(rows, shape, axis=0)) for shape in shapes]
 
-    names = ("swapped", "mask")[: len(network.graph.output)]
-    branches = {}
-    for name, trace in (("network", swap), ("no_face", leave)):
-        results = [
-            ir.Value(name=f"{name}/{made}", type=ir.TensorType(ir.DataType.FLOAT), shape=shape)
-            for made, shape in zip(names, (target.shape, None), strict=False)
-        ]
-        with author.scope(name):
-            branches[name] = author.builder.subgraph(trace, [], results, name=name)
-    made = op.If(
-        any_face,
-        then_branch=branches["network"],
-        else_branch=branches["no_face"],
-        _outputs=len(names),
-    )
-    return outputs(made)
+    shapes = [row_shape(value) for value in network.graph.output]
+    made = {
+        name: ("slots", *shape) for name, shape in zip(("swapped", "mask"), shapes, strict=False)
+    }
+    return GraphAuthor.either_of(op, any_face, ("network", swap), ("no_face", leave), made)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
+import numpy as np
 import onnx_ir as ir
 
 from networks.opset import MICROSOFT_DOMAIN
@@ -36,6 +37,11 @@ def to_int64(op: Op, value: ir.Value) -> ir.Value:
 def constant(op: Op, array: Any) -> ir.Value:
     """A NumPy array as a constant of its own dtype and shape."""
     return op.Constant(value=ir.tensor(array))
+
+
+def per_channel(op: Op, values: Sequence[float]) -> ir.Value:
+    """Three numbers of RGB as a float32 constant [1, 3, 1, 1]."""
+    return constant(op, np.array(values, np.float32).reshape(1, 3, 1, 1))
 
 
 def typed_value(name: str, dtype: ir.DataType, *dims: int | str) -> ir.Value:

@@ -182,24 +182,27 @@ _ROWS: Final[tuple[Swapper, ...]] = (
         pixel_boosts=(1,),
         provenance="composite",
     ),
-    # The project's own network (weights/README.md).
-    Swapper(
-        name="frameswap_256",
-        weight="frameswap_256",
-        crop_size=256,
-        template="arcface_128",
-        mean=ZERO,
-        std=ONE,
-        denormalize=False,
-        gives_mask=True,
-        source_kind="image",
-        source_length=256 * 256 + 3 * MEDIAPIPE_POINTS,
-        source_size=256,
-        source_template="arcface_128",
-        points=MEDIAPIPE_POINTS,
-        pixel_boosts=(1,),
-        masks=MaskFlag.BOX | MaskFlag.HULL | MaskFlag.SWAPPER,
-        provenance="compositeWithTrainedAlgorithmicMedia",
+    # The project's own networks, a large one and one that imitates it (weights/README.md).
+    *(
+        Swapper(
+            name=name,
+            weight=name,
+            crop_size=256,
+            template="arcface_128",
+            mean=ZERO,
+            std=ONE,
+            denormalize=False,
+            gives_mask=True,
+            source_kind="image",
+            source_length=256 * 256 + 3 * MEDIAPIPE_POINTS,
+            source_size=256,
+            source_template="arcface_128",
+            points=MEDIAPIPE_POINTS,
+            pixel_boosts=(1,),
+            masks=MaskFlag.BOX | MaskFlag.HULL | MaskFlag.SWAPPER,
+            provenance="compositeWithTrainedAlgorithmicMedia",
+        )
+        for name in ("frameswap_256", "frameswap_256_small")
     ),
     *(
         _identity_swapper(

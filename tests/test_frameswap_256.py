@@ -1,4 +1,4 @@
-"""The project's own neural swapper, served for real on a CPU: whose face it is, what it does.
+"""The project's own neural swappers, served for real on a CPU: whose face it is, what they do.
 
 The judges are networks: SFace for the person (as the training used it, too) and the landmark
 network for lips and eyes. The paintings show people long dead.
@@ -25,7 +25,7 @@ from tests.conftest import build_for_cpu
 
 pytestmark = pytest.mark.e2e
 Image = npt.NDArray[np.uint8]
-NAME = "frameswap_256"
+NAMES = ("frameswap_256", "frameswap_256_small")
 CONCURRENT = 6
 
 
@@ -35,10 +35,16 @@ def scaled(name: str, height: int) -> Image:
     return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
+@pytest.fixture(scope="module", params=NAMES)
+def name(request: pytest.FixtureRequest) -> str:
+    """The swapper that the server has."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
-    repository = tmp_path_factory.mktemp(NAME)
-    build_for_cpu(repository, "--swapper", NAME)
+def server(name: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    repository = tmp_path_factory.mktemp(name)
+    build_for_cpu(repository, "--swapper", name)
     with EmbeddedServer(repository, target="cpu") as running:
         yield running
 
@@ -64,11 +70,11 @@ def embedding(server: EmbeddedServer, image: Image) -> npt.NDArray[np.float32]:
 
 @pytest.mark.parametrize(("person", "target"), [("newton", "gauss"), ("gauss", "newton")])
 def test_the_face_is_the_sources_and_the_expression_the_targets(
-    server: EmbeddedServer, swapper: FaceSwapper, person: str, target: str
+    name: str, server: EmbeddedServer, swapper: FaceSwapper, person: str, target: str
 ) -> None:
     photo, frame = scaled(person, 720), scaled(target, 720)
     source = swapper.encode_source(photo)
-    assert source.vector.shape == (SWAPPERS[NAME].source_length,)
+    assert source.vector.shape == (SWAPPERS[name].source_length,)
     swapped = swapper.swap(frame, source)
     one, other, made = (embedding(server, image) for image in (photo, frame, swapped.frame))
     # The card has .62 and .28 for kept-out people; two paintings of different people have .2.
@@ -127,6 +133,6 @@ def test_a_face_without_landmarks_is_swapped_by_its_five_points(
     assert made @ one > made @ other
 
 
-def test_its_pictures_are_marked_as_a_trained_networks(swapper: FaceSwapper) -> None:
+def test_its_pictures_are_marked_as_a_trained_networks(name: str, swapper: FaceSwapper) -> None:
     assert swapper.provenance == "compositeWithTrainedAlgorithmicMedia"
-    assert (swapper.swapper, swapper.source_kind) == (NAME, "image")
+    assert (swapper.swapper, swapper.source_kind) == (name, "image")

@@ -67,11 +67,11 @@ class Evaluation:
                 print(f"pair {done} of {len(self.held_out.pairs)}", file=sys.stderr, flush=True)
             images = [self.held_out.crops[k : k + 1] for k in (source, target)]
             points = [self.landmarks(image) for image in images]
-            known = [self._describe_held_out(k) for k in (source, target)]
+            known = [self.describe_held_out(k) for k in (source, target)]
             prepared = swapper.prepare(images[1], points[1], images[0], points[0])
             swapped = swapper.paint(prepared)
             image = swapped.image.clamp(0, 1)
-            for name, value in self._judge(image, images[1], points[1], known).items():
+            for name, value in self.judge(image, images[1], points[1], known).items():
                 found[name].append(value)
             found["rim steps"].append(float(measures.rim_steps(swapped, prepared)))
             if done % DRAWN_EVERY == 0:
@@ -87,10 +87,10 @@ class Evaluation:
         return Descriptions(self.identity(image), other)
 
     @functools.cache  # noqa: B019 - one evaluation is made, and lives as long as the program
-    def _describe_held_out(self, number: int) -> Descriptions:
+    def describe_held_out(self, number: int) -> Descriptions:
         return self._describe(self.held_out.crops[number : number + 1])
 
-    def _judge(self, image: Tensor, target: Tensor, goal: Tensor, known: list[Descriptions]) -> Row:
+    def judge(self, image: Tensor, target: Tensor, goal: Tensor, known: list[Descriptions]) -> Row:
         """`known`: of the source and of the target."""
         points, mine = self.landmarks(image), self._describe(image)
         row = {
@@ -176,7 +176,7 @@ class Evaluation:
         for source, target in self.held_out.pairs[:TURNED_PAIRS]:
             image = self.held_out.crops[source : source + 1]
             points = self.landmarks(image)
-            known = self._describe_held_out(source)
+            known = self.describe_held_out(source)
             for yaw in (-YAW_DEGREES, YAW_DEGREES):
                 turned = self._turn(swapper, target, math.radians(yaw))
                 goal = self.landmarks(turned)

@@ -11,6 +11,7 @@ from typing import Final
 
 __all__ = ["LICENCES", "Licence", "licence_of"]
 
+_OWN: Final = "any use (doubts: weights/README.md)"
 _RESEARCH: Final = "non-commercial research"
 _GHOST: Final = "any use (but its w600k_r50 source: non-commercial)"
 
@@ -25,7 +26,8 @@ class Licence:
 
 LICENCES: Final[Mapping[str, Licence]] = {
     "image_swapper_256": Licence("Apache-2.0", "any use"),
-    "frameswap_256": Licence("Apache-2.0", "any use (doubts: weights/README.md)"),
+    "frameswap_256": Licence("Apache-2.0", _OWN),
+    "frameswap_256_small": Licence("Apache-2.0", _OWN),
     "inswapper_128": Licence("InsightFace model terms", _RESEARCH),
     "inswapper_128_fp16": Licence("InsightFace model terms", _RESEARCH),
     "hyperswap_1a_256": Licence("ResearchRAIL", _RESEARCH),

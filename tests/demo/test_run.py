@@ -58,7 +58,11 @@ def test_a_step_that_fails_stops_the_demo_with_its_name() -> None:
 
 @pytest.mark.parametrize(
     ("given", "built"),
-    [([], "image_swapper_256"), (["--swapper", "frameswap_256"], "frameswap_256")],
+    [
+        ([], "image_swapper_256"),
+        (["--swapper", "frameswap_256"], "frameswap_256"),
+        (["--swapper", "frameswap_256_small"], "frameswap_256_small"),
+    ],
 )
 def test_the_swapper_asked_for_is_built(
     given: list[str], built: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

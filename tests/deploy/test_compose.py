@@ -14,6 +14,7 @@ from frameswap_gateway.command import register as register_gateway
 
 from deploy.settings import PREFIX, known_variables
 from engines.targets import TARGETS
+from fetching.weights import WEIGHTS
 from tests.deploy.envoy_files import rendered
 from tests.deploy.tools import ROOT, compose, run, tool
 
@@ -201,6 +202,14 @@ def test_every_file_that_is_mounted_or_copied_is_there() -> None:
     assert copied
     for path in (*mounted, *copied):
         assert path.exists(), path
+
+
+def test_the_networks_of_this_repository_are_in_the_image() -> None:
+    own = [row for row in WEIGHTS.values() if row.folder]
+    assert own
+    for row in own:
+        copied = rf"^COPY (.* )?{row.folder}/{row.filename} {row.folder}/$"
+        assert re.search(copied, DOCKERFILE, re.MULTILINE), row.name
 
 
 def test_envoys_files_are_the_charts() -> None:

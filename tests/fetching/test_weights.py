@@ -30,6 +30,8 @@ from networks.maskers import OCCLUDERS, PARSERS
 from networks.recognizers import RECOGNIZERS
 from networks.swappers import SWAPPERS
 
+OWN = {"frameswap_256": "weights", "frameswap_256_small": "weights/small"}
+
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -77,9 +79,9 @@ def test_every_row_is_complete(row: WeightFile) -> None:
     assert row.url.startswith("https://") or row.archive or row.folder
 
 
-def test_filenames_and_hashes_are_not_shared() -> None:
+def test_places_and_hashes_are_not_shared() -> None:
     rows = WEIGHTS.values()
-    assert len({row.filename for row in rows}) == len(rows)
+    assert len({weights.path(row.name) for row in rows}) == len(rows)
     hashes = [row.sha256 for row in rows if row.sha256]
     assert len(set(hashes)) == len(hashes)
 
@@ -89,7 +91,7 @@ def test_only_the_free_defaults_and_apache_and_mit_networks_need_no_acceptance()
     ghosts = {"ghost_1_256", "ghost_2_256", "ghost_3_256"}
     landmarkers = {"face_landmarker_v2", "face_mesh_attention", "2dfan4", "peppa_wutz"}
     finer = {"realesrgan_x4plus", "realesr_animevideov3_x4"}
-    assert free == {"yunet", "sface", "frameswap_256"} | ghosts | landmarkers | finer
+    assert free == {"yunet", "sface", *OWN} | ghosts | landmarkers | finer
     licences = {WEIGHTS[name].licence for name in free}
     assert licences == {"Apache-2.0", "MIT", "BSD-3-Clause (package: MIT)"}
 
@@ -127,28 +129,32 @@ def test_the_cache_lies_where_the_environment_says(
     assert cache_dir() == Path(expected)
 
 
-def test_the_projects_own_network_lies_in_the_checkout(cache: Path) -> None:
-    path = weights.fetch("frameswap_256")
-    assert path == Path(__file__).resolve().parents[2] / "weights" / "swapper.npz"
-    assert weights.is_present("frameswap_256")
-    network = weights.load_network("frameswap_256")
+@pytest.mark.parametrize(("name", "folder"), OWN.items())
+def test_the_projects_own_networks_lie_in_the_checkout(
+    name: str, folder: str, cache: Path
+) -> None:
+    path = weights.fetch(name)
+    assert path == Path(__file__).resolve().parents[2] / folder / "swapper.npz"
+    assert weights.is_present(name)
+    network = weights.load_network(name)
     assert [value.name for value in network.graph.output] == ["output", "mask"]
     assert not cache.exists()
     with pytest.raises(WeightsError, match="part of this repository: put other weights in"):
-        weights.import_file("frameswap_256", path)
+        weights.import_file(name, path)
 
 
+@pytest.mark.parametrize(("name", "folder"), OWN.items())
 def test_a_damaged_or_missing_network_of_ones_own_says_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(weights, "CHECKOUT", tmp_path)
     for ask in (weights.fetch, weights.load_network):
         with pytest.raises(WeightMissingError, match="is part of this repository: restore it"):
-            ask("frameswap_256")
-    (tmp_path / "weights").mkdir()
-    (tmp_path / "weights" / "swapper.npz").write_bytes(b"version https://git-lfs")
+            ask(name)
+    (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / folder / "swapper.npz").write_bytes(b"version https://git-lfs")
     with pytest.raises(WeightsError, match=r"swapper\.npz: not a whole .*; restore it with Git"):
-        weights.load_network("frameswap_256")
+        weights.load_network(name)
 
 
 def test_an_unknown_name_lists_the_known_ones(cache: Path) -> None:

@@ -30,8 +30,9 @@ PUBLISHED = [
     ("alphaface_256", 256, "arcface_128", PLAIN, False, 512, None),
     ("uniface_256", 256, "ffhq_512", HALF, True, 65536, None),
     ("blendswap_256", 256, "ffhq_512", PLAIN, False, 12544, None),
-    # The project's own: training/export.py, with the source's picture packed.
+    # The project's own two: training/export.py, with the source's picture packed.
     ("frameswap_256", 256, "arcface_128", PLAIN, False, 256 * 256 + 478 * 3, None),
+    ("frameswap_256_small", 256, "arcface_128", PLAIN, False, 256 * 256 + 478 * 3, None),
 ]
 
 
@@ -116,8 +117,9 @@ def test_a_recognizer_that_does_not_fit_is_refused() -> None:
     check_pairing(SWAPPERS["inswapper_128"], RECOGNIZERS["w600k_r50"])
 
 
-def test_landmarks_that_the_swapper_cannot_use_are_refused() -> None:
-    own = SWAPPERS["frameswap_256"]
+@pytest.mark.parametrize("name", ["frameswap_256", "frameswap_256_small"])
+def test_landmarks_that_the_swapper_cannot_use_are_refused(name: str) -> None:
+    own = SWAPPERS[name]
     with pytest.raises(ValueError, match=r"goes by 478 landmarks .* but the landmarker is none"):
         check_landmarker(own, None)
     with pytest.raises(ValueError, match=r"478 .* is 2dfan4 with 68; use face_mesh_attention"):

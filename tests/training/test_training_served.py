@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import onnxruntime
 import pytest
 import torch
 
-from networks.frameswap_network import build_network
-from training.checkpoints import SWAPPER_FILE, load_swapper, save_swapper
+from fetching import weights
+from training.checkpoints import load_swapper
 from training.export import Served, pack_source
 from training.networks import Swapper
 from training.warping import canonical_face
 
 pytestmark = pytest.mark.training
-COMMITTED = Path(__file__).resolve().parents[2] / "weights"
 TOLERANCE = 1e-4
 """Of values in [0, 1]; 2e-5 is seen. Sums are made in another order, as in the exported file."""
 
@@ -34,40 +31,29 @@ def make_inputs(swapper: Swapper, rows: int) -> dict[str, torch.Tensor]:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("widths", ["committed", "small"])
-def test_what_is_served_equals_pytorch(widths: str, tmp_path: Path) -> None:
-    folder = COMMITTED
-    if widths == "small":
-        committed, _ = load_swapper(COMMITTED / SWAPPER_FILE)
-        with np.load(COMMITTED / SWAPPER_FILE, allow_pickle=False) as stored:
-            shape = stored["mean_shape"]
-        torch.manual_seed(1)
-        small = Swapper(shape, (24, 48, 88, 128))
-        small.retargeter.load_state_dict(committed.retargeter.state_dict())
-        save_swapper(tmp_path / SWAPPER_FILE, small, shape, 1)
-        folder = tmp_path
-    swapper, _ = load_swapper(folder / SWAPPER_FILE)
+@pytest.mark.parametrize("name", ["frameswap_256", "frameswap_256_small"])
+def test_what_is_served_equals_pytorch(name: str) -> None:
+    swapper, _ = load_swapper(weights.path(name))
     inputs = make_inputs(swapper, 2)
     source = pack_source(inputs["source"], inputs["source_landmarks"] * 256)
     with torch.inference_mode():
         wanted = Served(swapper).eval()(inputs["target"], inputs["target_landmarks"], source)
-    network = build_network((folder / SWAPPER_FILE).read_bytes())
     session = onnxruntime.InferenceSession(
-        network.SerializeToString(), providers=["CPUExecutionProvider"]
+        weights.load_network(name).SerializeToString(), providers=["CPUExecutionProvider"]
     )
     feeds = {name: value.numpy() for name, value in inputs.items()}
     # The five points are for faces without landmarks: nothing here may depend on them.
     feeds["target_points"] = np.full((2, 5, 2), np.nan, np.float32)
     given = session.run(["output", "mask"], feeds)
-    for want, got, name in zip(wanted, given, ("output", "mask"), strict=True):
-        assert want.std() > 0.05, name
-        np.testing.assert_allclose(got, want.numpy(), rtol=0, atol=TOLERANCE, err_msg=name)
+    for want, got, output in zip(wanted, given, ("output", "mask"), strict=True):
+        assert want.std() > 0.05, output
+        np.testing.assert_allclose(got, want.numpy(), rtol=0, atol=TOLERANCE, err_msg=output)
 
 
 def test_both_draw_the_same_labels() -> None:
     from networks.frameswap_network import warping
 
-    with np.load(COMMITTED / SWAPPER_FILE, allow_pickle=False) as stored:
+    with np.load(weights.path("frameswap_256"), allow_pickle=False) as stored:
         shape = stored["mean_shape"]
     ours, theirs = warping.canonical_face(shape), canonical_face(shape)
     np.testing.assert_array_equal(ours.labels.astype(np.float32), theirs.labels)
