@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
+import numpy as np
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
@@ -33,6 +34,7 @@ from frameswap.transport import (
     PendingSwap,
     SwapRequest,
     TransportName,
+    is_own,
     read_outputs,
 )
 from frameswap.wire import SharedOutput
@@ -45,6 +47,9 @@ _UNKNOWN_REGION: Final = "unable to find shared memory region"
 """What Triton says of a region that it does not map."""
 MOST_REGISTRATIONS: Final = 8
 """How often one request has its region mapped again."""
+MOST_LENT: Final = 4
+"""Slots that may lie with those who hold results; who holds more is given copies. A display or an
+encoder's threads hold a few, a list of all frames would fill the memory with frames in threes."""
 _UNREGISTERS_SAFELY: Final = (2, 53)
 """From Triton 24.12 on, a region in use is unregistered when its last request ends; before, the
 server unmaps it under the request."""
@@ -145,6 +150,14 @@ class SharedTransport:
             if slot in self._slots:
                 (self._doubtful if slot.in_doubt else self._free).append(slot)
 
+    def lend(self, slot: Slot, frame: NDArray[np.uint8]) -> bool:
+        """Let a frame that lies in a slot outlast its request, unless many slots are lent."""
+        with self._lock:
+            if sum(each.is_lent for each in self._slots) >= MOST_LENT:
+                return False
+        slot.lend(frame)
+        return True
+
     def give_up(self, pending: _PendingShared) -> None:
         """Let its slot be used again when its answer has come after all."""
         with self._lock:
@@ -174,7 +187,9 @@ class SharedTransport:
     def _acquire(self, size: int) -> Slot:
         self._collect()
         with self._lock:
-            slot = self._free.pop() if self._free else None
+            slot = next((each for each in reversed(self._free) if not each.is_lent), None)
+            if slot is not None:
+                self._free.remove(slot)
         if slot is not None:
             if slot.region.host.size >= size:
                 return slot
@@ -258,10 +273,7 @@ class _PendingShared:
                 )
             start, stop = self._layout.swapped, self._layout.swapped + self._layout.frame_size
             self.slot.region.pull(start, stop)
-            swapped = self.slot.region.host[start:stop].reshape(expected)
-            # As a view of a message is: what is written here would be lost, or worse.
-            swapped.flags.writeable = False
-            outputs[SWAPPED_FRAME] = swapped
+            outputs[SWAPPED_FRAME] = self.slot.view(start, stop).reshape(expected)
         return {
             name: array for name, array in outputs.items() if not isinstance(array, SharedOutput)
         }
@@ -293,6 +305,14 @@ class _PendingShared:
             raise
         self.slot.in_doubt = False
         return answer
+
+    def keep(self, frame: NDArray[np.uint8], *, writable: bool) -> NDArray[np.uint8]:
+        if self._as_bytes is not None:
+            return self._as_bytes.keep(frame, writable=writable)
+        if not is_own(frame) and not self._transport.lend(self.slot, frame):
+            return frame.copy()
+        frame.flags.writeable = writable
+        return frame
 
     def wait(self, patience_s: float) -> bool:
         if self._as_bytes is not None:
