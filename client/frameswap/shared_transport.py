@@ -7,6 +7,7 @@ serves the swap of what was found, too.
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -45,6 +46,11 @@ logger = logging.getLogger("frameswap")
 
 _UNKNOWN_REGION: Final = "unable to find shared memory region"
 """What Triton says of a region that it does not map."""
+_TOO_SMALL: Final = re.compile(r"should be at least (\d+) bytes to hold the results")
+"""What Triton says of a region that is smaller than an output."""
+_MOST_BYTES: Final = 1 << 48
+"""No output has more: what a processor can address. Triton 24.10 was seen to name 0x50 << 56 bytes,
+once in many thousand answers: it read its own memory wrongly."""
 MOST_REGISTRATIONS: Final = 8
 """How often one request has its region mapped again."""
 MOST_LENT: Final = 4
@@ -281,15 +287,21 @@ class _PendingShared:
     def _answer(self) -> bytes:
         """Wait, and have the region mapped again as often as the server does not know it.
 
-        It does not after a restart, and after any of its clients unregistered all regions.
+        It does not after a restart, and after any of its clients unregistered all regions. What a
+        server cannot have meant is asked once more.
         """
+        has_misread = False
         for _ in range(MOST_REGISTRATIONS):
             try:
                 return self._wait()
             except FrameswapError as error:
-                if _UNKNOWN_REGION not in str(error).lower():
+                if _names_no_size(error) and not has_misread:
+                    logger.warning("a frame is sent once more, because %s", error)
+                    has_misread = True
+                elif _UNKNOWN_REGION in str(error).lower():
+                    self._transport.register_again(self.slot)
+                else:
                     raise
-            self._transport.register_again(self.slot)
             # Should sending be interrupted, no earlier answer may be taken for this one's.
             self._call = None
             self._call = self._transport.send(self.slot, self._message)
@@ -355,3 +367,9 @@ class _PendingShared:
                 self._transport.give_up(self)
             else:
                 self._transport.give_back(self.slot)
+
+
+def _names_no_size(error: FrameswapError) -> bool:
+    """Whether the server wants more memory for an output than there can be."""
+    found = _TOO_SMALL.search(str(error))
+    return found is not None and int(found[1]) > _MOST_BYTES
