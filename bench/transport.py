@@ -6,6 +6,11 @@
 All of them talk to one server, in one run, with the same 1080p I420 frames, through an ensemble of
 the deployed contract whose models only copy (`bench/copy_repository.py`). They take turns, and
 each figure is the median of its rounds: what else the machine does meets all of them.
+
+Through shared memory perf_analyzer touches no frame: it fills its memory once. "In place" is the
+same with the client: a source whose frame lies in the slots already. "Touched once" is a loop
+around tritonclient that writes each frame into shared memory and reads each result, as whoever has
+frames must; "read" is the client doing that.
 """
 
 from __future__ import annotations
@@ -30,11 +35,13 @@ import psutil
 import tritonclient.grpc as triton_grpc
 from frameswap import FaceSwapper, Source, TransportUnavailable
 from frameswap.allocation import keep_large_buffers
-from frameswap.transport import TransportName
+from frameswap.frames import Frame
+from frameswap.transport import TransportName, as_array
 from numpy.typing import NDArray
 
 from bench.copy_repository import MODELS, SWAPPER, write_copy_repository
 from bench.perf_windows import WINDOWS, read_table, window_words
+from bench.touched_once import TouchedOnce
 from graphs.contract import MODEL_SPECS
 from server.errors import ServerError
 from server.launcher import EmbeddedServer
@@ -61,8 +68,8 @@ class Figures:
 class Row:
     """One way to send frames.
 
-    copies: that the client's own code makes of a frame, out and in. like: the perf_analyzer row
-    that sends as this one does, "" where none does. figures: of each round.
+    copies: that the client's own code makes of a frame, out and in. like: the row of another client
+    that does the same, "" where none does. figures: of each round.
     """
 
     name: str
@@ -147,14 +154,39 @@ def plain_loop(address: str, frames: list[NDArray[np.uint8]]) -> Callable[[int],
     return run
 
 
+class InPlace:
+    """A source whose frame is made in the memory that is sent, once for each such memory."""
+
+    def __init__(self, frame: NDArray[np.uint8]) -> None:
+        self.shape = frame.shape
+        self._frame = frame
+        self._filled: set[int] = set()
+
+    def copy_to(self, out: NDArray[np.uint8]) -> None:
+        """Write the frame, unless it is there."""
+        if out.ctypes.data not in self._filled:
+            self._filled.add(out.ctypes.data)
+            out[...] = self._frame
+
+
 def our_stream(
-    swapper: FaceSwapper, frames: list[NDArray[np.uint8]], *, reuse_buffers: bool
+    swapper: FaceSwapper,
+    frames: Sequence[Frame],
+    *,
+    reuse_buffers: bool = False,
+    read: bool = False,
 ) -> Callable[[int], None]:
-    """The client's stream; every result is checked to be the frame that was sent."""
+    """The client's stream; of every result a few bytes are compared with the frame that was sent.
+
+    Args:
+        read: all bytes of it are read.
+    """
     vector = np.zeros(SOURCE_LENGTH, np.float32)
     source = Source(vector, "identity", SWAPPER, np.zeros((0, 15), np.float32))
 
-    def several(count: int) -> Iterator[NDArray[np.uint8]]:
+    samples = [as_array(frame)[::400, ::400].copy() for frame in frames]
+
+    def several(count: int) -> Iterator[Frame]:
         for index in range(count):
             yield frames[index % len(frames)]
 
@@ -162,7 +194,9 @@ def our_stream(
         done = 0
         for swapped in swapper.stream(several(count), source, reuse_buffers=reuse_buffers):
             # A few bytes: comparing all would be measured as well.
-            assert (swapped.frame[::400, ::400] == swapped.original[::400, ::400]).all()
+            assert (swapped.frame[::400, ::400] == samples[done % len(samples)]).all()
+            if read:
+                swapped.frame.reshape(-1).view(np.uint64).max()
             done += 1
         assert done == count
 
@@ -211,19 +245,32 @@ def find_ways(server: Server, arguments: argparse.Namespace, stack: ExitStack) -
 
     plain = plain_loop(server.address, frames)
     ways = [Way("tritonclient, one at a time", "3 + 2", "", ours(plain))]
+
+    def connect(name: TransportName) -> FaceSwapper:
+        swapper = FaceSwapper(server.address, transport=name, in_flight=in_flight)
+        return stack.enter_context(swapper)
+
     names: tuple[TransportName, ...] = ("grpc", "system", "cuda")
     for name in names:
         try:
-            swapper = stack.enter_context(
-                FaceSwapper(server.address, transport=name, in_flight=in_flight)
-            )
+            swapper = connect(name)
         except TransportUnavailable as error:
             print(f"not run: {name}: {error}", file=sys.stderr)
             continue
-        for reuse, text in ((False, ""), (True, ", reuse_buffers")):
-            stream = our_stream(swapper, frames, reuse_buffers=reuse)
-            copies = "1 + 0" if reuse else "1 + 1"
-            ways.append(Way(f"frameswap, {name}{text}", copies, _like(name), ours(stream)))
+        stream = our_stream(swapper, frames)
+        copies = "1 + 1" if name == "grpc" else "1 + 0"
+        ways.append(Way(f"frameswap, {name}", copies, _like(name), ours(stream)))
+        if name == "grpc":
+            stream = our_stream(swapper, frames, reuse_buffers=True)
+            ways.append(Way("frameswap, grpc, reuse_buffers", "1 + 0", _like(name), ours(stream)))
+        else:
+            # With slots of its own: the others write over what lies in theirs.
+            stream = our_stream(connect(name), [InPlace(frames[0])])
+            ways.append(Way(f"frameswap, {name}, in place", "0 + 0", _like(name), ours(stream)))
+            stream = our_stream(swapper, frames, read=True)
+            ways.append(Way(f"frameswap, {name}, read", "1 + 0", _TOUCHED, ours(stream)))
+    touched = stack.enter_context(TouchedOnce(server.address, MODEL, frames, in_flight))
+    ways.append(Way(_TOUCHED, "1 + 0", "", ours(touched.run)))
     shape = (height * 3 // 2, width)
     shared = ["--shared-memory=system", f"--output-shared-memory-size={shape[0] * shape[1]}"]
     kinds: tuple[tuple[TransportName, list[str]], ...] = (("grpc", []), ("system", shared))
@@ -236,6 +283,9 @@ def find_ways(server: Server, arguments: argparse.Namespace, stack: ExitStack) -
         copies = "0 + 0" if name == "system" else "not counted"
         ways.append(Way(_like(name), copies, "", generated))
     return ways
+
+
+_TOUCHED: Final = "tritonclient, system, touched once"
 
 
 def _like(transport: TransportName) -> str:
@@ -263,7 +313,7 @@ def format_table(rows: list[Row], arguments: argparse.Namespace) -> str:
         f"medians of {arguments.rounds}",
         "",
         "| client | copies out + in | frames/s (least, most) | client CPU-ms a frame | "
-        "server CPU-ms a frame | times the plain loop | of perf_analyzer |",
+        "server CPU-ms a frame | times the plain loop | of its like |",
         "|---|---|---|---|---|---|---|",
     ]
     rates = {row.name: row.median("frames_per_s") for row in rows}

@@ -38,7 +38,8 @@ __all__ = [
 class SwappedFrame:
     """A finished frame.
 
-    frame: uint8, shape and format of the frame that was sent; pixels outside the blend are its.
+    frame: uint8, shape and format of the frame that was sent; pixels outside the blend are its. It
+        may lie in shared memory, which is used again when nobody holds it any more.
     faces: (F, 15) float32, the faces found, in the order asked for: x1 y1 x2 y2, score, five
         landmarks x y; pixels.
     original: the frame that was sent.
@@ -123,10 +124,8 @@ def _check_used(values: NDArray[Any]) -> None:
         )
 
 
-def read_frame(
-    frame: Frame, outputs: Mapping[str, Any], address: str, *, copy: bool
-) -> NDArray[np.uint8]:
-    """The swapped frame, uint8 of the frame's shape.
+def read_frame(frame: Frame, outputs: Mapping[str, Any], address: str) -> NDArray[np.uint8]:
+    """The swapped frame, uint8 of the frame's shape; a view where nothing was cut off.
 
     Raises:
         ServerFault: it has another type or size.
@@ -138,5 +137,4 @@ def read_frame(
             f"the server returned a frame of {swapped.dtype} {swapped.shape} for one of "
             f"uint8 {sent}"
         )
-    swapped = cut_frame(swapped.reshape(sent), frame)
-    return swapped.copy() if copy else swapped
+    return cut_frame(swapped.reshape(sent), frame)

@@ -96,6 +96,9 @@ class PendingCall:
                     # Let go here, because its `__del__` takes a lock, and would swallow Ctrl-C.
                     self._future = None
         except grpc.RpcError as error:
+            # The error is the future itself: with its traceback it would hold this very call, and
+            # through all callers' frames what they hold, until the next collection of garbage.
+            error.with_traceback(None)
             raise self._connection.translate(error, self._doing) from error
         except grpc.FutureCancelledError as error:
             raise self._connection.translate(self._future, self._doing) from error

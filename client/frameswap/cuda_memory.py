@@ -11,6 +11,7 @@ Source: CUDA Driver API reference, "Memory Management" (cuMemHostAlloc, cuIpcGet
 from __future__ import annotations
 
 import ctypes
+import weakref
 from functools import cache
 from typing import Any, Final
 
@@ -91,9 +92,7 @@ class CudaRegion:
         TransportUnavailable: no device, or no memory left on it.
     """
 
-    def __init__(
-        self, size: int, driver: CudaDriver | None = None, *, server: str = ""
-    ) -> None:
+    def __init__(self, size: int, driver: CudaDriver | None = None, *, server: str = "") -> None:
         self._driver = driver or load_driver()
         self._size = size
         self._device_pointer = ctypes.c_uint64()
@@ -109,14 +108,19 @@ class CudaRegion:
             self._driver.call("cuMemAlloc_v2", pointer, ctypes.c_size_t(size))
             pointer = ctypes.byref(self._host_pointer)
             self._driver.call("cuMemHostAlloc", pointer, ctypes.c_size_t(size), ctypes.c_uint(0))
+            self.host: NDArray[np.uint8] = self._view_host()
             # Not the legacy stream: it would wait for everything else on the device.
             self._driver.call("cuStreamCreate", ctypes.byref(self._stream), ctypes.c_uint(1))
         except BaseException:
             self.close()
             raise
+
+    def _view_host(self) -> NDArray[np.uint8]:
         assert self._host_pointer.value is not None
-        memory = (ctypes.c_uint8 * size).from_address(self._host_pointer.value)
-        self.host: NDArray[np.uint8] = np.ctypeslib.as_array(memory)
+        memory = (ctypes.c_uint8 * self._size).from_address(self._host_pointer.value)
+        # A caller may still hold a view when it is closed: the memory then goes when the view does.
+        weakref.finalize(memory, _free_host, self._driver, self._host_pointer)
+        return np.ctypeslib.as_array(memory)
 
     def register(self, connection: Connection) -> None:
         handle = IpcHandle()
@@ -154,19 +158,21 @@ class CudaRegion:
         self._driver.call("cuStreamSynchronize", self._stream)
 
     def close(self) -> None:
-        """Free both memories; views of `host` must not be read any more."""
+        """Free both memories, the host's when nobody has a view of it any more."""
         self.host = np.empty(0, np.uint8)
         self._driver.use()
         if self._stream:
             self._driver.call("cuStreamDestroy_v2", self._stream)
             self._stream = ctypes.c_void_p()
-        if self._host_pointer:
-            self._driver.call("cuMemFreeHost", self._host_pointer)
-            self._host_pointer = ctypes.c_void_p()
         if self._device_pointer.value:
             self._driver.call("cuMemFree_v2", self._device_pointer)
             self._device_pointer = ctypes.c_uint64()
         self._file.close()
+
+
+def _free_host(driver: CudaDriver, pointer: ctypes.c_void_p) -> None:
+    driver.use()
+    driver.call("cuMemFreeHost", pointer)
 
 
 def unregister_cuda(name: str, connection: Connection) -> None:

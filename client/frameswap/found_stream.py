@@ -122,7 +122,7 @@ class FindStream(RequestStream[Frame, FoundFrame]):
         )
 
     def _finish(
-        self, entry: InFlight[Frame], outputs: Mapping[str, Any], server: Server, *, copy: bool
+        self, entry: InFlight[Frame], outputs: Mapping[str, Any], server: Server, *, writable: bool
     ) -> FoundFrame:
         rows = read_rows(outputs, server.address)
         landmarks = take_output(outputs, LANDMARKS, server.address)
@@ -178,7 +178,7 @@ class SwapFoundStream(RequestStream[_Planned, SwappedFrame]):
 
     def swap(self, frame: Frame, placement: Placement) -> SwappedFrame:
         """Swap one frame."""
-        return next(self.run([_Planned(frame, placement)], copy=True))
+        return next(self.run([_Planned(frame, placement)], writable=True))
 
     def _choose(self, item: _Planned) -> Server | None:
         if item.held is not None and item.held.server.is_usable:
@@ -207,9 +207,7 @@ class SwapFoundStream(RequestStream[_Planned, SwappedFrame]):
             held=None if item.held is None else item.held.pending,
         )
 
-    def _stack(
-        self, sources: Source | Sequence[Source], ensemble: Ensemble
-    ) -> NDArray[np.float32]:
+    def _stack(self, sources: Source | Sequence[Source], ensemble: Ensemble) -> NDArray[np.float32]:
         several = (sources,) if isinstance(sources, Source) else tuple(sources)
         key = (ensemble, several)
         if key not in self._stacked:
@@ -219,11 +217,18 @@ class SwapFoundStream(RequestStream[_Planned, SwappedFrame]):
         return self._stacked[key]
 
     def _finish(
-        self, entry: InFlight[_Planned], outputs: Mapping[str, Any], server: Server, *, copy: bool
+        self,
+        entry: InFlight[_Planned],
+        outputs: Mapping[str, Any],
+        server: Server,
+        *,
+        writable: bool,
     ) -> SwappedFrame:
         placement = entry.item.placement
         faces = placement_rows(placement)
-        swapped = read_frame(entry.item.frame, outputs, server.address, copy=copy)
+        swapped = entry.keep(
+            read_frame(entry.item.frame, outputs, server.address), writable=writable
+        )
         if placement.weights is not None:
             swapped = mix_faces(swapped, entry.item.frame, placement.faces, placement.weights)
         return SwappedFrame(
@@ -244,14 +249,14 @@ def swap_planned(
     persons: int,
     ahead: int,
     reconnect_s: float,
-    copy: bool,
+    writable: bool,
 ) -> Generator[SwappedFrame, None, None]:
     """Find, plan and swap; see `FaceSwapper.stream_found`."""
     find = FindStream(servers, finding, reconnect_s=reconnect_s, persons=persons, ahead=ahead)
     swap = SwapFoundStream(servers, options, reconnect_s=reconnect_s, persons=persons)
-    founds = find.run(frames, copy=True)
+    founds = find.run(frames, writable=True)
     planned = _planned(founds, find, plan, ahead=ahead)
-    swapping = swap.run(planned, copy=copy)
+    swapping = swap.run(planned, writable=writable)
     try:
         yield from swapping
     finally:

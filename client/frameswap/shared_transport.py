@@ -7,12 +7,14 @@ serves the swap of what was found, too.
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
+import numpy as np
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
@@ -33,6 +35,7 @@ from frameswap.transport import (
     PendingSwap,
     SwapRequest,
     TransportName,
+    is_own,
     read_outputs,
 )
 from frameswap.wire import SharedOutput
@@ -43,8 +46,16 @@ logger = logging.getLogger("frameswap")
 
 _UNKNOWN_REGION: Final = "unable to find shared memory region"
 """What Triton says of a region that it does not map."""
+_TOO_SMALL: Final = re.compile(r"should be at least (\d+) bytes to hold the results")
+"""What Triton says of a region that is smaller than an output."""
+_MOST_BYTES: Final = 1 << 48
+"""No output has more: what a processor can address. Triton 24.10 was seen to name 0x50 << 56 bytes,
+once in many thousand answers: it read its own memory wrongly."""
 MOST_REGISTRATIONS: Final = 8
 """How often one request has its region mapped again."""
+MOST_LENT: Final = 4
+"""Slots that may lie with those who hold results; who holds more is given copies. A display or an
+encoder's threads hold a few, a list of all frames would fill the memory with frames in threes."""
 _UNREGISTERS_SAFELY: Final = (2, 53)
 """From Triton 24.12 on, a region in use is unregistered when its last request ends; before, the
 server unmaps it under the request."""
@@ -145,6 +156,14 @@ class SharedTransport:
             if slot in self._slots:
                 (self._doubtful if slot.in_doubt else self._free).append(slot)
 
+    def lend(self, slot: Slot, frame: NDArray[np.uint8]) -> bool:
+        """Let a frame that lies in a slot outlast its request, unless many slots are lent."""
+        with self._lock:
+            if sum(each.is_lent for each in self._slots) >= MOST_LENT:
+                return False
+        slot.lend(frame)
+        return True
+
     def give_up(self, pending: _PendingShared) -> None:
         """Let its slot be used again when its answer has come after all."""
         with self._lock:
@@ -174,7 +193,9 @@ class SharedTransport:
     def _acquire(self, size: int) -> Slot:
         self._collect()
         with self._lock:
-            slot = self._free.pop() if self._free else None
+            slot = next((each for each in reversed(self._free) if not each.is_lent), None)
+            if slot is not None:
+                self._free.remove(slot)
         if slot is not None:
             if slot.region.host.size >= size:
                 return slot
@@ -258,10 +279,7 @@ class _PendingShared:
                 )
             start, stop = self._layout.swapped, self._layout.swapped + self._layout.frame_size
             self.slot.region.pull(start, stop)
-            swapped = self.slot.region.host[start:stop].reshape(expected)
-            # As a view of a message is: what is written here would be lost, or worse.
-            swapped.flags.writeable = False
-            outputs[SWAPPED_FRAME] = swapped
+            outputs[SWAPPED_FRAME] = self.slot.view(start, stop).reshape(expected)
         return {
             name: array for name, array in outputs.items() if not isinstance(array, SharedOutput)
         }
@@ -269,15 +287,21 @@ class _PendingShared:
     def _answer(self) -> bytes:
         """Wait, and have the region mapped again as often as the server does not know it.
 
-        It does not after a restart, and after any of its clients unregistered all regions.
+        It does not after a restart, and after any of its clients unregistered all regions. What a
+        server cannot have meant is asked once more.
         """
+        has_misread = False
         for _ in range(MOST_REGISTRATIONS):
             try:
                 return self._wait()
             except FrameswapError as error:
-                if _UNKNOWN_REGION not in str(error).lower():
+                if _names_no_size(error) and not has_misread:
+                    logger.warning("a frame is sent once more, because %s", error)
+                    has_misread = True
+                elif _UNKNOWN_REGION in str(error).lower():
+                    self._transport.register_again(self.slot)
+                else:
                     raise
-            self._transport.register_again(self.slot)
             # Should sending be interrupted, no earlier answer may be taken for this one's.
             self._call = None
             self._call = self._transport.send(self.slot, self._message)
@@ -293,6 +317,14 @@ class _PendingShared:
             raise
         self.slot.in_doubt = False
         return answer
+
+    def keep(self, frame: NDArray[np.uint8], *, writable: bool) -> NDArray[np.uint8]:
+        if self._as_bytes is not None:
+            return self._as_bytes.keep(frame, writable=writable)
+        if not is_own(frame) and not self._transport.lend(self.slot, frame):
+            return frame.copy()
+        frame.flags.writeable = writable
+        return frame
 
     def wait(self, patience_s: float) -> bool:
         if self._as_bytes is not None:
@@ -335,3 +367,9 @@ class _PendingShared:
                 self._transport.give_up(self)
             else:
                 self._transport.give_back(self.slot)
+
+
+def _names_no_size(error: FrameswapError) -> bool:
+    """Whether the server wants more memory for an output than there can be."""
+    found = _TOO_SMALL.search(str(error))
+    return found is not None and int(found[1]) > _MOST_BYTES

@@ -7,6 +7,7 @@ side by side. `options`, `faces` and `landmarks` are small and stay in the messa
 from __future__ import annotations
 
 import math
+import weakref
 from typing import Any, Final
 
 import numpy as np
@@ -31,6 +32,7 @@ class Slot:
     messages: the request that was last sent to each model, and the options that it was made of: the
         next one with the same is the same bytes, because the frame is not in them.
     in_doubt: whether the server may be working on it: it was sent, and no answer came yet.
+    is_lent: whether somebody outside holds a swapped frame that lies in it.
     """
 
     def __init__(self, region: Region) -> None:
@@ -39,6 +41,28 @@ class Slot:
         self.layout: tuple[Any, ...] = ()
         self.messages: dict[str, tuple[NDArray[np.float32], bytes]] = {}
         self.in_doubt = False
+        self._loan: weakref.ref[memoryview] | None = None
+
+    @property
+    def is_lent(self) -> bool:
+        return self._loan is not None and self._loan() is not None
+
+    def view(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """(stop - start,) uint8 of its region; `lend` can tell when nobody has it any more."""
+        # NumPy would put the region's own array under a view of an array.
+        return np.frombuffer(self.region.host.data[start:stop], np.uint8)
+
+    def lend(self, view: NDArray[np.uint8]) -> None:
+        """Have `is_lent` say yes as long as an array that was made of a `view` is held.
+
+        Every array over that memory, and whatever else was made of one, holds the memoryview which
+        NumPy put under the first.
+        """
+        below: Any = view
+        while isinstance(below, np.ndarray):
+            below = below.base
+        assert isinstance(below, memoryview)
+        self._loan = weakref.ref(below)
 
 
 class Layout:

@@ -73,7 +73,7 @@ class RequestStream(ABC, Generic[Item, Result]):
 
     @abstractmethod
     def _finish(
-        self, entry: InFlight[Item], outputs: Mapping[str, Any], server: Server, *, copy: bool
+        self, entry: InFlight[Item], outputs: Mapping[str, Any], server: Server, *, writable: bool
     ) -> Result:
         """Make the result of an answer.
 
@@ -85,8 +85,12 @@ class RequestStream(ABC, Generic[Item, Result]):
         """The server for it; None while none takes requests."""
         return self._servers.choose()
 
-    def run(self, items: Iterable[Item], *, copy: bool) -> Generator[Result, None, None]:
-        """Send all; see `FaceSwapper.stream`."""
+    def run(self, items: Iterable[Item], *, writable: bool) -> Generator[Result, None, None]:
+        """Send all; see `FaceSwapper.stream`.
+
+        Args:
+            writable: whether frames of the results are to be written to.
+        """
         arriving = iter(items)
         failure: Exception | None = None
         exhausted = False
@@ -105,9 +109,10 @@ class RequestStream(ABC, Generic[Item, Result]):
                 if not window:
                     break
                 head = window[0]
-                swapped = self._result(head, copy=copy)
+                results = [self._result(head, writable=writable)]
                 try:
-                    yield swapped
+                    # Without a name here: who takes it is the only one to hold it.
+                    yield results.pop()
                 finally:
                     window.popleft()
                     head.release()
@@ -143,7 +148,7 @@ class RequestStream(ABC, Generic[Item, Result]):
                 server.fail(error)
                 entry.error = error
 
-    def _result(self, head: InFlight[Item], *, copy: bool) -> Result:
+    def _result(self, head: InFlight[Item], *, writable: bool) -> Result:
         while True:
             if head.request is None:
                 self._send(head)
@@ -161,7 +166,7 @@ class RequestStream(ABC, Generic[Item, Result]):
                 self._lose(head, head.request, error)
                 continue
             self._note_latency(time.monotonic() - request.sent_s)
-            result = self._finish(head, outputs, request.server, copy=copy)
+            result = self._finish(head, outputs, request.server, writable=writable)
             request.server.succeed()
             return result
 
@@ -294,11 +299,11 @@ class FrameStream(RequestStream[Frame, SwappedFrame]):
         )
 
     def _finish(
-        self, entry: InFlight[Frame], outputs: Mapping[str, Any], server: Server, *, copy: bool
+        self, entry: InFlight[Frame], outputs: Mapping[str, Any], server: Server, *, writable: bool
     ) -> SwappedFrame:
         rows = read_rows(outputs, server.address)
         return SwappedFrame(
-            frame=read_frame(entry.item, outputs, server.address, copy=copy),
+            frame=entry.keep(read_frame(entry.item, outputs, server.address), writable=writable),
             faces=rows[is_row(rows)],
             original=entry.item,
             verdicts=read_verdicts(outputs, rows, server.address),
@@ -346,6 +351,11 @@ class InFlight(Generic[Item]):
         if self.request is not None:
             request, self.request = self.request, None
             request.abandon()
+
+    def keep(self, frame: NDArray[np.uint8], *, writable: bool) -> NDArray[np.uint8]:
+        """A frame of its answer, made to outlast it."""
+        assert self.request is not None
+        return self.request.pending.keep(frame, writable=writable)
 
     def hand_over(self) -> PendingSwap:
         """Give its answered request to somebody else, who releases it."""

@@ -254,8 +254,8 @@ class FaceSwapper:
         cancels what is under way, and waits a few seconds for what cannot be called back.
 
         Args:
-            reuse_buffers: leave out one copy: each result is a read-only view that is good only
-                until the next one is asked for.
+            reuse_buffers: leave out the copy that a writable frame takes where it came in a
+                message: the frames of all results are read-only then.
 
         Raises:
             As `swap`, and whatever `frames` raises.
@@ -263,7 +263,7 @@ class FaceSwapper:
         job = FrameStream(
             self._servers, sources, options or SwapOptions(), reconnect_s=self.reconnect_s
         )
-        return job.run(frames, copy=not reuse_buffers)
+        return job.run(frames, writable=not reuse_buffers)
 
     def find(self, frame: Frame, options: SwapOptions | None = None) -> FoundFaces:
         """Find the faces of one frame, their landmarks, and which way they look.
@@ -279,10 +279,8 @@ class FaceSwapper:
         self, frames: Iterable[Frame], options: SwapOptions | None = None
     ) -> Iterator[FoundFrame]:
         """`find` for many frames, at most `in_flight` at a time, in order; see `stream`."""
-        stream = FindStream(
-            self._servers, options or SwapOptions(), reconnect_s=self.reconnect_s
-        )
-        return stream.run(frames, copy=True)
+        stream = FindStream(self._servers, options or SwapOptions(), reconnect_s=self.reconnect_s)
+        return stream.run(frames, writable=True)
 
     def swap_found(
         self,
@@ -351,7 +349,7 @@ class FaceSwapper:
             persons=persons,
             ahead=ahead or self.in_flight,
             reconnect_s=self.reconnect_s,
-            copy=not reuse_buffers,
+            writable=not reuse_buffers,
         )
 
 

@@ -3,8 +3,8 @@
 transport   copies of a frame made by the client, each way
 grpc        1 out (into the message), 1 in (out of the response; 0 with `reuse_buffers`, a view
             of it); gRPC and the kernel copy more underneath
-system      1 out (into the region), 1 in (out of it; 0 with `reuse_buffers`)
-cuda        1 out (into pinned memory), 1 in (0); the device copies itself
+system      1 out (into the region; 0 of a source that makes the frame there), 0 in (a view of it)
+cuda        the same with pinned memory; the device copies itself
 """
 
 from __future__ import annotations
@@ -81,6 +81,15 @@ class PendingSwap(Protocol):
             FrameswapError: how it failed.
         """
 
+    def keep(self, frame: NDArray[np.uint8], *, writable: bool) -> NDArray[np.uint8]:
+        """Make a frame that is, or was cut from, one of `result` outlast `release`.
+
+        It is copied only where its memory cannot be left to whoever holds it.
+
+        Args:
+            writable: whether it is to be written to; else it is read-only.
+        """
+
     def wait(self, patience_s: float) -> bool:
         """Wait at most so many seconds; whether there is an answer, or an error, now."""
 
@@ -153,6 +162,10 @@ class _PendingBytes:
             if not isinstance(array, SharedOutput)
         }
 
+    def keep(self, frame: NDArray[np.uint8], *, writable: bool) -> NDArray[np.uint8]:
+        # A message cannot be written to, and lives as long as its views.
+        return frame.copy() if writable and not is_own(frame) else frame
+
     def wait(self, patience_s: float) -> bool:
         return self._call.wait(patience_s)
 
@@ -161,6 +174,13 @@ class _PendingBytes:
 
     def release(self, *, patience_s: float | None = None) -> None:
         """The response's bytes belong to the arrays that view them."""
+
+
+def is_own(array: NDArray[Any]) -> bool:
+    """Whether an array's memory is its own, or another array's: no message's, no region's."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array.base is None
 
 
 def as_array(frame: Frame) -> NDArray[np.uint8]:

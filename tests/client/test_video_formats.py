@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from clips import Clip, write_clip
 from frameswap.encoders import Encoding
 from frameswap.read_options import ReadOptions
 from other_readers import frame_times, kinds, make, probe, video_of
@@ -252,6 +255,45 @@ def test_a_turned_video_stays_turned(tmp_path: Path, degrees: int) -> None:
     ]
     assert turned[0] == turned[1]
     assert turned[0] % 360 in (degrees, 360 - degrees)
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+def test_a_mirrored_video_stays_mirrored(tmp_path: Path, rotation: int, suffix: str) -> None:
+    path = write_clip(tmp_path / "in.mp4", Clip(frames=6, rotation=rotation, mirrored=True))
+    output = tmp_path / f"out{suffix}"
+    copy_video(path, output)
+    (before,), (after,) = (video_of(probe(file))["side_data_list"] for file in (path, output))
+    assert before["side_data_type"] == "Display Matrix"
+    assert after["displaymatrix"] == before["displaymatrix"]
+
+
+def test_damaged_frames_are_said_and_the_video_stays_as_long(tmp_path: Path) -> None:
+    path = make(tmp_path / "in.mp4", "-f lavfi -i testsrc2=s=320x240:r=30:d=2 "
+                "-c:v libx264 -preset ultrafast -pix_fmt yuv420p -g 10")  # fmt: skip
+    content = bytearray(path.read_bytes())
+    index = content.rindex(b"moov")
+    for place in np.random.default_rng(3).integers(3000, index - 100, 60):
+        content[place] ^= 0x55
+    path.write_bytes(content)
+    (note,) = copy_video(path, tmp_path / "out.mp4")
+    assert re.match(r"\d+ frames of in\.mp4 are damaged", note)
+    lengths = [
+        Fraction(video_of(probe(tmp_path / name))["duration"]) for name in ("in.mp4", "out.mp4")
+    ]
+    assert lengths[0] == lengths[1] == 2
+
+
+def test_a_transport_stream_that_was_cut_keeps_what_is_there(tmp_path: Path) -> None:
+    whole = make(tmp_path / "whole.ts", clip(f"{TONE} {X264} -g 5 -bf 0 -c:a aac", rate="30"))
+    path = tmp_path / "in.ts"
+    # In the middle of a packet.
+    path.write_bytes(whole.read_bytes()[: whole.stat().st_size * 3 // 5 // 188 * 188 + 90])
+    copy_video(path, tmp_path / "out.mp4")
+    kept = len(frame_times(tmp_path / "out.mp4"))
+    assert 0 < kept < 15
+    assert kept == len(frame_times(path))
+    assert kinds(probe(tmp_path / "out.mp4"), "audio") == ["aac"]
 
 
 @pytest.mark.parametrize(("name", "output", "codec"), [
