@@ -28,11 +28,12 @@ class Reserve:
         """As soon as there is room again."""
         if self._is_there:
             return
-        file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            os.posix_fallocate(file, 0, _BYTES)
+            file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.posix_fallocate(file, 0, _BYTES)
+            finally:
+                os.close(file)
             self._is_there = True
         except OSError:
-            self._path.unlink()
-        finally:
-            os.close(file)
+            self._path.unlink(missing_ok=True)
