@@ -27,6 +27,8 @@ SEGMENT_FRAMES: Final = 100
 _MOST_NOTES: Final = 50
 ROOM_S: Final = 3600.0
 """How long a job waits for room on the disk, and what it has done keeps some of it."""
+_ROOM_AGAIN_S: Final = 10.0
+"""A job that is too large even for the room that there is does not fill it again at once."""
 _NO_ROOM: Final = "the gateway's disk was full: the job goes on where it was when there is room"
 
 
@@ -43,6 +45,7 @@ class Scheduler:
         self._running: dict[str, Handle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._short_of_room: dict[str, tuple[Job, float]] = {}
+        self._room_again_s = 0.0
 
     async def run(self) -> None:
         """Until it is cancelled."""
@@ -85,7 +88,7 @@ class Scheduler:
     async def _fill(self, lane: Lane) -> None:
         gateway = self._gateway
         while gateway.lanes[lane].free > 0 and not gateway.is_stopping:
-            if self._short_of_room and not gateway.folder.has_room_for(0):
+            if self._short_of_room and not self._has_room():
                 return
             job = await gateway.ask(
                 gateway.store.claim, lane, holder=self._holder, now_s=time.time(), lease_s=LEASE_S
@@ -93,7 +96,6 @@ class Scheduler:
             if job is None:
                 return
             gateway.feed.tell(job.key)
-            self._short_of_room.pop(job.key, None)
             # Before anything is awaited, so that a cancel finds it.
             handle = self._running[job.key] = Handle(is_canceled=job.is_canceling)
             task = asyncio.create_task(self._work(job, handle))
@@ -174,23 +176,32 @@ class Scheduler:
             await self._end_canceled(job)
             return
         LOG.warning("job %s: %s", job.key, _NO_ROOM)
-        self._short_of_room[job.key] = job, time.monotonic()
+        _, since_s = self._short_of_room.setdefault(job.key, (job, time.monotonic()))
+        self._room_again_s = time.monotonic() + _ROOM_AGAIN_S
+        if time.monotonic() - since_s > ROOM_S:
+            await self._fail_without_room(job)
+            return
         known = await self._gateway.ask(self._gateway.store.get_job, job.owner, job.id)
         notes = _add_note(() if known is None else known.notes, _NO_ROOM)
         # That is none of the job's attempts.
         await self._gateway.change(job, state="queued", attempts=job.attempts - 1, notes=notes)
 
+    def _has_room(self) -> bool:
+        return time.monotonic() >= self._room_again_s and self._gateway.folder.has_room_for(0)
+
     async def _give_up_without_room(self) -> None:
-        """Fail who has waited for too long: what it has done is room for the others."""
         for key, (job, since_s) in list(self._short_of_room.items()):
-            if self._gateway.folder.has_room_for(0):
+            if self._has_room():
                 return
-            if time.monotonic() - since_s > ROOM_S:
-                del self._short_of_room[key]
-                await self._fail(
-                    job, "storage-full",
-                    "the gateway's disk stayed full for an hour: try again when there is room",
-                )  # fmt: skip
+            if key not in self._running and time.monotonic() - since_s > ROOM_S:
+                await self._fail_without_room(job)
+
+    async def _fail_without_room(self, job: Job) -> None:
+        """Who has waited for too long: what it has done is room for the others."""
+        await self._fail(
+            job, "storage-full",
+            "the gateway's disk stayed full for an hour: try again when there is room",
+        )  # fmt: skip
 
     def _arguments(self, job: Job) -> dict[str, Any]:
         """What the worker is told."""
@@ -227,6 +238,7 @@ class Scheduler:
 
     async def _succeed(self, job: Job, done: dict[str, Any]) -> None:
         gateway = self._gateway
+        self._short_of_room.pop(job.key, None)
         known = await gateway.ask(gateway.store.get_job, job.owner, job.id)
         notes = [*(known.notes if known else ()), *done.pop("notes", [])]
         outputs = {}
@@ -242,6 +254,7 @@ class Scheduler:
         gateway.result_bytes[job.owner] = gateway.result_bytes.get(job.owner, 0) + size
 
     async def _fail(self, job: Job, code: str, text: str) -> None:
+        self._short_of_room.pop(job.key, None)
         self._gateway.folder.remove_job(job.key)
         await self._gateway.change(
             job, state="failed", completed_s=time.time(), error={"code": code, "message": text}

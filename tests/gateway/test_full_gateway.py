@@ -40,6 +40,7 @@ class Room:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.is_there = True
         monkeypatch.setattr(Folder, "has_room_for", lambda *_: self.is_there)
+        monkeypatch.setattr(scheduler, "_ROOM_AGAIN_S", 0.0)
 
 
 @pytest.fixture
@@ -100,6 +101,21 @@ def test_who_waits_for_room_too_long_makes_room_for_the_others(
     assert (job["state"], job["error"]["code"]) == ("failed", "storage-full")
     assert "try again when there is room" in job["error"]["message"]
     assert jobs_on_disk(house) == 0
+
+
+def test_a_job_that_is_larger_than_the_disk_does_not_fill_it_for_ever(
+    house: House, room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it could not finish it removed, so that there is room again."""
+    monkeypatch.setattr(scheduler, "ROOM_S", 0.3)
+    monkeypatch.setattr(scheduler, "_ROOM_AGAIN_S", 0.05)
+    house.short.script += [NO_ROOM] * 1000
+    house.client.put("/v1/jobs/a", json=WANTED)
+    job = house.until("a", lambda job: job["completed"])
+    assert (job["state"], job["error"]["code"]) == ("failed", "storage-full")
+    assert 1 < len(house.short.tasks) < 10
+    house.short.script.clear()
+    assert house.job("b", **WANTED)["state"] == "succeeded"
 
 
 def test_who_waits_for_room_is_canceled_at_once_and_leaves_it(house: House, room: Room) -> None:
