@@ -32,7 +32,7 @@ e2e: $(VENV)/test.stamp $(VENV)/deploy.stamp $(VENV)/gateway-e2e.stamp ## Run th
 training: $(VENV)/training.stamp ## Run those of training/, which need PyTorch
 	@$(BIN)/python -m pytest -m training tests/training $(PYTEST_ARGS)
 
-soak: $(VENV)/test.stamp ## Run the long ones: memory over ten thousand frames
+soak: $(VENV)/test.stamp $(VENV)/gateway-e2e.stamp ## Run the long ones: memory over ten thousand frames, ten thousand requests
 	@$(BIN)/python -m pytest -m soak $(PYTEST_ARGS)
 
 readers: ## Have ffmpeg, exiftool, promtool and chromium, which tests compare with or look through (Debian)

@@ -10,6 +10,10 @@ CHANNEL_OPTIONS = (
     # The machine's proxy is for other machines, and knows no sockets.
     ("grpc.enable_http_proxy", 0),
     ("grpc.use_local_subchannel_pool", 1),
+    # A server listens when its models are loaded. gRPC's own pauses between two tries grow to two
+    # minutes: one that took three minutes to load was then found after five.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 500),
 )
 
 

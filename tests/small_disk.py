@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,13 +23,17 @@ class SmallDisk:
     folder: Path
 
     def fill(self, *, leaving: int) -> None:
-        """Leave room for so many bytes of files, rounded up to whole pages."""
-        self.empty()
-        free = shutil.disk_usage(self.folder).free
+        """Leave room for so many bytes of files, rounded up to whole pages, and never more."""
         kept = -(-leaving // _PAGE) * _PAGE
-        with (self.folder / _BALLAST).open("wb") as file:
-            file.write(bytes(max(0, free - kept)))
-        assert shutil.disk_usage(self.folder).free == kept
+        with (self.folder / _BALLAST).open("ab", buffering=0) as file:
+            surplus = shutil.disk_usage(self.folder).free - kept
+            if surplus > 0:
+                # Less than that is left where somebody else writes meanwhile.
+                with suppress(OSError):
+                    file.write(bytes(surplus))
+            else:
+                file.truncate(file.tell() + surplus)
+        assert shutil.disk_usage(self.folder).free <= kept
 
     def empty(self) -> None:
         """Make room again."""

@@ -15,7 +15,7 @@ import httpx2
 
 __all__ = ["RunningGateway"]
 
-START_S = 60.0
+START_S = 300.0
 
 
 class RunningGateway:
@@ -25,11 +25,15 @@ class RunningGateway:
         server: its address.
         folder: of the gateway.
         port: 0 lets the system choose; a second one goes on at the first one's.
+        python: of the environment that the gateway is installed in.
     """
 
-    def __init__(self, server: str, folder: Path, *flags: str, port: int = 0) -> None:
+    def __init__(
+        self, server: str, folder: Path, *flags: str, port: int = 0,
+        python: str | Path = sys.executable,
+    ) -> None:  # fmt: skip
         self._command = [
-            sys.executable, "-m", "frameswap", "gateway", "--server", server,
+            str(python), "-m", "frameswap", "gateway", "--server", server,
             "--folder", str(folder), *flags,
         ]  # fmt: skip
         self.port = port

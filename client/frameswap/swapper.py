@@ -370,11 +370,7 @@ def _check_one_face(faces: NDArray[np.float32], face: FaceOrder | None) -> None:
 
 
 def _ask_of_photo(
-    server: Server,
-    model: str,
-    answer: str,
-    image_bgr: NDArray[np.uint8],
-    options: SwapOptions,
+    server: Server, model: str, answer: str, image_bgr: NDArray[np.uint8], options: SwapOptions
 ) -> tuple[Ensemble, NDArray[np.float32], NDArray[np.float32]]:
     """The ensemble that answered, its answer as a vector, and the faces (F, 15) in pixels of the
     image."""

@@ -56,6 +56,11 @@ async def admit_job(gateway: Gateway, owner: str, frames: int) -> None:
         raise Problem(
             "too-large", f"a video has up to {limits.video_frames} frames here, and this {frames}"
         )
+    if not gateway.folder.has_room_for(0):
+        raise Problem(
+            "storage-full", "there is no room for another job now: try again later",
+            retry_after_s=_LATER_S,
+        )  # fmt: skip
     mine = await gateway.ask(gateway.store.usage, owner)
     if mine.jobs >= limits.user_jobs:
         raise Problem(

@@ -78,7 +78,11 @@ def build_app(gateway: Gateway) -> ASGIApp:
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
         # The folder's lock says that no other gateway lives: what it had is anybody's.
-        await gateway.ask(gateway.store.release, "*")
+        try:
+            await gateway.ask(gateway.store.release, "*")
+        except Problem as problem:
+            # Their leases run out by themselves.
+            LOG.warning("%s", problem)
         works = [scheduler.run(), keep_house(gateway), Webhooks(gateway).run()]
         app.state.background += [asyncio.create_task(work) for work in works]
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http
 import re
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from frameswap import FrameswapError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-__all__ = ["MEDIA_TYPE", "STATUSES", "Problem", "error_code", "problem_response"]
+__all__ = ["MEDIA_TYPE", "STATUSES", "Problem", "error_code", "is_full_disk", "problem_response"]
 
 MEDIA_TYPE: Final = "application/problem+json"
 
@@ -90,6 +91,15 @@ class Problem(Exception):
 def error_code(error: FrameswapError) -> str:
     """`no-face-found` of a NoFaceFound."""
     return re.sub(r"(?<!^)(?=[A-Z])", "-", type(error).__name__).lower()
+
+
+def is_full_disk(error: BaseException | None) -> bool:
+    """Whether a full disk, or a quota that is used up, is behind it."""
+    while error is not None:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__
+    return False
 
 
 def problem_response(request: Request | None, problem: Problem) -> Response:

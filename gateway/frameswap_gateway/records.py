@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
 
@@ -125,7 +125,10 @@ class Store(Protocol):
         """The next job of a lane: of the user who has the fewest running, the oldest."""
         ...
 
-    def renew(self, holder: str, *, until_s: float) -> None: ...
+    def renew(self, holder: str, keys: Collection[str], *, until_s: float) -> None:
+        """Of those jobs alone that the holder works at: what it lost is anybody's in time."""
+        ...
+
     def release(self, holder: str) -> None:
         """Let others claim at once what a holder has, or with "*" everybody: they are gone."""
         ...

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
 
 from frameswap_gateway.folder import new_key
 from frameswap_gateway.gateway import Gateway
-from frameswap_gateway.problems import Problem
+from frameswap_gateway.problems import Problem, is_full_disk
 from frameswap_gateway.records import LANES, Job, Lane
 from frameswap_gateway.work import MEDIA_TYPES, worker_wishes
 from frameswap_gateway.workers import Handle, TaskFailed, WorkerDied
@@ -24,6 +25,11 @@ _LOOK_AGAIN_S: Final = 2.0
 SEGMENT_FRAMES: Final = 100
 """A job that loses its process does at most so many frames again."""
 _MOST_NOTES: Final = 50
+ROOM_S: Final = 3600.0
+"""How long a job waits for room on the disk, and what it has done keeps some of it."""
+_ROOM_AGAIN_S: Final = 10.0
+"""A job that is too large even for the room that there is does not fill it again at once."""
+_NO_ROOM: Final = "the gateway's disk was full: the job goes on where it was when there is room"
 
 
 class Scheduler:
@@ -38,6 +44,8 @@ class Scheduler:
         self._holder = new_key()
         self._running: dict[str, Handle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._short_of_room: dict[str, tuple[Job, float]] = {}
+        self._room_again_s = 0.0
 
     async def run(self) -> None:
         """Until it is cancelled."""
@@ -46,12 +54,15 @@ class Scheduler:
         while True:
             gateway.wake.clear()
             try:
+                await self._give_up_without_room()
                 for lane in LANES:
                     await self._fill(lane)
                 if time.monotonic() - renewed_s > _RENEW_S:
                     renewed_s = time.monotonic()
                     until_s = time.time() + LEASE_S
-                    await gateway.ask(gateway.store.renew, self._holder, until_s=until_s)
+                    await gateway.ask(
+                        gateway.store.renew, self._holder, tuple(self._running), until_s=until_s
+                    )
             except Problem as problem:
                 LOG.warning("%s", problem)
             with suppress(TimeoutError):
@@ -62,8 +73,7 @@ class Scheduler:
         gateway = self._gateway
         handle = self._running.get(job.key)
         if handle is None:
-            canceled = await gateway.change(job, state="canceled", completed_s=time.time())
-            return canceled or job
+            return await self._end_canceled(job)
         changed = await gateway.change(job, is_canceling=True)
         handle.cancel()
         return changed or job
@@ -78,6 +88,8 @@ class Scheduler:
     async def _fill(self, lane: Lane) -> None:
         gateway = self._gateway
         while gateway.lanes[lane].free > 0 and not gateway.is_stopping:
+            if self._short_of_room and not self._has_room():
+                return
             job = await gateway.ask(
                 gateway.store.claim, lane, holder=self._holder, now_s=time.time(), lease_s=LEASE_S
             )
@@ -114,23 +126,28 @@ class Scheduler:
                 f"needs more memory than there is",
             )  # fmt: skip
             return
-        gateway.folder.job(job.key).mkdir(mode=0o700, exist_ok=True)
 
         async def on_event(event: dict[str, Any]) -> None:
             await self._take_event(job, event)
 
         try:
+            gateway.folder.job(job.key).mkdir(mode=0o700, exist_ok=True)
             done = await gateway.lanes[job.lane].run(
                 job.kind, on_event=on_event, handle=handle, **self._arguments(job)
             )
         except TaskFailed as failure:
             if failure.code == "canceled":
-                gateway.folder.remove_job(job.key)
-                await gateway.change(job, state="canceled", completed_s=time.time())
+                await self._end_canceled(job)
+            elif failure.code == "storage-full":
+                await self._wait_for_room(job, handle)
             else:
                 await self._fail(job, failure.code, failure.text)
         except WorkerDied as death:
             await self._bury(job, handle, death)
+        except OSError as error:
+            if not is_full_disk(error):
+                raise
+            await self._wait_for_room(job, handle)
         else:
             await self._succeed(job, done)
 
@@ -140,11 +157,51 @@ class Scheduler:
             # It was killed by us: that is none of the job's attempts.
             await gateway.change(job, state="queued", attempts=job.attempts - 1)
         elif handle.is_canceled:
-            await gateway.change(job, state="canceled", completed_s=time.time())
+            await self._end_canceled(job)
         else:
             LOG.warning("job %s: %s", job.key, death)
             gateway.metrics.deaths.inc()
             await gateway.change(job, state="queued")
+
+    async def _end_canceled(self, job: Job) -> Job:
+        self._short_of_room.pop(job.key, None)
+        # First, because on a full disk the table needs some of that room.
+        self._gateway.folder.remove_job(job.key)
+        canceled = await self._gateway.change(job, state="canceled", completed_s=time.time())
+        return canceled or job
+
+    async def _wait_for_room(self, job: Job, handle: Handle) -> None:
+        """Give a job that filled the disk back to the table, with what it has done."""
+        if handle.is_canceled:
+            await self._end_canceled(job)
+            return
+        LOG.warning("job %s: %s", job.key, _NO_ROOM)
+        _, since_s = self._short_of_room.setdefault(job.key, (job, time.monotonic()))
+        self._room_again_s = time.monotonic() + _ROOM_AGAIN_S
+        if time.monotonic() - since_s > ROOM_S:
+            await self._fail_without_room(job)
+            return
+        known = await self._gateway.ask(self._gateway.store.get_job, job.owner, job.id)
+        notes = _add_note(() if known is None else known.notes, _NO_ROOM)
+        # That is none of the job's attempts.
+        await self._gateway.change(job, state="queued", attempts=job.attempts - 1, notes=notes)
+
+    def _has_room(self) -> bool:
+        return time.monotonic() >= self._room_again_s and self._gateway.folder.has_room_for(0)
+
+    async def _give_up_without_room(self) -> None:
+        for key, (job, since_s) in list(self._short_of_room.items()):
+            if self._has_room():
+                return
+            if key not in self._running and time.monotonic() - since_s > ROOM_S:
+                await self._fail_without_room(job)
+
+    async def _fail_without_room(self, job: Job) -> None:
+        """Who has waited for too long: what it has done is room for the others."""
+        await self._fail(
+            job, "storage-full",
+            "the gateway's disk stayed full for an hour: try again when there is room",
+        )  # fmt: skip
 
     def _arguments(self, job: Job) -> dict[str, Any]:
         """What the worker is told."""
@@ -167,18 +224,21 @@ class Scheduler:
 
     async def _take_event(self, job: Job, event: dict[str, Any]) -> None:
         gateway = self._gateway
-        note = event.pop("note", None)
         changes = dict(event)
+        note = changes.pop("note", None)
         known = await gateway.ask(gateway.store.get_job, job.owner, job.id)
         if known is None:
             return
         gateway.metrics.frames.inc(max(0, event.get("frames", 0) - known.frames))
-        if note and note not in known.notes:
-            changes["notes"] = [*known.notes, note][:_MOST_NOTES]
-        await gateway.change(job, **changes)
+        if note:
+            changes["notes"] = _add_note(known.notes, note)
+        # On a full disk the next event says what this one did; the job itself may still have room.
+        with suppress(Problem):
+            await gateway.change(job, **changes)
 
     async def _succeed(self, job: Job, done: dict[str, Any]) -> None:
         gateway = self._gateway
+        self._short_of_room.pop(job.key, None)
         known = await gateway.ask(gateway.store.get_job, job.owner, job.id)
         notes = [*(known.notes if known else ()), *done.pop("notes", [])]
         outputs = {}
@@ -194,8 +254,12 @@ class Scheduler:
         gateway.result_bytes[job.owner] = gateway.result_bytes.get(job.owner, 0) + size
 
     async def _fail(self, job: Job, code: str, text: str) -> None:
+        self._short_of_room.pop(job.key, None)
         self._gateway.folder.remove_job(job.key)
         await self._gateway.change(
             job, state="failed", completed_s=time.time(), error={"code": code, "message": text}
         )
 
+
+def _add_note(notes: Sequence[str], note: str) -> list[str]:
+    return [*notes, *([] if note in notes else [note])][:_MOST_NOTES]

@@ -8,18 +8,22 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import fields, replace
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
+from frameswap import BadOptions
+
 from frameswap_gateway.problems import Problem
 from frameswap_gateway.records import FINAL_STATES, Asset, Job, Lane, Usage
+from frameswap_gateway.reserve import Reserve
 
 __all__ = ["SqliteStore"]
 
 VERSION: Final = 1
+_FULL: Final = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
 _JSON: Final = ("request", "files", "persons", "error", "notes", "outputs", "result")
 _ASSET_COLUMNS: Final = tuple(field.name for field in fields(Asset))
 _JOB_COLUMNS: Final = tuple(field.name for field in fields(Job))
@@ -104,27 +108,45 @@ class SqliteStore:
     """See `records.Store`.
 
     Args:
-        path: of the file; it and two beside it belong to this process alone.
+        path: of the file; it and those beside it belong to this process alone.
+
+    Raises:
+        BadOptions: it cannot be read or written, or is of another version.
     """
 
     def __init__(self, path: Path) -> None:
         self.lock, self.reading = threading.Lock(), threading.Lock()
-        self.database = _connect(path)
-        self.database.execute("PRAGMA journal_mode = WAL")
+        self._reserve = Reserve(path.with_suffix(".reserve"))
         self._is_durable: bool | None = None
+        self.database = _connect(path)
+        try:
+            self._begin(path)
+        except sqlite3.Error as error:
+            self.database.close()
+            raise BadOptions(
+                f"the table of jobs {path} cannot be opened: {error}; make room, or name another "
+                f"folder"
+            ) from error
+        self.reader = _connect(path)
+        self.reader.execute("PRAGMA query_only = ON")
+        self._reserve.refill()
+
+    def _begin(self, path: Path) -> None:
+        try:
+            self.database.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:
+            if not self._reserve.spend():
+                raise
+            self.database.execute("PRAGMA journal_mode = WAL")
         (version,) = self.database.execute("PRAGMA user_version").fetchone()
         if version == 0:
             script = f"BEGIN; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;"
             self.database.executescript(script)
         elif version != VERSION:
-            raise Problem(
-                "not-possible",
+            raise BadOptions(
                 f"{path} was written by another version of the gateway ({version}, this one reads "
-                f"{VERSION}): finish its jobs there, or name an empty folder",
+                f"{VERSION}): finish its jobs there, or name an empty folder"
             )
-
-        self.reader = _connect(path)
-        self.reader.execute("PRAGMA query_only = ON")
 
     def close(self) -> None:
         with self.lock, self.reading:
@@ -133,6 +155,17 @@ class SqliteStore:
 
     def transact(self, work: Callable[[], R], *, is_durable: bool) -> R:
         """See `_whole` and `_soon`."""
+        try:
+            answer = self._transact(work, is_durable=is_durable)
+        except Problem as problem:
+            is_full = problem.code == "storage-full"
+            if not (is_full and is_durable and self._reserve.spend()):
+                raise
+            return self._transact(work, is_durable=True)
+        self._reserve.refill()
+        return answer
+
+    def _transact(self, work: Callable[[], R], *, is_durable: bool) -> R:
         database = self.database
         if is_durable is not self._is_durable:
             database.execute(f"PRAGMA synchronous = {'FULL' if is_durable else 'NORMAL'}")
@@ -146,7 +179,7 @@ class SqliteStore:
             if database.in_transaction:
                 database.rollback()
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+            if code in _FULL:
                 raise Problem(
                     "storage-full",
                     "the gateway's disk is full: what is running goes on when there is room",
@@ -233,9 +266,10 @@ class SqliteStore:
         })  # fmt: skip
 
     @_soon
-    def renew(self, holder: str, *, until_s: float) -> None:
-        self.database.execute(
-            f"UPDATE jobs SET lease_s = ? WHERE holder = ? AND {_ACTIVE}", (until_s, holder)
+    def renew(self, holder: str, keys: Collection[str], *, until_s: float) -> None:
+        self.database.executemany(
+            f"UPDATE jobs SET lease_s = ? WHERE holder = ? AND key = ? AND {_ACTIVE}",
+            [(until_s, holder, key) for key in keys],
         )
 
     @_soon

@@ -29,7 +29,7 @@ from frameswap import FrameswapError, JobStopped
 from frameswap.allocation import keep_large_buffers
 
 from frameswap_gateway.bench import Bench
-from frameswap_gateway.problems import error_code
+from frameswap_gateway.problems import error_code, is_full_disk
 from frameswap_gateway.tasks import TASKS
 
 __all__ = ["main"]
@@ -86,7 +86,13 @@ def _work(conversation: _Conversation, bench: Bench, message: dict[str, Any]) ->
         conversation.tell(number, done=done)
     except JobStopped:
         conversation.tell(number, failed={"code": "canceled", "text": "it was canceled"})
-    except FrameswapError as error:
+    except (FrameswapError, OSError) as error:
+        if is_full_disk(error):
+            text = "the gateway's disk is full: try again later"
+            conversation.tell(number, failed={"code": "storage-full", "text": text})
+            return
+        if not isinstance(error, FrameswapError):
+            raise
         text = str(error)
         for path, name in names.items():
             text = text.replace(path, name)

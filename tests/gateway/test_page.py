@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -176,6 +177,29 @@ def test_a_photo_is_previewed_swapped_and_downloaded(open_page: OpenPage, tmp_pa
     assert saved.read_bytes().startswith(b"\x89PNG")
     keep(page, "photo-done")
     check_for_barriers(page)
+
+
+def test_several_files_are_dropped_and_one_is_taken_away_again(open_page: OpenPage) -> None:
+    page = open_page()
+    content = base64.b64encode(photo_path("newton").read_bytes()).decode()
+    dropped = page.evaluate_handle(
+        """(content) => {
+            const bytes = Uint8Array.from(atob(content), (mark) => mark.charCodeAt(0));
+            const transfer = new DataTransfer();
+            for (const name of ["one.png", "two.png"])
+                transfer.items.add(new File([bytes], name, { type: "image/png" }));
+            return transfer;
+        }""",
+        content,
+    )
+    page.dispatch_event("#source-drop", "dragenter", {"dataTransfer": dropped})
+    assert page.get_attribute("#source-drop", "class") == "drop over"
+    page.dispatch_event("#source-drop", "drop", {"dataTransfer": dropped})
+    page.wait_for_selector("#sources li:nth-child(2) img")
+    assert page.get_attribute("#source-drop", "class") == "drop"
+    page.get_by_label("Remove one.png").click()
+    page.wait_for_selector("#sources li:nth-child(2)", state="detached")
+    assert "two.png" in page.inner_text("#sources")
 
 
 def test_a_video_goes_on_over_a_reload_and_is_canceled(open_page: OpenPage, clip: Path) -> None:

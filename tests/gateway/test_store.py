@@ -8,9 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from frameswap import BadOptions
 from frameswap_gateway.problems import Problem
 from frameswap_gateway.records import Asset, Job
 from frameswap_gateway.sqlite_store import SqliteStore
+
+from tests.small_disk import small_disk
 
 
 @pytest.fixture
@@ -62,7 +65,7 @@ def test_a_lease_that_ran_out_is_anybodys(store: SqliteStore) -> None:
     store.add_job(job("anna", "0"))
     assert claim(store, 100.0, "one") == "anna-0"
     assert claim(store, 129.0, "two") is None
-    store.renew("one", until_s=150.0)
+    store.renew("one", ["anna-0"], until_s=150.0)
     assert claim(store, 140.0, "two") is None
     claimed = store.claim("short", holder="two", now_s=151.0, lease_s=30.0)
     assert claimed is not None
@@ -101,7 +104,7 @@ def test_the_table_of_another_version_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(path) as old:
         old.execute("PRAGMA user_version = 99")
     old.close()
-    with pytest.raises(Problem, match="another version"):
+    with pytest.raises(BadOptions, match="another version"):
         SqliteStore(path)
 
 
@@ -116,6 +119,36 @@ def test_a_full_disk_undoes_what_was_begun(store: SqliteStore) -> None:
     store.database.execute("PRAGMA max_page_count = 100000")
     store.add_job(job("anna", "more"))
     assert len(store.list_jobs("anna", before_s=1.0, most=5000)) == kept + 1
+
+
+def test_what_may_not_be_forgotten_is_written_on_a_full_disk(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    with small_disk(tmp_path / "disk", mebibytes=8) as disk:
+        path = disk.folder / "gateway.db"
+        store = SqliteStore(path)
+        for number in range(20):
+            store.add_job(job("anna", str(number)))
+        disk.fill(leaving=0)
+        with pytest.raises(Problem, match="disk is full"):
+            store.update("anna-0", {"frames": 1})
+        assert "gateway.reserve" in disk.names()
+        assert store.update("anna-0", {"state": "canceled"}) is not None
+        store.delete_job("anna-1")
+        assert "gateway.reserve" not in disk.names()
+        # As a process that was killed leaves it, and one that is started on the full disk.
+        disk.fill(leaving=0)
+        again = SqliteStore(path)
+        assert [again.get_job("anna", str(number)) is None for number in range(3)] == [
+            False, True, False,
+        ]  # fmt: skip
+        again.close()
+        disk.empty()
+        store.add_job(job("anna", "more"))
+        assert "gateway.reserve" in disk.names()
+        disk.fill(leaving=0)
+        with pytest.raises(BadOptions, match=r"new\.db cannot be opened: .*full; make room"):
+            SqliteStore(disk.folder / "new.db")
+        store.close()
 
 
 def test_files_of_jobs_that_wait_are_in_use(store: SqliteStore) -> None:

@@ -38,6 +38,7 @@ function show(row, job) {
   if (bar) {
     bar.value = job.progress;
     row.querySelector(".numbers").textContent = texts.progress(job);
+    row.querySelector(".note").textContent = job.notes.at(-1) ?? "";
   }
   const newest = row.querySelector("img.newest");
   if (newest && job.frames > 0) newest.src = `/v1/jobs/${job.id}/outputs/newest.jpg?${job.revision}`;
@@ -63,7 +64,8 @@ function bodyOf(row, job, name) {
     },
   });
   const numbers = make("p", { className: "numbers" });
-  return [make("progress", { max: 1, "aria-label": name }), numbers,
+  const note = make("p", { className: "note" });
+  return [make("progress", { max: 1, "aria-label": name }), numbers, note,
     ...(job.kind === "video" ? [newest] : []), cancel];
 }
 
