@@ -17,7 +17,9 @@ from frameswap.persons.plan import SteadyPlan, finding_options
 from numpy.typing import NDArray
 
 from bench.quality.relief import Relief, make_relief
-from bench.quality.scenes import CROPS, Head, Image, Pose, cut_head, scene
+from bench.quality.scenes import CROPS, Head, Image, Points, Pose, affine, cut_head, scene
+
+Floats = NDArray[np.float32]
 
 AHEAD: Final = 12
 FPS: Final = 25
@@ -41,12 +43,14 @@ class Bench:
     """What every row needs.
 
     pictures: a folder for clips to look at; None: none.
+    rows: of each head, its row of `faces` and its landmarks, pixels of its picture.
     """
 
     swapper: FaceSwapper
     pictures: Path | None = None
     heads: dict[str, Head] = field(default_factory=dict)
     reliefs: dict[str, Relief] = field(default_factory=dict)
+    rows: dict[str, tuple[Floats, Floats]] = field(default_factory=dict)
     sources: dict[str, Source] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -55,6 +59,7 @@ class Bench:
             found = self.swapper.find(image)
             head = Head(name, image, found.faces[0, 5:].reshape(5, 2).astype(np.float64))
             self.heads[name] = head
+            self.rows[name] = found.faces[0], found.landmarks[0]
             yaw_deg = float(found.pose[0, 0])
             self.reliefs[name] = make_relief(head, found.landmarks[0], yaw_deg)
             drawn = scene(640, 360, [(head, Pose(320, 180, 300))])
@@ -74,6 +79,20 @@ class Bench:
         return list(
             follow(self.swapper, frames, self.everyone, pixel="i420", ahead=AHEAD, frame_rate=FPS)
         )
+
+    def at_true_places(
+        self, frames: Sequence[Image], head: Head, poses: Sequence[Pose]
+    ) -> list[SwappedFrame]:
+        """Swap a head with its points where they truly are: no chain can place it better."""
+        face, mesh = self.rows[head.name]
+        sources = [self.sources["newton"]]
+
+        def plan(founds: Iterator[FoundFrame]) -> Iterator[Placement]:
+            for pose, _ in zip(poses, founds, strict=True):
+                row, points = move_face(face, mesh, affine(head, pose))
+                yield Placement(row[None], sources, points[None])
+
+        return list(self.swapper.stream_found(frames, plan, persons=1, ahead=AHEAD + 1))
 
     def planned(
         self, frames: Sequence[Image], *, ahead: int = AHEAD
@@ -115,6 +134,23 @@ class Bench:
         for index, each in enumerate(swapped):
             bgr = cv2.cvtColor(each.frame, cv2.COLOR_YUV2BGR_I420)
             cv2.imwrite(str(folder / f"{index:03d}.png"), bgr)
+
+
+def move_face(face: Floats, mesh: Floats, matrix: Points) -> tuple[Floats, Floats]:
+    """A row of `faces` and its landmarks (P, 3), moved by a similarity (2, 3)."""
+
+    def moved(points: Floats) -> Floats:
+        return np.asarray(points @ matrix[:, :2].T + matrix[:, 2], np.float32)
+
+    row, points = face.copy(), mesh.copy()
+    # A turned box is the one around it.
+    x1, y1, x2, y2 = face[:4]
+    corners = moved(np.array([[x1, y1], [x2, y1], [x1, y2], [x2, y2]], np.float32))
+    row[:2], row[2:4] = corners.min(axis=0), corners.max(axis=0)
+    row[5:] = moved(face[5:].reshape(5, 2)).reshape(-1)
+    points[:, :2] = moved(mesh[:, :2])
+    points[:, 2] *= np.float32(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
+    return row, points
 
 
 class _Nobody:
