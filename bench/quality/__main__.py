@@ -18,7 +18,9 @@ from pathlib import Path
 from frameswap import FaceSwapper
 from frameswap.arguments import HelpFormatter, WholeNumber
 
-from bench.quality.rows import ROWS, SIZES, Bench, Row, cost
+from bench.quality.chains import SIZES, Bench, Row
+from bench.quality.cost import cost
+from bench.quality.rows import ROWS
 from server.launcher import EmbeddedServer
 
 MODELS = (
@@ -46,16 +48,22 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"no such row: {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
     missed = 0
     with ExitStack() as stack:
-        address = given.server or stack.enter_context(
-            EmbeddedServer(models=MODELS, frame_size=(3840, 2160), requests_in_flight=given.window)
-        ).grpc_url
+        address = (
+            given.server
+            or stack.enter_context(
+                EmbeddedServer(
+                    models=MODELS, frame_size=(3840, 2160), requests_in_flight=given.window
+                )
+            ).grpc_url
+        )
         swapper = stack.enter_context(FaceSwapper(address, in_flight=given.window))
         bench = Bench(swapper, given.pictures)
         print("| what | off | on | bar | |\n|---|---|---|---|---|", flush=True)
         for name in given.rows or ROWS:
             lines = (
                 cost(bench, sizes=given.sizes, frames=given.frames)
-                if name == "cost" else ROWS[name](bench)
+                if name == "cost"
+                else ROWS[name](bench)
             )
             for row in lines:
                 print(_line(row), flush=True)

@@ -55,11 +55,11 @@ def warp_error(frames: Sequence[Image], targets: Sequence[Image], masks: Sequenc
     Returns:
         (frames - 1,): that of the frames, less that of the targets.
     """
-    flow_of = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    flow_of = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     errors = []
     for index in range(1, len(frames)):
         old, new = (cv2.cvtColor(targets[each], cv2.COLOR_BGR2GRAY) for each in (index - 1, index))
-        flow = flow_of.calc(new, old, None)
+        flow = flow_of.calc(new, old, np.zeros((*new.shape, 2), np.float32))
         down, across = np.mgrid[: new.shape[0], : new.shape[1]].astype(np.float32)
         x, y = across + flow[..., 0], down + flow[..., 1]
         both = []
@@ -76,9 +76,7 @@ def warp_error(frames: Sequence[Image], targets: Sequence[Image], masks: Sequenc
 
 def shifts_px(frames: Sequence[Image], region: tuple[slice, slice]) -> Array:
     """(frames, 2): by how many pixels what is seen in a region lies elsewhere than in the mean."""
-    grey = [
-        cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)[region].astype(np.float64) for frame in frames
-    ]
+    grey = [cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)[region].astype(np.float64) for frame in frames]
     mean = np.mean(grey, axis=0)
     window = cv2.createHanningWindow(mean.shape[::-1], cv2.CV_64F)
     return np.array([cv2.phaseCorrelate(mean, each, window)[0] for each in grey])

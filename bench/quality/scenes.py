@@ -19,13 +19,13 @@ CROPS: Final = {
     # x1 y1 x2 y2 of a square around a head, pixels of the photo; the last four are of 1927.
     "gauss": (200, 60, 840, 700),
     "newton": (240, 20, 530, 310),
-    "planck": (435, 1075, 655, 1295),
+    "planck": (506, 1099, 676, 1269),
     "curie": (745, 1055, 975, 1285),
     "lorentz": (1130, 1090, 1360, 1320),
     "einstein": (1465, 1065, 1695, 1295),
 }
 _NOISE_SD: Final = 2.0
-_GREY: Final = 90
+GREY: Final = 90
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +78,7 @@ def background(width: int, height: int) -> Image:
     """(H, W, 3) uint8: soft stripes, with nothing like a face in them."""
     down, right = np.mgrid[:height, :width].astype(np.float64) / height
     wave = 30 * np.sin(5 * right + 2 * down) + 20 * np.sin(3 * down - right)
-    return np.repeat((_GREY + wave)[..., None], 3, axis=2).astype(np.uint8)
+    return np.repeat((GREY + wave)[..., None], 3, axis=2).astype(np.uint8)
 
 
 def draw(frame: Image, head: Head, pose: Pose) -> None:
@@ -122,9 +122,8 @@ def scene(
     if noise is None:
         return frame
     random = np.random.default_rng(noise)
-    return np.clip(
-        np.rint(frame + random.normal(0, _NOISE_SD, frame.shape)), 0, 255
-    ).astype(np.uint8)
+    noisy = frame + random.normal(0, _NOISE_SD, frame.shape)
+    return np.asarray(np.clip(np.rint(noisy), 0, 255), np.uint8)
 
 
 def as_i420(frame: Image) -> Image:
@@ -138,9 +137,8 @@ def move_and_stop(index: int) -> float:
 
 def contrast(frame: Image, share: float) -> Image:
     """A frame of less contrast, around grey."""
-    return np.clip(np.rint(_GREY + share * (frame.astype(np.float32) - _GREY)), 0, 255).astype(
-        np.uint8
-    )
+    paler = GREY + share * (frame.astype(np.float32) - GREY)
+    return np.asarray(np.clip(np.rint(paler), 0, 255), np.uint8)
 
 
 def speak_and_blink(head: Head, opening: float, lid: float) -> Image:

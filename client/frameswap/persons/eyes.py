@@ -28,12 +28,15 @@ class Looker(Protocol):
     def embed(self, frame: Frame, face: Array) -> Array:
         """Who a face (15,) is: (E,) of unit length; zeros where the face could not be seen."""
 
-    def find_turned(self, frame: Frame, warp: Array, size: tuple[int, int]) -> FoundFaces:
+    def find_turned(
+        self, frame: Frame, warp: Array, size: tuple[int, int], least_score: float | None = None
+    ) -> FoundFaces:
         """Faces of a part of the frame, in the frame's pixels.
 
         Args:
             warp: (2, 3), frame to the part that is looked at.
             size: of the part, width and height in pixels, both even.
+            least_score: of a face; None: as in the job's ordinary look.
         """
 
 
@@ -78,9 +81,13 @@ class Eyes:
         """See `Looker.embed`."""
         return self._see(lambda: self._asked().embed(self._given(), face))
 
-    def find_turned(self, warp: Array, size: tuple[int, int]) -> FoundFaces:
+    def find_turned(
+        self, warp: Array, size: tuple[int, int], least_score: float | None = None
+    ) -> FoundFaces:
         """See `Looker.find_turned`."""
-        return self._see_found(lambda: self._asked().find_turned(self._given(), warp, size))
+        return self._see_found(
+            lambda: self._asked().find_turned(self._given(), warp, size, least_score)
+        )
 
     def _given(self) -> Frame:
         frame = self._frame

@@ -64,8 +64,13 @@ class ServerLooker:
         is_other = np.abs(middle - (side - 1) / 2).max() > _MIDDLE_SHARE * side
         return np.zeros(0, np.float32) if is_other else embedding
 
-    def find_turned(self, frame: Frame, warp: Array, size: tuple[int, int]) -> FoundFaces:
-        found = self._swapper.find(cut_part(frame, warp, size), self.options_of(frame))
+    def find_turned(
+        self, frame: Frame, warp: Array, size: tuple[int, int], least_score: float | None = None
+    ) -> FoundFaces:
+        options = self.options_of(frame)
+        if least_score is not None:
+            options = replace(options, score_threshold=least_score)
+        found = self._swapper.find(cut_part(frame, warp, size), options)
         return _taken_back(found, warp)
 
 

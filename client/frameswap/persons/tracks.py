@@ -146,7 +146,7 @@ class Tracker:
         if samples:
             self._searcher.sees_somebody()
         elif self._searcher.is_on and not self._tracks:
-            hidden = self._searcher.sweep(eyes, begins_shot=begins_shot)
+            hidden = self._searcher.sweep(eyes, faces, begins_shot=begins_shot)
             samples += [self._sample(self._begin(each.shape), each, eyes) for each in hidden]
         seen = {sample.track for sample in samples}
         for track in self._tracks:

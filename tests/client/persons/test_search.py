@@ -20,12 +20,18 @@ WIDTH, HEIGHT = 1280, 720
 
 @dataclass(frozen=True)
 class Head:
-    """A face in a frame. eyes_px: distance of its eyes. roll_deg: clockwise on the screen."""
+    """A face in a frame. eyes_px: distance of its eyes. roll_deg: clockwise on the screen.
+
+    far, near: scores where fewer and where more than 10 pixels are between its eyes; None: of an
+        ordinary face.
+    """
 
     x: float = 640.0
     y: float = 360.0
     eyes_px: float = 40.0
     roll_deg: float = 0.0
+    far: float | None = None
+    near: float | None = None
 
 
 def row(head: Head, *, turn_deg: float, score: float) -> np.ndarray:
@@ -52,11 +58,15 @@ class Detector(Eyes):
     def found(self, given: FoundFaces | None) -> FoundFaces:
         return self._find(np.float32([[1, 0, 0], [0, 1, 0]]), (WIDTH, HEIGHT))
 
-    def find_turned(self, warp: np.ndarray, size: tuple[int, int]) -> FoundFaces:
+    def find_turned(
+        self, warp: np.ndarray, size: tuple[int, int], least_score: float | None = None
+    ) -> FoundFaces:
         self.looks += 1
-        return self._find(warp, size)
+        return self._find(warp, size, 0.3 if least_score is None else least_score)
 
-    def _find(self, warp: np.ndarray, size: tuple[int, int]) -> FoundFaces:
+    def _find(
+        self, warp: np.ndarray, size: tuple[int, int], least_score: float = 0.3
+    ) -> FoundFaces:
         turned = np.degrees(np.arctan2(warp[1, 0], warp[0, 0]))
         scale = np.hypot(*warp[:, 0]) * 640 / max(640, *size)
         rows = []
@@ -65,11 +75,13 @@ class Detector(Eyes):
             roll = (head.roll_deg + turned + 180) % 360 - 180
             if head.eyes_px * scale < 4 or (place < 0).any() or (place >= size).any():
                 continue
-            if abs(roll) <= 50:
-                rows.append(row(head, turn_deg=head.roll_deg, score=0.94 - abs(roll) / 1000))
-            else:
-                # Upright in the view, whatever it is.
-                rows.append(row(head, turn_deg=-turned, score=0.85))
+            given = head.near if head.eyes_px * scale > 10 else head.far
+            score = 0.94 - abs(roll) / 1000 if abs(roll) <= 50 else 0.85
+            score = score if given is None else given
+            if score >= least_score:
+                # Upright in the view, whatever it is, where it is turned too far.
+                turn = head.roll_deg if abs(roll) <= 50 else -turned
+                rows.append(row(head, turn_deg=turn, score=score))
         count = len(rows)
         faces = np.stack(rows) if rows else np.zeros((0, 15), np.float32)
         zeros = np.zeros((count, POINTS, 3), np.float32)
@@ -125,8 +137,38 @@ def test_a_small_face_is_found_in_tiles_and_then_where_it_was() -> None:
         (sample,) = ours.see(eyes, None).samples
         assert sample.shape.place[0] == pytest.approx(1000 + 3 * step, abs=1)
         looks.append(eyes.looks)
-    assert looks == [6, 1, 1, 1, 1, 1]
+    assert looks == [6 + 1, 1, 1, 1, 1, 1], "six tiles, and a look from near"
     assert tracker(Search.TURNED).see(Detector(Head(eyes_px=5)), None).samples == ()
+
+
+@pytest.mark.parametrize("far", [0.15, 0.4, 0.9])
+def test_a_glimpse_is_a_face_if_it_looks_like_one_from_near(far: float) -> None:
+    (sample,) = tracker(Search.SMALL).see(
+        Detector(Head(x=1000, y=600, eyes_px=5, far=far, near=0.85)), None
+    ).samples
+    assert sample.shape.place[:2] == pytest.approx([1000, 600], abs=1)
+    assert sample.shape.score == pytest.approx(0.85)
+
+
+@pytest.mark.parametrize("search", [Search.SMALL, Search.TURNED, Search.ALL])
+def test_gravel_is_no_face_from_near_however_sure_the_first_look_was(search: Search) -> None:
+    stones = [
+        Head(x=100 + 60 * k, y=300 + 7 * k, eyes_px=5, roll_deg=50 * k, far=0.95, near=0.62)
+        for k in range(16)
+    ]
+    eyes = Detector(*stones)
+    eyes.found = lambda given: FoundFaces(  # type: ignore[method-assign]
+        np.zeros((0, 15), np.float32), np.zeros((0, POINTS, 3), np.float32),
+        np.zeros((0, 3), np.float32),
+    )  # fmt: skip
+    assert tracker(search).see(eyes, None).samples == ()
+
+
+def test_a_face_that_the_ordinary_look_doubts_is_looked_at_from_near() -> None:
+    doubted = Head(eyes_px=15, far=0.4, near=0.9)
+    (sample,) = tracker(Search.TURNED).see(Detector(doubted), None).samples
+    assert sample.shape.score == pytest.approx(0.9)
+    assert tracker(Search.OFF).see(Detector(doubted), None).samples == ()
 
 
 def test_an_empty_frame_is_searched_now_and_then() -> None:
