@@ -54,6 +54,8 @@ STATISTICS_S: Final = 5.0
 SOAK_FRAMES: Final = 10_000
 SOAK_CLIP_FRAMES: Final = 250
 SOURCE, TARGET = "newton", "gauss"
+SWAPPER: Final = "image_swapper_256"
+"""What the classic way does, too."""
 
 
 @dataclass(frozen=True)
@@ -283,7 +285,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _build(args: argparse.Namespace, repository: Path) -> None:
     command = [
-        "build_engines.py", "--target", "cpu", "--detector", args.detector,
+        "build_engines.py", "--target", "cpu", "--swapper", SWAPPER, "--detector", args.detector,
         "--repository", str(repository), *(["--accept-licence"] * args.accept_licence),
         "--models", *models_of(*SERVED),
     ]  # fmt: skip

@@ -4,7 +4,7 @@
 
 Each served graph alone in ONNX Runtime, one thread, one face: the least of some runs, in turn, so
 that a busy machine disturbs all alike. Published architectures with random weights
-(`bench.random_extras`) and Real-ESRGAN's own networks; the CPU's default swapper, crops of 256
+(`bench.random_extras`) and Real-ESRGAN's own networks; `image_swapper_256`, crops of 256
 pixels (128 for Real-ESRGAN's: a crop of 256 takes them four times as long).
 """
 

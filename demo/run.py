@@ -29,7 +29,7 @@ from server.launcher import EmbeddedServer
 Image = npt.NDArray[np.uint8]
 
 ROOT = Path(__file__).resolve().parent.parent
-SWAPPERS_OF_OUR_OWN = ("image_swapper_256", "frameswap_256", "frameswap_256_small")
+SWAPPERS_OF_OUR_OWN = ("frameswap_256_small", "frameswap_256", "image_swapper_256")
 SOURCE, TARGET = "newton", "gauss"
 PANEL_HEIGHT = 360
 BACKGROUND, INK, FACE_BOX, LANDMARK = (32, 32, 32), (235, 235, 235), (80, 220, 80), (0, 200, 255)

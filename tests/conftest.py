@@ -32,15 +32,23 @@ def pytest_sessionstart() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+CHEAP_SWAPPER = "image_swapper_256"
+"""The one that costs least, for tests to which any would do."""
+FOR_CPU = ("--target", "cpu", "--swapper", CHEAP_SWAPPER)
+
+
 def build_for_cpu(repository: Path, *options: str) -> None:
-    """Run build_engines.py; what `repository` holds already and would come out the same stays."""
-    command = ["build_engines.py", "--target", "cpu", "--repository", str(repository), *options]
+    """Run build_engines.py; what `repository` holds already and would come out the same stays.
+
+    options: where they name no swapper, it is the cheap one.
+    """
+    command = ["build_engines.py", *FOR_CPU, "--repository", str(repository), *options]
     subprocess.run([sys.executable, *command], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
 
 
 @pytest.fixture(scope="session")
 def real_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project's own models, built for the CPU with the default networks; only to be read."""
+    """The project's own models, built for the CPU with the cheap swapper; only to be read."""
     folder = tmp_path_factory.mktemp("model_repository")
     build_for_cpu(folder)
     return folder

@@ -25,6 +25,7 @@ from fetching.downloads import DownloadError
 from graphs.contract import ENSEMBLE_SPECS, MAX_VIEWS, MODEL_SPECS
 from networks.recognizers import RECOGNIZERS
 from networks.swappers import SWAPPERS
+from tests.conftest import FOR_CPU
 from tests.generated_networks import recognizer_network, swapper_network
 
 CONFIG_TYPES = {onnx.TensorProto.UINT8: "TYPE_UINT8", onnx.TensorProto.FLOAT: "TYPE_FP32"}
@@ -84,7 +85,7 @@ def test_every_graph_has_the_tensors_that_its_config_declares(cpu_repository: Pa
 
 def test_a_second_run_changes_nothing(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in repository.rglob("*") if path.is_file()}
-    assert run("--target", "cpu", "--repository", repository) == 0
+    assert run(*FOR_CPU, "--repository", repository) == 0
     lines = lines_of(capsys)
     assert all(lines[model].endswith("unchanged") for model in MODEL_SPECS)
     assert {path: path.stat().st_mtime_ns for path in before} == before
@@ -96,9 +97,9 @@ def test_a_damaged_file_is_built_again(
     path = repository / "source_encoder" / "1" / "model.onnx"
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    assert run("--target", "cpu", "--repository", repository, "--explain") == 0
+    assert run(*FOR_CPU, "--repository", repository, "--explain") == 0
     assert "missing or was changed since" in lines_of(capsys)["source_encoder"]
-    assert run("--target", "cpu", "--repository", repository) == 0
+    assert run(*FOR_CPU, "--repository", repository) == 0
     assert lines_of(capsys)["source_encoder"].endswith("built")
     assert path.read_bytes() == whole
 
@@ -108,9 +109,9 @@ def test_a_file_of_an_earlier_version_is_built_again(
 ) -> None:
     manifest = repository / "source_encoder" / "1" / "model.onnx.json"
     manifest.write_text(manifest.read_text().replace('"format": 2', '"format": 1'))
-    assert run("--target", "cpu", "--repository", repository, "--dry-run") == 0
+    assert run(*FOR_CPU, "--repository", repository, "--dry-run") == 0
     assert "that this program built" in lines_of(capsys)["source_encoder"]
-    assert run("--target", "cpu", "--repository", repository) == 0
+    assert run(*FOR_CPU, "--repository", repository) == 0
     lines = lines_of(capsys)
     assert lines["source_encoder"].endswith("built")
     assert lines["face_swapper"].endswith("unchanged")
@@ -118,14 +119,14 @@ def test_a_file_of_an_earlier_version_is_built_again(
 
 def test_building_twice_gives_the_same_bytes(cpu_repository: Path, tmp_path: Path) -> None:
     again = ["face_swapper", "face_blender_bgr", "source_encoder"]
-    assert run("--target", "cpu", "--repository", tmp_path, "--models", *again) == 0
+    assert run(*FOR_CPU, "--repository", tmp_path, "--models", *again) == 0
     for model in again:
         built = (tmp_path / model / "1" / "model.onnx").read_bytes()
         assert built == (cpu_repository / model / "1" / "model.onnx").read_bytes()
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("--target", "cpu", "--repository", tmp_path / "new", "--dry-run") == 0
+    assert run(*FOR_CPU, "--repository", tmp_path / "new", "--dry-run") == 0
     assert "would be built" in lines_of(capsys)["face_swapper"]
     assert not (tmp_path / "new").exists()
 
@@ -135,7 +136,7 @@ def test_explain_names_what_changed(repository: Path, capsys: pytest.CaptureFixt
     said = json.loads(record.read_text())
     said["recipe"]["crop size"] = "128"
     record.write_text(json.dumps(said))
-    assert run("--target", "cpu", "--repository", repository, "--explain") == 0
+    assert run(*FOR_CPU, "--repository", repository, "--explain") == 0
     lines = lines_of(capsys)
     assert "crop size is 256, was 128" in lines["face_blender_bgr"]
     assert lines["face_swapper"] == "face_swapper: unchanged"
@@ -146,7 +147,7 @@ def test_models_of_another_deployment_are_not_mixed_in(
 ) -> None:
     record = repository / "face_aligner_bgr" / "1" / "model.onnx.json"
     record.write_text(record.read_text().replace("image_swapper_256", "blendswap_256"))
-    code = run("--target", "cpu", "--repository", repository, "--models", "face_swapper")
+    code = run(*FOR_CPU, "--repository", repository, "--models", "face_swapper")
     assert code == 1
     said = capsys.readouterr().err
     assert "face_aligner_bgr in" in said
@@ -182,7 +183,7 @@ def test_every_flag_is_documented() -> None:
             "inswapper_128 needs embeddings of w600k_r50",
         ),
         (["--swapper", "frameswap_256", "--landmarker", "none"], "the landmarker is none; use"),
-        (["--pixel-boost", "3"], "image_swapper_256 takes a pixel boost of 1, but 3"),
+        (["--pixel-boost", "3"], "frameswap_256_small takes a pixel boost of 1, but 3"),
         (["--frames", "/no/such/picture"], "/no/such/picture does not exist: --frames takes"),
         (["--target", "cpu", "--precision", "int8"], "int8 is for TensorRT plans"),
         (["--compute-capability", "8.9x"], "'8.9x' is not a compute capability"),
@@ -247,7 +248,7 @@ def test_free_weights_that_cannot_be_fetched_are_named_with_the_command(
     monkeypatch.setenv("FRAMESWAP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(weights, "fetch", refuse)
     repository = tmp_path / "repository"
-    assert run("--target", "cpu", "--repository", repository) == 1
+    assert run(*FOR_CPU, "--repository", repository) == 1
     said = capsys.readouterr().err
     assert "the weights of yunet are not here and could not be fetched: there is no network" in said
     assert "run: frameswap models fetch yunet --file PATH" in said
@@ -265,7 +266,7 @@ def test_a_full_disk_is_said_and_leaves_what_was_there(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("engines.repository.publish_file", full)
-    assert run("--target", "cpu", "--repository", repository) == 1
+    assert run(*FOR_CPU, "--repository", repository) == 1
     assert "cannot be written: No space left on device" in capsys.readouterr().err
     assert path.read_bytes() == whole
 
@@ -582,7 +583,7 @@ def test_without_a_gpu_the_default_is_onnx_for_the_cpu(monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("arguments", "swapper"),
     [
-        (["--target", "cpu"], "image_swapper_256"),
+        (["--target", "cpu"], "frameswap_256_small"),
         (["--target", "cuda"], "frameswap_256"),
         (["--compute-capability", "8.9"], "frameswap_256"),
         (["--target", "cuda", "--swapper", "image_swapper_256"], "image_swapper_256"),

@@ -16,6 +16,7 @@ import pytest
 from demo.make_clip import clip_of
 from demo.photos import read_photo
 from fetching.cache_folder import cache_dir
+from tests.conftest import FOR_CPU
 from tests.generated_networks import NetworkWriter
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -127,7 +128,7 @@ def swap_one(checkout: Checkout, tmp_path: Path) -> tuple[str, np.ndarray, np.nd
 def test_a_step_is_added_as_the_page_says(checkout: Checkout, tmp_path: Path) -> None:
     checkout.follow(section("Add a step"))
     checkout.run("-m", "engines.write_configs")
-    checkout.run("build_engines.py", "--target", "cpu")
+    checkout.run("build_engines.py", *FOR_CPU)
     tests = ["tests/graphs/test_face_grayer.py", "tests/test_model_repository.py"]
     checkout.run("-m", "pytest", "-q", "-p", "no:cacheprovider", *tests)
     _, frame, swapped, faces = swap_one(checkout, tmp_path)

@@ -39,11 +39,12 @@ def test_a_plan_is_for_the_library_that_compiles_it_and_onnx_for_none() -> None:
     assert not DEFAULT_TARGET.on_gpu
 
 
-def test_what_is_served_by_default_is_the_projects_own_and_neural_on_a_gpu() -> None:
+def test_what_is_served_by_default_is_the_projects_own_network_the_small_one_on_a_cpu() -> None:
     for row in TARGETS.values():
-        wanted = "frameswap_256" if row.on_gpu else "image_swapper_256"
+        wanted = "frameswap_256" if row.on_gpu else "frameswap_256_small"
         assert row.swapper == wanted
-        assert SWAPPERS[wanted].weight is None or not WEIGHTS[wanted].needs_acceptance
+        assert SWAPPERS[wanted].weight == wanted
+        assert not WEIGHTS[wanted].needs_acceptance
 
 
 def test_only_a_target_that_our_own_backends_serve_is_ragged() -> None:

@@ -26,6 +26,7 @@ from fetching.cache_folder import cache_dir
 from graphs.contract import FaceOrder, Option
 from server.launcher import EmbeddedServer
 from server.repository import read_repository
+from tests.conftest import FOR_CPU
 from tests.generated_networks import enhancer_network, occluder_network, parser_network
 from tests.server.asking import Array, Asker
 from tests.server.test_ensembles import Steps, as_format, assert_same_frame, options, two_faces
@@ -84,7 +85,7 @@ def stand_in(
 
 
 def build(folder: Path, *flags: str) -> Path:
-    assert build_engines.main(["--target", "cpu", "--repository", str(folder), *flags]) == 0
+    assert build_engines.main([*FOR_CPU, "--repository", str(folder), *flags]) == 0
     return folder
 
 
