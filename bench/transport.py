@@ -80,6 +80,11 @@ class Row:
     def median(self, name: str) -> float:
         return float(statistics.median(getattr(each, name) for each in self.figures))
 
+    def share_of(self, other: Row) -> float:
+        """The median over rounds of its rate to another's in the same round."""
+        pairs = zip(self.figures, other.figures, strict=True)
+        return statistics.median(ours.frames_per_s / its.frames_per_s for ours, its in pairs)
+
 
 @dataclass(frozen=True)
 class Way:
@@ -282,7 +287,8 @@ def find_ways(server: Server, arguments: argparse.Namespace, stack: ExitStack) -
 
         copies = "0 + 0" if name == "system" else "not counted"
         ways.append(Way(_like(name), copies, "", generated))
-    return ways
+    # The first one is what all are compared with.
+    return [ways[0], *(way for way in ways[1:] if arguments.only in way.name)]
 
 
 _TOUCHED: Final = "tritonclient, system, touched once"
@@ -317,9 +323,10 @@ def format_table(rows: list[Row], arguments: argparse.Namespace) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     rates = {row.name: row.median("frames_per_s") for row in rows}
+    by_name = {row.name: row for row in rows}
     for row in rows:
         spread = [figures.frames_per_s for figures in row.figures]
-        share = f"{100 * rates[row.name] / rates[row.like]:.0f} %" if row.like in rates else ""
+        share = f"{100 * row.share_of(by_name[row.like]):.0f} %" if row.like in by_name else ""
         lines.append(
             f"| {row.name} | {row.copies} | {rates[row.name]:.0f} ({min(spread):.0f}, "
             f"{max(spread):.0f}) | {row.median('client_ms'):.2f} | "
@@ -342,6 +349,7 @@ def read_arguments(argv: list[str] | None) -> argparse.Namespace:
         "--instances", type=int, default=1, help="of that one process; of each step without it"
     )
     parser.add_argument("--in-flight", type=int, default=16)
+    parser.add_argument("--only", default="", help="beside the plain loop, ways that hold this")
     parser.add_argument("--width", type=int, default=1920)
     parser.add_argument("--height", type=int, default=1080)
     return parser.parse_args(argv)

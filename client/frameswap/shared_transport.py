@@ -50,7 +50,7 @@ _TOO_SMALL: Final = re.compile(r"should be at least (\d+) bytes to hold the resu
 """What Triton says of a region that is smaller than an output."""
 _MOST_BYTES: Final = 1 << 48
 """No output has more: what a processor can address. Triton 24.10 was seen to name 0x50 << 56 bytes,
-once in many thousand answers: it read its own memory wrongly."""
+twice under load: it read its own memory wrongly."""
 MOST_REGISTRATIONS: Final = 8
 """How often one request has its region mapped again."""
 MOST_LENT: Final = 4
