@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import psutil
@@ -131,7 +131,7 @@ def plain_loop(address: str, frames: list[NDArray[np.uint8]]) -> Callable[[int],
     def run(count: int) -> None:
         for index in range(count):
             frame = frames[index % len(frames)][None]
-            tensors = [
+            tensors: list[tuple[str, str, NDArray[Any]]] = [
                 ("frame", "UINT8", frame),
                 ("source", "FP32", np.zeros((1, 1, SOURCE_LENGTH), np.float32)),
                 ("options", "FP32", np.zeros((1, 16), np.float32)),
@@ -162,7 +162,9 @@ def our_stream(
         done = 0
         for swapped in swapper.stream(several(count), source, reuse_buffers=reuse_buffers):
             # A few bytes: comparing all would be measured as well.
-            assert (swapped.frame[::400, ::400] == swapped.original[::400, ::400]).all()
+            sent = swapped.original
+            assert isinstance(sent, np.ndarray)
+            assert (swapped.frame[::400, ::400] == sent[::400, ::400]).all()
             done += 1
         assert done == count
 
