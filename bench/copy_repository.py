@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 from onnx import TensorProto, checker, helper, numpy_helper, save_model
-from onnx.onnx_ml_pb2 import ModelProto, NodeProto
+from onnx.onnx_ml_pb2 import ModelProto, NodeProto, ValueInfoProto
 
 from engines.configs import HostOptions, Limits, config_text, make_config, read_config
 from engines.deployment import Deployment, resolve
@@ -91,7 +91,7 @@ def _zeros(output: str, like: str, axes: int, rest: list[int | str]) -> list[Nod
     ]  # fmt: skip
 
 
-def _value_info(tensor: TensorSpec, deployment: Deployment) -> object:
+def _value_info(tensor: TensorSpec, deployment: Deployment) -> ValueInfoProto:
     dims = ["B", *_dims(tensor, deployment)]
     return helper.make_tensor_value_info(tensor.name, _TYPES[tensor.dtype], dims)
 

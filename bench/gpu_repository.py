@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import onnx
 
@@ -31,12 +31,13 @@ from engines.targets import TARGETS, TargetName
 from fetching import weights
 from fetching.files import data_sha256
 from graphs.contract import models_of
-from networks.enhancers import ENHANCERS
+from networks.enhancers import ENHANCERS, Enhancer
 from networks.landmarkers import DEFAULT_LANDMARKER, LANDMARKERS
-from networks.maskers import OCCLUDERS, PARSERS
+from networks.maskers import OCCLUDERS, PARSERS, Occluder, Parser
 from networks.recognizers import DEFAULT_RECOGNIZER, RECOGNIZERS
 from networks.swappers import SWAPPERS
 
+Row = TypeVar("Row", Occluder, Parser, Enhancer)
 PUBLISHED: Final = "inswapper_128"
 NAME: Final = "random_inswapper_128"
 MADE_OF: Final = ".made_of"
@@ -68,20 +69,20 @@ def deployment(
     if swapper == PUBLISHED:
         row = replace(row, name=NAME, weight=NAME, crop_size=crop_size)
     name = RANDOM + extra if extra in random_extras.BYTES else extra
-    occluder, parser, enhancer = (
-        replace(rows[extra], name=name, weight=name) if extra in rows else None  # type: ignore[index, type-var]
-        for rows in (OCCLUDERS, PARSERS, ENHANCERS)
-    )
     return Deployment(
         swapper=row,
         detector=detector,
         recognizer=RECOGNIZERS[row.recognizer or DEFAULT_RECOGNIZER],
         landmarker=LANDMARKERS[DEFAULT_LANDMARKER],
         pixel_boost=pixel_boost,
-        occluder=occluder,
-        parser=parser,
-        enhancer=enhancer,
+        occluder=_renamed(OCCLUDERS, extra, name),
+        parser=_renamed(PARSERS, extra, name),
+        enhancer=_renamed(ENHANCERS, extra, name),
     )
+
+
+def _renamed(rows: Mapping[str, Row], extra: str, name: str) -> Row | None:
+    return replace(rows[extra], name=name, weight=name) if extra in rows else None
 
 
 def load_network(name: str, crop_size: int = 128) -> onnx.ModelProto:

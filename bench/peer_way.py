@@ -85,9 +85,10 @@ class PeerPipeline:
         warp, _ = cv2.estimateAffinePartial2D(
             landmarks, self._template, method=cv2.RANSAC, ransacReprojThreshold=100
         )
-        crop = cv2.warpAffine(
+        view = cv2.warpAffine(
             frame, warp, (SIZE, SIZE), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
         )
+        crop = np.asarray(view, np.uint8)
         white = np.float32(255.0) if self._spared else np.float64(255.0)
         target = (crop[None, :, :, ::-1].transpose(0, 3, 1, 2) / white).astype(np.float32)
         output = self._swapper.run(None, {"target": target, "source": latent})[0][0]
@@ -129,7 +130,7 @@ class PeerPipeline:
         kept = np.array(cv2.dnn.NMSBoxes(corners.tolist(), scores[found].tolist(), 0.5, 0.4))
         anchor = found[kept[np.argmax(extent[kept].prod(axis=1))]]
         landmarks = points[anchor].reshape(5, 2) * self._strides[anchor] + self._points[anchor]
-        return (landmarks * (height / new_height)).astype(np.float32)
+        return np.asarray(landmarks * (height / new_height), np.float32)
 
     @staticmethod
     def _paste(
@@ -170,8 +171,7 @@ def frames_per_second(
     def work(_: int) -> int:
         done = 0
         while time.perf_counter() < deadline:
-            _, had_face = pipeline.swap(frame, latent)
-            if not had_face:
+            if not pipeline.swap(frame, latent)[1]:
                 raise RuntimeError("the benchmark's frame should hold a face that is found")
             done += 1
         return done

@@ -71,12 +71,11 @@ class _ExtraWriter(NetworkWriter):
     def finish(
         self, name: str, inputs: dict[str, list[int]], outputs: dict[str, list[int]]
     ) -> onnx.ModelProto:
-        graph = helper.make_graph(
-            self.nodes, name,
-            *([helper.make_tensor_value_info(n, TensorProto.FLOAT, d) for n, d in infos.items()]
-              for infos in (inputs, outputs)),
-            self.initializers,
-        )  # fmt: skip
+        read, written = (
+            [helper.make_tensor_value_info(n, TensorProto.FLOAT, d) for n, d in infos.items()]
+            for infos in (inputs, outputs)
+        )
+        graph = helper.make_graph(self.nodes, name, read, written, self.initializers)
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=6)
 
 
@@ -210,7 +209,8 @@ def _write_gfpgan(net: _ExtraWriter) -> onnx.ModelProto:
     unet = {side: net.wide(width) for side, width in half.items()}
     style = net.wide(_STYLE)
     x = net.leaky(net.conv("input", "first", 3, unet[512], 1))
-    skips, sides = [], (512, 256, 128, 64, 32, 16, 8, 4)
+    skips: list[str] = []
+    sides = (512, 256, 128, 64, 32, 16, 8, 4)
     for side, smaller in pairwise(sides):
         x = _residual(net, x, f"down{side}", unet[side], unet[smaller], 0.5)
         skips.insert(0, x)

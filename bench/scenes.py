@@ -59,7 +59,7 @@ class Scene:
 
     def i420(self) -> Image:
         """(H*3/2, W) uint8."""
-        return cv2.cvtColor(self.bgr(), cv2.COLOR_BGR2YUV_I420)
+        return np.asarray(cv2.cvtColor(self.bgr(), cv2.COLOR_BGR2YUV_I420), np.uint8)
 
     def source(self) -> npt.NDArray[np.float32]:
         """[K, D] float32: unit vectors of 512, an identity that nobody has; or, for our own
@@ -67,7 +67,7 @@ class Scene:
         if self.own:
             return np.tile(painted_source(), (self.slots, 1))
         vectors = np.random.default_rng(0).normal(size=(self.slots, 512)).astype(np.float32)
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
     def write(self, folder: Path) -> list[str]:
         """Write one raw file an input; returns perf_analyzer's arguments for them."""

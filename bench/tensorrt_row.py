@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -154,7 +155,7 @@ def run(given: argparse.Namespace, folder: Path) -> Report:
     for state in ("cold", "warm"):
         report.timed(
             f"building, {state} cache",
-            lambda state=state: build(target, folder / state, folder / "cache", swapper),
+            partial(build, target, folder / state, folder / "cache", swapper),
         )
     with tempfile.TemporaryDirectory() as scratch:
         for state in ("cold", "warm"):
@@ -167,7 +168,7 @@ def run(given: argparse.Namespace, folder: Path) -> Report:
                 if state == "cold":
                     continue
                 with FaceSwapper(server.grpc_url, transport="grpc", timeout_s=300) as client:
-                    report.timed("first swapped frame", lambda client=client: check_swap(client))
+                    report.timed("first swapped frame", partial(check_swap, client))
                     scene = make_scene(client, *FRAME)
                 inputs = write_inputs(scene, Path(scratch) / "inputs")
                 report.rows = measure(

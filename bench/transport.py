@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import psutil
@@ -143,7 +143,7 @@ def plain_loop(address: str, frames: list[NDArray[np.uint8]]) -> Callable[[int],
     def run(count: int) -> None:
         for index in range(count):
             frame = frames[index % len(frames)][None]
-            tensors = [
+            tensors: list[tuple[str, str, NDArray[Any]]] = [
                 ("frame", "UINT8", frame),
                 ("source", "FP32", np.zeros((1, 1, SOURCE_LENGTH), np.float32)),
                 ("options", "FP32", np.zeros((1, 16), np.float32)),

@@ -129,8 +129,8 @@ def answers_of(workers: Sequence[Any], queue: Any, limit_s: float) -> list[Any]:
     failures = [answer for answer in answers if isinstance(answer, str)]
     if failures:
         # The first to fail breaks the others' barrier: theirs say only that.
-        told = [text for text in failures if "BrokenBarrierError" not in text] or failures
-        raise RuntimeError(told[0])
+        causes = [text for text in failures if "BrokenBarrierError" not in text] or failures
+        raise RuntimeError(causes[0])
     return answers
 
 

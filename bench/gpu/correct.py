@@ -15,7 +15,7 @@ import tritonclient.grpc as triton
 from numpy.typing import NDArray
 
 from bench.gpu.clients import identity
-from bench.gpu.serving import ENSEMBLE
+from bench.gpu.modes import ENSEMBLE
 from bench.gpu_repository import MODELS
 from bench.scenes import Scene
 from graphs.contract import ENSEMBLE_SPECS, OPTION_COUNT
@@ -74,7 +74,7 @@ def cpu_asker(models: Path) -> Callable[[Frame, Vector], dict[str, Any]]:
 
     def infer(frame: Frame, source: Vector) -> dict[str, Any]:
         options = np.zeros((1, OPTION_COUNT), np.float32)
-        values = {"frame": frame[None], "source": source[None], "options": options}
+        values: dict[str, Any] = {"frame": frame[None], "source": source[None], "options": options}
         for step in ENSEMBLE_SPECS[ENSEMBLE].steps:
             feeds = {tensor: values[value] for tensor, value in step.inputs.items()}
             made = sessions[step.model].run(list(step.outputs), feeds)
@@ -117,14 +117,14 @@ def compare_with_cpu(url: str, models: Path, *, own: bool = False) -> dict[str, 
             landmarks = max(landmarks, float(np.abs(faces - wanted["faces"])[:, 5:].max()))
         elif (swapped != frame).any():
             raise RuntimeError("a frame without a face came back changed")
-    found = {
+    figures = {
         "PSNR dB of changed pixels, worst frame": round(min(decibels), 1),
         "worst level": worst,
         "worst landmark px": round(landmarks, 4),
     }
     if min(decibels) < LEAST_DB or worst > MOST_LEVELS or landmarks > MOST_LANDMARK_PX:
-        raise RuntimeError(f"the server's frames are not the CPU's: {found}")
-    return found
+        raise RuntimeError(f"the server's frames are not the CPU's: {figures}")
+    return figures
 
 
 def stream_frames(count: int, sizes: Sequence[tuple[int, int]]) -> list[Frame]:

@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.gpu.modes import ENSEMBLE
 from bench.gpu.sampler import (
     METRICS_PERIOD_S,
     Sampler,
@@ -19,7 +20,7 @@ from bench.gpu.sampler import (
     gpu_facts,
     metrics_probe,
 )
-from bench.gpu.serving import ENSEMBLE, ServerKeeper, statistics, statistics_between
+from bench.gpu.serving import ServerKeeper, statistics, statistics_between
 from bench.perf_windows import WINDOWS, read_table, window_s, window_words
 from bench.scenes import Scene
 from graphs.contract import OPTION_COUNT

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -45,7 +46,7 @@ def make_scene(swapper: FaceSwapper, width: int, height: int, *, faces: int = 1)
 def write_inputs(scene: LoadScene, folder: Path) -> Inputs:
     """Write the raw files, little-endian, without a batch axis."""
     folder.mkdir(parents=True, exist_ok=True)
-    arrays = {
+    arrays: dict[str, npt.NDArray[Any]] = {
         FRAME: scene.frame,
         SOURCE: scene.source,
         OPTIONS: np.zeros(OPTION_COUNT, np.float32),

@@ -105,6 +105,7 @@ async function show(mine, data) {
   const middle = [...mine.delays].sort((a, b) => a - b)[Math.floor(mine.delays.length / 2)];
   const seconds = (now - mine.times[0]) / 1000;
   const rate = seconds > 0 ? (mine.times.length - 1) / seconds : 0;
-  if (mine.times.length % 10 === 1 || mine.times.length === KEPT)
+  // A rate takes two pictures.
+  if (mine.times.length % 10 === 2 || mine.times.length === KEPT)
     find("live-state").textContent = texts.liveRunning(Math.round(middle), rate.toFixed(1));
 }

@@ -33,7 +33,7 @@ export const texts = {
   before: "The frame as it is",
   after: "The frame swapped",
   options: "Options",
-  masks: "What bounds the swapped part",
+  masks: "What bounds the swapped part (nothing chosen: as usual)",
   maskNames: { box: "box", hull: "outline of the face", own: "the swapper's own", none: "nothing",
     occlusion: "what is in front stays", regions: "parts of the face" },
   keep: "Parts that stay as they are",

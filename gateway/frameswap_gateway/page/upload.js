@@ -57,7 +57,7 @@ export class Shelf {
 
   show(asset, tile) {
     const picture = make("img", {
-      alt: "", loading: "lazy", src: api.frameUrl(asset.id, 0, THUMBNAIL_PX),
+      alt: "", src: api.frameUrl(asset.id, 0, THUMBNAIL_PX),
     });
     const choose = make(
       "button",
