@@ -35,6 +35,12 @@ def jitter(bench: Bench) -> Iterator[Row]:
         region = np.s_[height // 2 - side // 2 : height // 2 + side // 2,
                        width // 2 - side // 2 : width // 2 + side // 2]  # fmt: skip
         eyes = head.eyes_px * pose.side / head.image.shape[0]
+        tint = [
+            float(np.std([to_bgr(each)[region].mean(axis=(0, 1)) for each in run], axis=0).mean())
+            for run in (off, on)
+        ]
+        yield Row(f"mean colour of the face, sd of 255, {size}", f"{tint[0]:.3f}",
+                  f"{tint[1]:.3f}", "-")  # fmt: skip
         least = bench.at_true_places(frames, head, [pose] * count)
         seen = [
             float(measures.shifts_px([to_bgr(each) for each in run], region).std() / eyes * 100)
@@ -119,7 +125,8 @@ def flicker(bench: Bench) -> Iterator[Row]:
             "true": bench.at_true_places(frames, head, poses)}  # fmt: skip
     warped, bent = [], []
     for name, run in runs.items():
-        warped.append(measures.warp_error([to_bgr(each) for each in run], targets, masks).mean())
+        errors = measures.warp_error([to_bgr(each) for each in run], targets, masks)
+        warped.append(float(errors.mean()))
         bent.append(measures.unrest(measures.five_of([each.faces[0] for each in run]), true))
         bench.show(f"flicker-{name}", run)
     off, on, least = warped

@@ -55,10 +55,12 @@ _GLIMPSE: Final = 0.2
 """How much of the score of a face that is believed is enough for a look from near."""
 _SURELY_A_FACE: Final = 0.7
 """Least score of a glimpse that was looked at from near. Faces of 16 pixels and more have 0.83 and
-above there; gravel, grass, stars, letters and cats, of a hundred glimpses each, up to 0.62."""
+above there; gravel, grass, stars, letters and a cat, of 450 glimpses in all, up to 0.62."""
 _MOST_GLIMPSES: Final = 24
+"""The surest that are looked at from near after a search of tiles: as many looks as tiles in 4K,
+about."""
 _GLIMPSES_A_TURN: Final = 2
-"""The surest that are looked at from near in one search: as many looks as tiles in 4K, about."""
+"""The same of a turned frame, beside those that are believed."""
 _ONE_FACE: Final = 2.4
 """Distance, in face sizes, below which two finds are one face: half its height."""
 
