@@ -164,9 +164,13 @@ def record(model: bytes, feeds: dict[str, Any], provider: dict[str, str]) -> str
             place = array.dtype.type, array.shape, array.data.ptr
             binding.bind_input(name, "cuda", 0, *place)
         for name in names:
-            array = outputs.get(name)
-            place = () if array is None else (array.dtype.type, array.shape, array.data.ptr)
-            binding.bind_output(name, "cuda", 0, *place)
+            if name in outputs:
+                array = outputs[name]
+                binding.bind_output(
+                    name, "cuda", 0, array.dtype.type, array.shape, array.data.ptr
+                )  # fmt: skip
+            else:
+                binding.bind_output(name, "cuda", 0)
         return binding
 
     first = bind({})
