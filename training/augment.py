@@ -11,7 +11,7 @@ from torch import Tensor
 from training import face_mesh
 from training.dice import Dice, on_device, per_image
 from training.faces import Faces
-from training.warping import blur, pixel_grid
+from training.warping import blur, enlarge, pixel_grid
 
 _MIDDLE: Final = 127.5
 _CLOSED: Final = 0.94
@@ -208,6 +208,18 @@ def change_light(dice: Dice, images: Tensor, strength: float) -> Tensor:
         )
         lit = lit * torch.exp(along * per_image(dice.uniform(batch, low=-0.5, high=0.5) * strength))
     return lit.clamp(0, 1)
+
+
+def cast_shadow(dice: Dice, images: Tensor, rate: float) -> Tensor:
+    """A patch of shadow or strong light, its edge hard or soft, on a share `rate`; RGB 0..1.
+
+    A source's own must not be carried along: the target's light is what counts.
+    """
+    batch = len(images)
+    wave = enlarge(dice.normal(batch, 1, 5, 5)) - dice.normal(batch, 1, 1, 1) * 0.5
+    patch = torch.sigmoid(wave * dice.uniform(batch, 1, 1, 1, low=1.0, high=10.0))
+    strength = dice.uniform(batch, low=-0.9, high=0.4) * dice.chance(rate, batch)
+    return (images * torch.exp(patch * per_image(strength))).clamp(0, 1)
 
 
 def soften(dice: Dice, images: Tensor) -> Tensor:

@@ -9,18 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from training import face_mesh
+from training.colours import distance_to_mixture, distance_to_surroundings, opponent
 from training.dice import Dice, on_device
 from training.judges import Landmarker, Recogniser
 from training.networks import Paint, Swapped, compose, near_face, reach
 from training.pairs import Batch, Crossed, Supervised, autocast
 from training.warping import blur, enlarge, pixel_grid, sample_pixels
+
+_SURROUNDINGS_PX: Final = 9
+"""How far an edge may move before its colours count as strange, both ways together."""
+_CALM: Final = 0.05
+"""Smaller differences, RGB, from the calm swap hardly count: they would hold every change back."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,9 @@ class LossWeights:
     texture: float = 0.8
     landmarks: float = 1.0
     lips: float = 6.0
+    eyes: float = 24.0
+    surroundings: float = 20.0
+    calm: float = 16.0
     occluder: float = 8.0
     steadiness: float = 4.0
 
@@ -99,20 +108,6 @@ def map_distance(
     return total / len(maps)
 
 
-def distance_to_mixture(image: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """How far each pixel's colour is from the straight line between two images' colours.
-
-    Along the lips a swap may show the target's mouth, the source's lips, or a mixture; a colour
-    that neither has (a blue line, a purple iris) is an error even where the truth is not known.
-    """
-    direction = b - a
-    share = ((image - a) * direction).sum(1, keepdim=True) / (
-        (direction**2).sum(1, keepdim=True) + 1e-3
-    )
-    nearest = a + share.clamp(0, 1) * direction
-    return (image - nearest).abs().mean(1, keepdim=True)
-
-
 def openings(landmarks: Tensor) -> Tensor:
     """(B, 478, 2) px: (B, 9, 2) vectors across the mouth and the eyes."""
     upper, lower = (
@@ -156,10 +151,9 @@ class Objective:
     def _look(self, supervised: Supervised, crossed: Crossed, outs: list[Swapped],
               rewarded: Tensor) -> _Seen:  # fmt: skip
         """Let both judges see the truth, the warped source and the results."""
-        warped = crossed.prepared.source[:, 3:]
         with torch.no_grad(), autocast(rewarded.device):
             truth_id, truth_maps = self.recogniser(self.recogniser.align(supervised.truth))
-            _, source_maps = self.recogniser(self.recogniser.align(warped))
+            _, source_maps = self.recogniser(self.recogniser.align(crossed.wanted))
             truth_points, truth_point_maps = self.landmarker(supervised.truth)
         views = [self.recogniser.align(out.image) for out in outs]
         views.append(self.recogniser.align(rewarded, self.dice))
@@ -204,7 +198,7 @@ class Objective:
 
     def _landmarks(self, crossed: Crossed, seen: _Seen) -> dict[str, Tensor]:
         own, points = seen.points.chunk(2)
-        goal, weight = crossed.prepared.landmarks, self.weights.landmarks
+        goal, weight = crossed.goal, self.weights.landmarks
         visible = self._visible(crossed.occluder, goal)
         on_truth = F.smooth_l1_loss(own, seen.truth_points, reduction="none").mean(-1)
         on_goal = F.smooth_l1_loss(points, goal, reduction="none").mean(-1)
@@ -220,14 +214,14 @@ class Objective:
     def _features(
         self, crossed: Crossed, image: Tensor, on: _Regions, seen: _Seen
     ) -> dict[str, Tensor]:
-        labels, warped = crossed.prepared.labels, crossed.prepared.source[:, 3:]
+        labels = crossed.prepared.labels
         skin = (labels[:, :1] - labels[:, 1:2]).clamp(0, 1) * on.seen * (1 - crossed.erased)
         own = [maps.chunk(3)[0] for maps in seen.maps]
         early = [maps.chunk(3)[1] for maps in seen.maps[:3]]
         own_points = [maps.chunk(2)[0] for maps in seen.point_maps]
         small_skin = self.recogniser.align(skin) / 255
         texture = map_distance(early, seen.source_maps[:3], small_skin)
-        texture = texture + 4 * slope_distance(image, warped, skin)
+        texture = texture + 4 * slope_distance(image, crossed.wanted, skin)
         alike = map_distance(own, seen.truth_maps) + map_distance(own_points, seen.truth_point_maps)
         return {"features": 1.5 * alike, "texture": self.weights.texture * texture}
 
@@ -255,12 +249,11 @@ class Objective:
         }
 
     def _target(self, pair: Crossed, out: Swapped, on: _Regions) -> dict[str, Tensor]:
-        target, warped, labels = pair.prepared.target, pair.prepared.source[:, 3:], (
-            pair.prepared.labels
-        )  # fmt: skip
+        target, wanted, labels = pair.prepared.target, pair.wanted, pair.prepared.labels
         image, seen = out.image, on.near * on.seen
         coarse = (_coarse(image * seen) - _coarse(target * seen)).abs()
-        neither = distance_to_mixture(image, target, warped)
+        neither = distance_to_mixture(image, target, wanted)
+        strange = distance_to_surroundings(image, target, wanted, _SURROUNDINGS_PX)
         line = 4 * on.lips + 3 * labels[:, 2:3] + 0.5 * on.reach
         losses = {
             "colour": 6 * F.relu(coarse - 0.03).mean(),
@@ -268,18 +261,32 @@ class Objective:
             + 8 * slope_distance(image, target, on.rim),
             "mouth": 12 * ((image - target).abs() * labels[:, 1:2] * on.seen).mean(),
             "lips": self.weights.lips * (neither * line * on.seen).mean(),
+            "eyes": self.weights.eyes * self._eye_colour(pair, image, on),
+            "surroundings": self.weights.surroundings * (strange * on.reach * on.seen).mean(),
             "kept": self.weights.occluder
             * ((image - target).abs() * on.occluder * on.reach).mean(),
         }
+        if pair.calm is not None:
+            detail = labels[:, 1:5].sum(1, keepdim=True).clamp(0, 1)
+            disturbed = F.smooth_l1_loss(image, pair.calm, reduction="none", beta=_CALM)
+            weight = seen * (1 + 2 * detail)
+            losses["calm"] = self.weights.calm * (disturbed * weight).mean()
         if pair.neighbours:
             k = pair.neighbours
             change = image[-2 * k : -k] - image[-k:]
-            wanted = target[-2 * k : -k] - target[-k:]
+            expected = target[-2 * k : -k] - target[-k:]
             where = seen[-2 * k : -k] * seen[-k:]
             losses["steadiness"] = (
-                self.weights.steadiness * ((change - wanted).abs() * where).mean()
+                self.weights.steadiness * ((change - expected).abs() * where).mean()
             )
         return losses
+
+    def _eye_colour(self, pair: Crossed, image: Tensor, on: _Regions) -> Tensor:
+        # Eyes are the source's in the target's light. The mean over a few pixels, as a glance may
+        # be off by one.
+        shown, wanted = (blur(opponent(x)[:, 1:], 3) for x in (image, pair.wanted))
+        where = blur(pair.prepared.labels[:, 2:3], 5) * on.seen * (1 - pair.erased)
+        return ((shown - wanted).abs() * where).mean()
 
     def _mask(
         self, outs: list[Swapped], rgb: Tensor, pairs: tuple[Supervised, Crossed],

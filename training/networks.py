@@ -254,6 +254,15 @@ def light(target: Tensor, source: Tensor, labels: Tensor) -> Tensor:
     return torch.cat([source, (source + change).clamp(0, 1)], 1)
 
 
+def mirror_prepared(prepared: Prepared) -> Prepared:
+    """The pixels of a pair as a mirror shows them; landmarks and `source_at` stay."""
+    flow = torch.cat([-prepared.flow[:, :1], prepared.flow[:, 1:]], 1)
+    target, source, labels, flow = (
+        x.flip(-1) for x in (prepared.target, prepared.source, prepared.labels, flow)
+    )
+    return prepared._replace(target=target, source=source, labels=labels, flow=flow)
+
+
 def near_face(labels: Tensor) -> Tensor:
     """The face's oval grown by about 8 px, soft: (B, 1, 256, 256) in [0, 1]."""
     return (blur(blur(labels[:, :1], 17), 9) * 3.0).clamp(0, 1)

@@ -19,7 +19,7 @@ from training.warping import blur, enlarge, pixel_grid, sample_pixels
 
 KINDS: Final = ("blob", "bar", "edge", "fingers", "glasses", "microphone", "fringe")
 ON_TARGETS: Final = (0.26, 0.12, 0.12, 0.18, 0.14, 0.08, 0.10)
-ON_SOURCES: Final = (0.10, 0.05, 0.05, 0.05, 0.40, 0.00, 0.35)
+ON_SOURCES: Final = (0.08, 0.04, 0.04, 0.04, 0.42, 0.00, 0.38)
 """How often each kind is drawn."""
 
 
@@ -89,7 +89,7 @@ def _fingers(canvas: _Canvas) -> Tensor:
 
 
 def _glasses(canvas: _Canvas, landmarks: Tensor) -> Tensor:
-    """Two rings on the eyes and a bridge; a third of them filled."""
+    """Two rings on the eyes, a third of them filled, a bridge and arms."""
     eyes = [
         landmarks[:, on_device(eye, landmarks.device), :2].mean(1)
         for eye in (face_mesh.RIGHT_EYE, face_mesh.LEFT_EYE)
@@ -110,7 +110,14 @@ def _glasses(canvas: _Canvas, landmarks: Tensor) -> Tensor:
     angle = torch.atan2(step[:, 1], step[:, 0])[:, None, None]
     start = eyes[0] + step * (radius[:, :, 0] / apart[:, :, 0])
     x, y = start[:, 0, None, None], start[:, 1, None, None]
-    return torch.maximum(inside, canvas.rod(x, y, angle, apart - 2 * radius, width))
+    inside = torch.maximum(inside, canvas.rod(x, y, angle, apart - 2 * radius, width))
+    for side in (-1, 1):
+        end = eyes[max(side, 0)] + side * step * (radius[:, :, 0] / apart[:, :, 0])
+        x, y = end[:, 0, None, None], end[:, 1, None, None]
+        outwards = angle + (0 if side > 0 else torch.pi)
+        arm = canvas.rod(x, y, outwards, apart * canvas.between(0.3, 0.7), width * 0.8)
+        inside = torch.maximum(inside, arm)
+    return inside
 
 
 def _microphone(canvas: _Canvas) -> Tensor:
@@ -148,7 +155,7 @@ def draw_occluders(
         landmarks: (B, 478, 2 or 3) px, where eyes and brows are.
         rate: how many faces have one.
         kinds: how often each of `KINDS` is drawn.
-        own: (B, 3, 256, 256) the faces' images: most fringes are then of the own hair.
+        own: (B, 3, 256, 256) the faces' images: half the fringes are then of the own hair.
     """
     batch = len(landmarks)
     canvas = _Canvas(dice, batch)
@@ -170,7 +177,7 @@ def draw_occluders(
     colour = _colour(dice, faces, kind, canvas)
     if own is not None:
         is_fringe = (kind == KINDS.index("fringe")).float()
-        hair = per_image(is_fringe * dice.chance(0.75, batch))
+        hair = per_image(is_fringe * dice.chance(0.5, batch))
         colour = colour + (_own_hair(canvas, own) - colour) * hair
     return Occluder(blur(alpha, 3), colour)
 

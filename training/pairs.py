@@ -17,6 +17,7 @@ from training import face_mesh
 from training.augment import (
     Similarity,
     align_five_points,
+    cast_shadow,
     change_light,
     close_eyes,
     landmark_noise,
@@ -28,13 +29,14 @@ from training.augment import (
 )
 from training.dice import Dice, per_image
 from training.faces import Faces
-from training.networks import Prepared, Swapper, light, near_face, reach
+from training.networks import Prepared, Swapper, light, mirror_prepared, near_face, reach
 from training.occluders import ON_SOURCES, ON_TARGETS, Occluder, draw_occluders
 from training.warping import blur, enlarge, sample_pixels
 from training.worn import frames
 
 OCCLUDER_RATE: Final = 0.6
-SOURCE_OCCLUDER_RATE: Final = 0.3
+SOURCE_OCCLUDER_RATE: Final = 0.5
+SHADOW_RATE: Final = 0.3
 BLINK_RATE: Final = 0.3
 
 
@@ -49,6 +51,10 @@ class Supervised(NamedTuple):
 class Crossed(NamedTuple):
     """prepared: the inputs. occluder: on the target, worn frames too. erased: what hid the source.
 
+    The source is disturbed by shadows, glasses, a fringe and the like, the target by occluders, the
+    landmarks of both by noise. Of the same pair without all that: wanted (B, 3, 256, 256), the
+    source where `prepared` has it, in the target's light; goal (B, 478, 2) px, the swap's
+    landmarks; calm (B, 3, 256, 256), the averaged network's swap, once that is of use.
     source_embedding, target_embedding: (B, 128). same: (B,), the two are one person.
     neighbours: so many last rows are the next frames of the rows before them, same source.
     """
@@ -56,6 +62,9 @@ class Crossed(NamedTuple):
     prepared: Prepared
     occluder: Tensor
     erased: Tensor
+    wanted: Tensor
+    goal: Tensor
+    calm: Tensor | None
     source_embedding: Tensor
     target_embedding: Tensor
     same: Tensor
@@ -91,9 +100,13 @@ class PairMaker:
 
     @torch.no_grad()
     def make(self, batch: int, *, own_swaps: bool) -> Batch:
-        """`batch` supervised and `batch` crossed pairs; half the former by the network itself."""
+        """`batch` supervised and `batch` crossed pairs.
+
+        With `own_swaps` half the former are by the averaged network, and the latter have its calm
+        swaps.
+        """
         supervised = self._supervised(batch, own_swaps)
-        crossed = self._crossed(batch)
+        crossed = self._crossed(batch, own_swaps)
         rows, flip = self.dice.weighted(self._any, batch), self.dice.chance(0.5, batch)
         view = self._target_view(self.dice, rows, flip)
         # Photos have occluders too, or they would be what tells a swap from a photo.
@@ -185,7 +198,8 @@ class PairMaker:
             landmarks = torch.cat([own_landmarks, landmarks[half:]])
         source_flip = torch.where(dice.chance(0.85, batch) > 0.5, flip, 1 - flip)
         source, source_landmarks = self._source_view(dice, a_source, source_flip, 1.0)
-        source = self._hide(dice, source, source_landmarks).over(source)
+        shaded = cast_shadow(dice, source, SHADOW_RATE)
+        source = self._hide(dice, source, source_landmarks).over(shaded)
         landmarks = landmark_noise(dice, faces, landmarks)
         source_landmarks = landmark_noise(dice, faces, source_landmarks)
         retargeted = self.swapper.retargeter(landmarks, source_landmarks)
@@ -237,7 +251,19 @@ class PairMaker:
         depth = landmarks[..., 2:]
         return swapped.image.float().clamp(0, 1), torch.cat([prepared.landmarks, depth], -1)
 
-    def _crossed(self, batch: int) -> Crossed:
+    def _calm_swap(self, target: tuple[Tensor, Tensor], source: tuple[Tensor, Tensor]) -> Tensor:
+        """Mean of the averaged network's swaps of a pair and its mirror image, (B, 3, 256, 256).
+
+        What it makes up, such as lines, differs between the two; what it knows does not.
+        """
+        prepared = self.teacher.prepare(*target, *source)
+        with autocast(target[0].device):
+            swapped, mirrored = (
+                self.teacher.paint(x).image for x in (prepared, mirror_prepared(prepared))
+            )
+        return (swapped + mirrored.flip(-1)) / 2
+
+    def _crossed(self, batch: int, own_swaps: bool) -> Crossed:
         faces = self.faces
         followed = self._frames
         neighbours = batch // 8 if len(followed) else 0
@@ -251,16 +277,20 @@ class PairMaker:
         image = change_light(dice, view.image, 0.5)
         shown, shown_landmarks = self._source_view(dice, source, dice.chance(0.5, batch), 0.8)
         hidden = self._hide(dice, shown, shown_landmarks)
-        landmarks = landmark_noise(free, faces, view.landmarks)
-        prepared = self.swapper.prepare(
-            image, landmarks, hidden.over(shown), landmark_noise(free, faces, shown_landmarks)
-        )
+        clean = (image, view.landmarks), (shown, shown_landmarks)
+        noisy = [landmark_noise(free, faces, points) for _, points in clean]
+        disturbed = hidden.over(cast_shadow(dice, shown, SHADOW_RATE))
+        prepared = self.swapper.prepare(image, noisy[0], disturbed, noisy[1])
+        warped = sample_pixels(shown, prepared.source_at)
         occluder = self._occlude(dice, prepared.landmarks)
         worn = frames(prepared.target, prepared.landmarks, prepared.labels)
         return Crossed(
             _occluded(prepared, occluder),
             torch.maximum(occluder.alpha, worn * per_image(faces.worn[target])),
             sample_pixels(hidden.alpha, prepared.source_at),
+            light(prepared.target, warped, prepared.labels)[:, 3:],
+            self.swapper.retargeter(view.landmarks, shown_landmarks),
+            self._calm_swap(*clean) if own_swaps else None,
             faces.embeddings[source],
             faces.embeddings[target],
             faces.person[target] == faces.person[source],

@@ -42,9 +42,10 @@ _STUDENT_RATE: Final = 3.0
 @dataclass(frozen=True)
 class TrainerSettings:
     """learning_rate: Adam's, after the warm-up. adversary_from, own_swaps_from: steps from which
-    the discriminator counts and the network's own swaps become targets. graph: on a GPU, replay
-    steps as a CUDA graph once nothing changes from step to step. student: channels of a narrower
-    U-Net that learns from the large one in the same steps, or none."""
+    the discriminator counts and the network's own swaps become targets and what disturbed pairs are
+    held to. graph: on a GPU, replay steps as a CUDA graph once nothing changes from step to step.
+    student: channels of a narrower U-Net that learns from the large one in the same steps, or
+    none."""
 
     batch: int = 32
     learning_rate: float = 3e-4
@@ -263,7 +264,8 @@ class Trainer:
         if self.student is not None:
             values["student"] = self._teach(self.student, inputs, painted)
         self._average()
-        values.setdefault("adversary", zero)
+        for name in ("adversary", "calm"):
+            values.setdefault(name, zero)
         values["gradient"] = norm.detach()
         self._names = tuple(sorted(values))
         return torch.stack([values[name].float() for name in self._names])

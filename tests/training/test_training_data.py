@@ -90,15 +90,16 @@ def test_a_grey_picture_has_no_wearer(data: Path) -> None:
     assert glasses_score(grey, faces.landmarks[rows]).max() == 0
 
 
-def test_a_fringe_is_of_the_own_hair(data: Path) -> None:
+def test_some_fringes_are_of_the_own_hair(data: Path) -> None:
     faces = Faces.load(data, CPU)
     only = tuple(float(kind == "fringe") for kind in KINDS)
-    own = torch.zeros(6, 3, 256, 256)
+    own = torch.zeros(18, 3, 256, 256)
     own[:, 0, :70] = 1  # Red above, black below.
-    marks = faces.landmarks[:6]
+    marks = faces.landmarks[:18]
     shown = draw_occluders(Dice.seeded(0, CPU), faces, marks, rate=1.0, kinds=only, own=own)
     reddest = (shown.colour == torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1)).all(1)[:, :90]
-    assert (reddest.float().mean((1, 2)) > 0.9).sum() >= 3
+    # Half of them are meant; fewer than 4 or more than 14 of 18 are drawn once in 130 times.
+    assert 4 <= (reddest.float().mean((1, 2)) > 0.9).sum() <= 14
 
 
 def test_crops_that_do_not_belong_to_the_table_are_refused(data: Path, tmp_path: Path) -> None:

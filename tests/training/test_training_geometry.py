@@ -13,17 +13,18 @@ import torch
 from training import face_mesh
 from training.augment import (
     align_five_points,
+    cast_shadow,
     close_eyes,
     lid_offsets,
     random_similarity,
     reshape_face,
 )
+from training.colours import distance_to_mixture, distance_to_surroundings
 from training.dice import Dice
 from training.faces import Faces
 from training.frozen import FrozenNetwork
-from training.losses import distance_to_mixture
 from training.measures import eye_opening
-from training.networks import Paint, Prepared, Swapper, compose, reach
+from training.networks import Paint, Prepared, Swapper, compose, mirror_prepared, reach
 from training.warping import GRID, Warper, pixel_grid, sample_pixels
 
 pytestmark = pytest.mark.training
@@ -152,6 +153,62 @@ def test_a_mixture_of_two_colours_is_no_error_and_a_third_colour_is() -> None:
     assert distance_to_mixture(0.3 * red + 0.7 * green, red, green).item() < 1e-3
     blue = torch.tensor([0.0, 0.0, 1.0]).view(1, 3, 1, 1)
     assert distance_to_mixture(blue, red, green).item() > 0.4
+
+
+def test_an_edge_may_move_a_little_and_a_line_of_no_ones_colour_is_an_error() -> None:
+    target = torch.zeros(1, 3, 16, 32)
+    target[..., 12:] = 0.8
+    moved = target.roll(4, -1)
+    assert distance_to_surroundings(moved, target, target, 9)[..., 9:].max() == 0
+    assert distance_to_surroundings(target.roll(5, -1), target, target, 9)[..., 16].min() > 0.7
+    for colour in ((1.0, 1.0, 1.0), (0.5, 0.2, 0.6)):
+        line = target.clone()
+        line[0, :, :, 20] = torch.tensor(colour)[:, None]
+        found = distance_to_surroundings(line, target, target, 9)[0, 0]
+        assert found[:, 20].min() > 0.15
+        assert found[:, torch.arange(32) != 20].max() == 0
+
+
+def test_what_one_of_two_pictures_shows_is_not_strange() -> None:
+    dark, light = torch.full((1, 3, 8, 8), 0.1), torch.full((1, 3, 8, 8), 0.9)
+    between = torch.full((1, 3, 8, 8), 0.5)
+    assert distance_to_surroundings(between, dark, light, 3).max() < 1e-6
+    # A grey differs in brightness alone.
+    wanted = torch.full((1, 1, 8, 8), 0.4)
+    torch.testing.assert_close(
+        distance_to_surroundings(between, dark, dark, 3), wanted, atol=1e-3, rtol=0
+    )
+
+
+def test_a_pair_in_a_mirror_is_the_mirrored_pair(data: Path) -> None:
+    faces = Faces.load(data, CPU)
+    swapper = Swapper(drawn_faces.mean_shape(), (8, 8, 8, 8))
+    crops, points = torch.rand(2, 3, 256, 256), landmarks()
+
+    def mirrored(marks: torch.Tensor) -> torch.Tensor:
+        return torch.cat([255 - marks[..., :1], marks[..., 1:]], -1)[:, faces.mirror]
+
+    goal = points[..., :2] + torch.randn(2, 478, 2)
+    source, source_points = crops.flip(0), points.flip(0)
+    ours = mirror_prepared(swapper.prepare(crops, points, source, source_points, goal))
+    theirs = swapper.prepare(
+        crops.flip(-1), mirrored(points), source.flip(-1), mirrored(source_points), mirrored(goal)
+    )
+    # The drawn mean face is its own mirror image to 1e-5; at sharp edges of random pixels that is
+    # more.
+    for name in ("target", "source", "labels", "flow"):
+        difference = (getattr(ours, name) - getattr(theirs, name)).abs()
+        assert difference.mean() < 1e-3, name
+
+
+def test_shadows_fall_on_a_share_of_the_photos() -> None:
+    photos = torch.full((64, 3, 256, 256), 0.5)
+    assert torch.equal(cast_shadow(Dice.seeded(0, CPU), photos, 0.0), photos)
+    shaded = cast_shadow(Dice.seeded(0, CPU), photos, 0.5)
+    changed = ((shaded - photos).abs().amax((1, 2, 3)) > 0.01).sum()
+    assert 20 <= changed <= 44
+    assert shaded.min() > 0.5 * 0.4  # exp(-0.9) is 0.41.
+    assert shaded.max() < 0.5 * 1.5
 
 
 @pytest.mark.parametrize(
