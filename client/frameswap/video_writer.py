@@ -225,7 +225,8 @@ class VideoWriter:
     def _picture(self, frame: NDArray[np.uint8], alpha: NDArray[np.uint8] | None) -> Any:
         """A frame of PyAV's, of yuv420p or yuva420p: the array's memory where it has that form."""
         height, width = self._size
-        if alpha is None and frame.shape == (height * 3 // 2, width) and height % 2 == 0:
+        # PyAV 18 takes an array of 105 rows for a picture of 68 lines.
+        if alpha is None and frame.shape == (height * 3 // 2, width) and height % 4 == 0:
             return av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(frame), "yuv420p")
         picture = av.VideoFrame(width, height, "yuv420p" if alpha is None else "yuva420p")
         planes = split_planes(frame) if alpha is None else [*split_planes(frame), alpha]

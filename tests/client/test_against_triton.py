@@ -71,8 +71,10 @@ def test_frames_of_several_sizes_and_numbers_of_sources_share_one_connection(
 def test_the_server_forgets_every_region(server: EmbeddedServer) -> None:
     before = registered(server)
     with FaceSwapper(server.grpc_url, transport="system", in_flight=3) as swapper:
-        list(swapper.stream(frames(9), SOURCE))
-        assert len(registered(server) - before) == 3
+        for swapped in swapper.stream(frames(9), SOURCE):
+            del swapped
+        # One in flight each; a result that is looked at may keep one more.
+        assert 3 <= len(registered(server) - before) <= 4
     assert registered(server) == before
 
 
