@@ -23,6 +23,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from queue import Empty
 from typing import Any, Final
 
 import numpy as np
@@ -121,6 +122,27 @@ def _timed(run: Callable[[], None], finish: Callable[[], None]) -> tuple[float, 
     return launched / RUNS * 1e3, (time.perf_counter() - start) / RUNS * 1e3
 
 
+def _fixed_session(model: bytes, feeds: dict[str, Any], providers: list[Any]) -> Any:
+    """A session whose named axes have the sizes of the feeds."""
+    import onnxruntime as ort
+
+    def load(sizes: dict[str, int]) -> Any:
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        for axis, size in sizes.items():
+            options.add_free_dimension_override_by_name(axis, size)
+        return ort.InferenceSession(model, options, providers=providers)
+
+    return load(
+        {
+            axis: size
+            for entry in load({}).get_inputs()
+            for axis, size in zip(entry.shape, feeds[entry.name].shape, strict=True)
+            if isinstance(axis, str)
+        }
+    )
+
+
 def record(model: bytes, feeds: dict[str, Any], provider: dict[str, str]) -> str:
     """Record one graph's run of these shapes; a line for a person."""
     import cupy
@@ -135,28 +157,13 @@ def record(model: bytes, feeds: dict[str, Any], provider: dict[str, str]) -> str
         "CPUExecutionProvider",
     ]
 
-    def load(sizes: dict[str, int]) -> Any:
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        for axis, size in sizes.items():
-            options.add_free_dimension_override_by_name(axis, size)
-        return ort.InferenceSession(model, options, providers=providers)
-
-    entries = load({}).get_inputs()
-    session = load(
-        {
-            axis: size
-            for entry in entries
-            for axis, size in zip(entry.shape, feeds[entry.name].shape, strict=True)
-            if isinstance(axis, str)
-        }
-    )
+    session = _fixed_session(model, feeds, providers)
     names = [
         entry.name for entry in session.get_outputs()
         if entry.name not in (DETECTED_FRAME, SEEN_FRAME)
     ]  # fmt: skip
     stream.use()
-    given = {entry.name: cupy.asarray(feeds[entry.name]) for entry in entries}
+    given = {entry.name: cupy.asarray(feeds[entry.name]) for entry in session.get_inputs()}
 
     def bind(outputs: dict[str, Any]) -> Any:
         binding = session.io_binding()
@@ -238,7 +245,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             process.start()
             try:
                 told = queue.get(timeout=LIMIT_S)
-            except Exception:
+            except Empty:
                 told = f"no answer within {LIMIT_S:.0f} s"
             print(f"{name}, batch {batch}: {told}", flush=True)
             process.kill()

@@ -12,7 +12,6 @@ import queue
 import secrets
 from collections import deque
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final
 
 import numpy as np
@@ -37,15 +36,8 @@ class TouchedOnce:
         self._model, self._frames = model, frames
         self._slots = [_Slot(frames[0].shape) for _ in range(in_flight)]
 
-    def __enter__(self) -> TouchedOnce:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Have the server forget the regions, and remove them."""
         for slot in self._slots:
             slot.close(self._client)
         self._client.close()
@@ -61,7 +53,8 @@ class TouchedOnce:
         under_way: deque[_Slot] = deque()
         for index in range(count):
             if not free:
-                free.append(_finish(under_way.popleft()))
+                free.append(under_way.popleft())
+                free[-1].read()
             slot = free.popleft()
             slot.frame[...] = self._frames[index % len(self._frames)].reshape(-1)
             self._client.async_infer(
@@ -69,7 +62,7 @@ class TouchedOnce:
             )
             under_way.append(slot)
         while under_way:
-            _finish(under_way.popleft())
+            under_way.popleft().read()
 
 
 class _Slot:
@@ -112,8 +105,3 @@ class _Slot:
     def close(self, client: Any) -> None:
         client.unregister_system_shared_memory(self.name)
         self._path.unlink()
-
-
-def _finish(slot: _Slot) -> _Slot:
-    slot.read()
-    return slot

@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -274,7 +274,7 @@ def find_ways(server: Server, arguments: argparse.Namespace, stack: ExitStack) -
             ways.append(Way(f"frameswap, {name}, in place", "0 + 0", _like(name), ours(stream)))
             stream = our_stream(swapper, frames, read=True)
             ways.append(Way(f"frameswap, {name}, read", "1 + 0", _TOUCHED, ours(stream)))
-    touched = stack.enter_context(TouchedOnce(server.address, MODEL, frames, in_flight))
+    touched = stack.enter_context(closing(TouchedOnce(server.address, MODEL, frames, in_flight)))
     ways.append(Way(_TOUCHED, "1 + 0", "", ours(touched.run)))
     shape = (height * 3 // 2, width)
     shared = ["--shared-memory=system", f"--output-shared-memory-size={shape[0] * shape[1]}"]

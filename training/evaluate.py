@@ -254,6 +254,14 @@ def write_sheet(path: Path, strips: list[Tensor], columns: int = 2) -> None:
         raise OSError(f"{path} could not be written")
 
 
+def open_evaluation(data: Path) -> Evaluation:
+    """The kept-out people of a data directory; says where dlib will not judge them."""
+    evaluation = Evaluation(data)
+    if evaluation.independent is None:
+        print("dlib is not installed: no independent judge", file=sys.stderr)
+    return evaluation
+
+
 def print_table(rows: dict[str, Row]) -> None:
     """A Markdown table, a column for each set of weights."""
     print("| what | " + " | ".join(rows) + " |")
@@ -283,9 +291,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 def main() -> int:
     """Print the table."""
     options = parse_arguments()
-    evaluation = Evaluation(options.data)
-    if evaluation.independent is None:
-        print("dlib is not installed: no independent judge", file=sys.stderr)
+    evaluation = open_evaluation(options.data)
     rows: dict[str, Row] = {}
     for folder in options.weights:
         swapper, step = load_swapper(folder / SWAPPER_FILE)

@@ -37,7 +37,7 @@ from graphs.contract import (
 )
 from networks.swappers import SWAPPERS, Swapper
 from training import face_mesh
-from training.evaluate import Evaluation, Row, print_table
+from training.evaluate import Evaluation, Row, open_evaluation, print_table
 from training.faces import load_crops
 
 NAMES: Final = tuple(name for name, row in SWAPPERS.items() if row.points)
@@ -170,9 +170,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 def main() -> int:
     """Print a table."""
     options = parse_arguments()
-    evaluation = Evaluation(options.data)
-    if evaluation.independent is None:
-        print("dlib is not installed: no independent judge", file=sys.stderr)
+    evaluation = open_evaluation(options.data)
     crops = evaluation.held_out.crops
     seen = [Face(crop[None], evaluation.landmarks(crop[None])) for crop in crops]
     pairs = [(seen[source], seen[target]) for source, target in evaluation.held_out.pairs]

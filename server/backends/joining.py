@@ -298,7 +298,7 @@ def _update_masks(
         # A copy in any case: the request's own memory goes back when it is answered.
         updated = memory.zeros(tuple(mask.shape), mask)
         memory.put(updated, mask)
-        places = [row for _, row in _in_masks(slots, [(at, flat) for flat in request.kept])]
+        places = [place for _, place in _in_masks(slots, [(at, flat) for flat in request.kept])]
         _put_made(_flat_rows(updated), places, chunks, name, row, rule.max_rows, memory)
         row += len(request.kept)
         outputs[name] = updated
@@ -325,7 +325,7 @@ def _put_made(
         made = chunks[run][name][start : start + len(part), 0]
         copied = 0
         for rows in even_slices(part):
-            count = len(range(rows.start, rows.stop, rows.step))
-            memory.put(target[rows], made[copied : copied + count])
-            copied += count
+            place = target[rows]
+            memory.put(place, made[copied : copied + len(place)])
+            copied += len(place)
         done += len(part)
