@@ -266,20 +266,23 @@ def cases(repository: Path) -> list[Case]:
         return _bytes(face_landmarker.build(row, network, skip_empty=False))
 
     return [
-        ("detector", served("face_detector_i420"), detector_feeds, plain),
+        ("detector", served("face_detector_i420"), detector_feeds, exact),
+        ("detector, searched", served("face_detector_i420"), detector_feeds, exact | searched),
+        ("landmarker, searched", served("face_landmarker"), landmarker_feeds, exact | searched),
         ("landmarker", served("face_landmarker"), landmarker_feeds, exact),
         ("aligner", served("face_aligner_i420"), aligner_feeds, plain),
         ("masker", served("face_masker"), masker_feeds, plain),
         ("detector, rounds written out", detector, detector_feeds, plain),
         ("blender", served("face_blender_i420"), blender_feeds, plain),
         ("swapper", served("face_swapper"), swapper_feeds, nhwc),
-        ("swapper, exhaustive search", served("face_swapper"), swapper_feeds, nhwc | searched),
+        ("swapper, searched", served("face_swapper"), swapper_feeds, nhwc | searched),
         ("frameswap_256", own, partial(swapper_feeds, side=256, own=True), plain),
         ("detector, two stages in half", in_half(2), detector_feeds, plain),
         ("detector, three stages in half", in_half(3), detector_feeds, plain),
         ("blender, whole frames", blender, blender_feeds, plain),
         ("landmarker, as converted", landmarker, landmarker_feeds, exact),
         ("landmarker, in TF32", served("face_landmarker"), landmarker_feeds, plain),
+        ("detector, in TF32", served("face_detector_i420"), detector_feeds, plain),
     ]
 
 

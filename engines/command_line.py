@@ -199,9 +199,9 @@ def _add_onnxruntime(group: argparse._ArgumentGroup) -> None:
         help=f"how a model's GPU memory arena grows, {' or '.join(_ARENAS)}",
     )  # fmt: skip
     group.add_argument(
-        "--cudnn-search", choices=_CUDNN_SEARCHES, metavar="NAME",
-        help=f"how convolution algorithms are chosen, one of {', '.join(_CUDNN_SEARCHES)} "
-        "(default: what was faster, network by network)",
+        "--cudnn-search", choices=_CUDNN_SEARCHES, default=cuda.cudnn_conv_algo_search,
+        metavar="NAME",
+        help=f"how convolution algorithms are chosen, one of {', '.join(_CUDNN_SEARCHES)}",
     )  # fmt: skip
     group.add_argument(
         "--tensorrt-provider", action="store_true",

@@ -40,6 +40,7 @@ from graphs.contract import (
     PARAMETER_FRAME_FORMAT,
     PARAMETER_GIVES_MASK,
     PARAMETER_LANDMARKER,
+    PARAMETER_LOW_PRIORITY,
     PARAMETER_MAX_FACES,
     PARAMETER_MAX_HEIGHT,
     PARAMETER_MAX_ROWS,
@@ -104,17 +105,18 @@ class CudaOptions:
         arena holds weights as well and a limit below them fails at load.
     arena_extend_strategy: kSameAsRequested; the default doubles the arena each time it grows,
         which five models on one GPU do not leave room for.
-    cudnn_conv_algo_search: None chooses. EXHAUSTIVE; few shapes are seen, so that the search is
-        paid once, by each instance as it is loaded. Channels last HEURISTIC: those convolutions run
-        in cuDNN's frontend, where ONNX Runtime 1.31 searches for neither, and this one's choice
-        took 12.9 ms instead of 13.2 for the swapper's batch of 16 (H100).
+    cudnn_conv_algo_search: HEURISTIC. A search (EXHAUSTIVE) finds nothing better, and costs each
+        instance seconds a batch size: on an H200 the kernels of the detector's batch of 16 took
+        3.96 ms without and 3.91 with it, the landmarker's 1.84 and 1.83. Channels-last
+        convolutions run in cuDNN's frontend, where ONNX Runtime 1.31 searches for neither, and this
+        one's choice took 12.9 ms instead of 13.2 for the swapper's batch of 16 (H100).
     do_copy_in_default_stream: 1; 0 is faster only where copies overlap and may race
         (onnxruntime issue 4829).
     """
 
     gpu_mem_limit: int = 0
     arena_extend_strategy: str = "kSameAsRequested"
-    cudnn_conv_algo_search: str | None = None
+    cudnn_conv_algo_search: str = "HEURISTIC"
     do_copy_in_default_stream: str = "1"
 
     def parameters(self, *, channels_last: bool = False, exact: bool = False) -> dict[str, str]:
@@ -129,10 +131,9 @@ class CudaOptions:
                 measured with those passes alone; fused biases fail on some convolutions.
             exact: products of all of float32's bits instead of ten (TF32).
         """
-        search = self.cudnn_conv_algo_search
         values = {
             "arena_extend_strategy": self.arena_extend_strategy,
-            "cudnn_conv_algo_search": search or ("HEURISTIC" if channels_last else "EXHAUSTIVE"),
+            "cudnn_conv_algo_search": self.cudnn_conv_algo_search,
             "do_copy_in_default_stream": self.do_copy_in_default_stream,
         }
         if self.gpu_mem_limit:
@@ -150,6 +151,12 @@ _EXACT_ON_GPU: Final = frozenset(
 """Models whose networks give points. With the detector in TF32 its points move the landmark
 network's view, and landmarks were off by up to 0.26 pixels of a 1080p frame (H200), the five of
 them by 0.11; 0.002 with both exact. The limit is 0.1."""
+
+
+_LONG_KERNELS: Final = frozenset({"face_swapper", "face_enhancer"})
+"""Models that run on a stream of lower priority: with five instances under MPS the short kernels
+before and behind a swapper's get ahead of other instances': 3 to 4 % more frames a second (H200)
+where nothing but the GPU limits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -382,6 +389,8 @@ def _execution_parameters(
     if target.session_per_size and spec.network is not None:
         # Convolutions; our backend's docs say why. NVIDIA's C++ backend ignores it.
         parameters[PARAMETER_SESSION_PER_SIZE] = "1"
+    if target.backend == "onnxruntime" and target.on_gpu and spec.name in _LONG_KERNELS:
+        parameters[PARAMETER_LOW_PRIORITY] = "1"
     if target.flavour is not None:
         parameters[PARAMETER_ENGINE_FLAVOUR] = target.flavour
         if host.onnx_until_plan:

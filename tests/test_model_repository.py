@@ -409,6 +409,15 @@ def test_a_network_is_rewritten_channels_last_where_the_provider_is_told_so(
         assert told & last == (last if wanted and model == "face_swapper" else set()), model
 
 
+@pytest.mark.parametrize("target", TARGETS)
+def test_long_networks_let_short_kernels_pass_on_a_gpu_with_onnx_runtime(target: str) -> None:
+    low = {
+        model for model in MODEL_SPECS
+        if make(model, target, "inswapper_128").parameters["low_priority"].string_value == "1"
+    }  # fmt: skip
+    assert low == ({"face_swapper"} if target == "cuda" else set())
+
+
 @pytest.mark.parametrize("model", list(MODEL_SPECS))
 def test_on_cuda_every_model_with_a_network_has_a_session_for_each_batch_size(model: str) -> None:
     config = make(model, "cuda", "inswapper_128")

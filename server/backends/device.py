@@ -19,6 +19,9 @@ from server.backends.triton_arrays import adopt
 CUDA_DEVICE_TYPE = 2
 """DLPack's kDLCUDA."""
 
+HIGH_PRIORITY, LOW_PRIORITY = -5, 0
+"""Of streams. CUDA takes the nearest that a GPU has (Runtime API, cudaStreamCreateWithPriority)."""
+
 WARM_HEIGHT, WARM_WIDTH = MIN_FRAME_SIDE, 96
 """Frame size of the warm-up: the networks behind the letterbox see the same shapes as ever."""
 
@@ -43,6 +46,37 @@ class _DeviceCapsule:
         return CUDA_DEVICE_TYPE, self._device_id
 
 
+class SideStream:
+    """A stream of lower priority than a memory's own, for a network of long kernels.
+
+    As a context: what is launched on it within comes after all that the memory's stream was given
+    before, and before all that it is given later. Under MPS the kernels of several instances meet
+    on a GPU, and the short ones of their other steps get ahead of a swapper's (docs/gpu.md).
+
+    Args:
+        cupy: the module.
+        main: the memory's stream.
+    """
+
+    def __init__(self, cupy: Any, main: Any) -> None:
+        self._main = main
+        self._stream = cupy.cuda.Stream(non_blocking=True, priority=LOW_PRIORITY)
+        self._before, self._after = (cupy.cuda.Event(disable_timing=True) for _ in range(2))
+
+    @property
+    def ptr(self) -> int:
+        """The stream as the number that ONNX Runtime takes."""
+        return int(self._stream.ptr)
+
+    def __enter__(self) -> None:
+        self._before.record(self._main)
+        self._stream.wait_event(self._before)
+
+    def __exit__(self, *_: object) -> None:
+        self._after.record(self._stream)
+        self._main.wait_event(self._after)
+
+
 class DeviceMemory:
     """Device arrays (`serving.TensorMemory`).
 
@@ -58,7 +92,11 @@ class DeviceMemory:
         self._tensor_type = tensor_type
         self.device_id = device_id
         cupy.cuda.Device(device_id).use()
-        self._stream = cupy.cuda.Stream(non_blocking=True)
+        self._stream = cupy.cuda.Stream(non_blocking=True, priority=HIGH_PRIORITY)
+
+    def side_stream(self) -> SideStream:
+        """Return a new stream of lower priority that takes turns with this memory's."""
+        return SideStream(self._cupy, self._stream)
 
     @property
     def stream_ptr(self) -> int:
@@ -191,14 +229,18 @@ def warm_inputs(settings: ModelSettings, rows: int, memory: DeviceMemory) -> dic
     """Return inputs of a size for a warm-up run: zeros, and one face with a score a row.
 
     Engines choose (and search) their kernels by shape; running each padded size once at load
-    leaves no user to wait for that.
+    leaves no user to wait for that. Face rows have the shape [rows, 1, ...] that `joining.run_rows`
+    gives them, however many slots a request of this model has.
     """
     inputs = {}
+    of_slots = () if settings.rows is None else settings.rows.inputs
     for name in settings.inputs:
         dims = settings.dims[name]
         if name == FRAME:
             i420 = settings.parameters.get(PARAMETER_FRAME_FORMAT) == "i420"
             dims = (WARM_HEIGHT * 3 // 2, WARM_WIDTH) if i420 else (WARM_HEIGHT, WARM_WIDTH, 3)
+        elif name in of_slots:
+            dims = (1, *dims[1:])
         shape = (rows, *(1 if size < 0 else size for size in dims))
         if settings.rows is not None and name == settings.rows.mask:
             # Without a face the network would skip itself.

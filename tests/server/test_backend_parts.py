@@ -143,7 +143,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> DeviceMemory:
     runtime = SimpleNamespace(memcpy2DAsync=_copy_rows, memcpyDeviceToDevice=3)
     cuda = SimpleNamespace(
         Device=lambda _: SimpleNamespace(use=lambda: None),
-        Stream=lambda non_blocking: stream, runtime=runtime,
+        Stream=lambda non_blocking, priority: stream, runtime=runtime,
     )  # fmt: skip
     cupy = SimpleNamespace(
         cuda=cuda,
@@ -182,6 +182,41 @@ def test_a_devices_copies_of_rows_are_the_hosts(
         assert set(answer) == set(wanted) == {"swapped_crops", "faces"}
         for name, array in wanted.items():
             np.testing.assert_array_equal(answer[name], array)
+
+
+def test_a_side_stream_takes_turns_with_the_memorys_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An event is behind what its stream was given, and holds up what another is given next."""
+    done: list[str] = []
+
+    class Stream:
+        def __init__(self, *, non_blocking: bool, priority: int) -> None:
+            assert non_blocking, "the default stream would wait for it"
+            self.name, self.priority, self.ptr = f"stream {priority}", priority, 10 + priority
+
+        def wait_event(self, event: Event) -> None:
+            done.append(f"{self.name} waits for {event.at}")
+
+    class Event:
+        def __init__(self, *, disable_timing: bool) -> None:
+            self.at = "nothing"
+
+        def record(self, stream: Stream) -> None:
+            self.at = f"{stream.name} so far"
+
+    device = SimpleNamespace(use=lambda: None)
+    cuda = SimpleNamespace(Device=lambda _: device, Stream=Stream, Event=Event)
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=cuda))
+    memory = DeviceMemory(None, 0)
+    side = memory.side_stream()
+    assert memory.stream_ptr == 5, "CUDA's higher priorities are the lower numbers"
+    assert side.ptr == 10
+    with side:
+        done.append("run")
+    turns = ["stream 0 waits for stream -5 so far", "run", "stream -5 waits for stream 0 so far"]
+    assert done == turns
+    with pytest.raises(RuntimeError), side:
+        raise RuntimeError
+    assert done == [*turns, turns[0], turns[2]], "what follows a failed run waits all the same"
 
 
 SHARED = RowRule(
@@ -352,6 +387,22 @@ def test_a_warm_up_shows_the_network_a_face_in_every_row() -> None:
     inputs = warm_inputs(read(input=tensors, parameters=rows), 4, MEMORY)  # type: ignore[arg-type]
     assert inputs["crops"].shape == (4, 1, 3, 4, 4)
     assert (inputs["faces"][:, 0, 4] == 1).all()
+    shapes: list[dict[str, tuple[int, ...]]] = []
+
+    def note(inputs: dict[str, np.ndarray], _: int) -> dict[str, np.ndarray]:
+        shapes.append({name: array.shape for name, array in inputs.items()})
+        return {"out": inputs["crops"]}
+
+    # Whatever K a config fixes (the landmark network's is 4), one row a face is what is run.
+    slots = [{**tensors[0], "dims": [4, 3, 4, 4]}, tensors[1]]
+    settings = read(input=slots, parameters=rows)
+    faces = np.zeros((4, 16, 15), np.float32)
+    faces[:, 0, 4] = 0.9
+    asked = {"crops": np.zeros((4, 4, 3, 4, 4), np.float32), "faces": faces}
+    assert settings.rows is not None
+    run_rows([asked], settings.rows, note, MEMORY, output_shape=lambda *_: (3, 4, 4))
+    warm = warm_inputs(settings, 4, MEMORY)  # type: ignore[arg-type]
+    assert shapes == [{name: array.shape for name, array in warm.items()}]
     frames = warm_inputs(read(parameters={"frame_format": "bgr"}), 2, MEMORY)  # type: ignore[arg-type]
     assert frames["frame"].shape == (2, 64, 96, 3)
     assert frames["frame"].dtype == np.uint8

@@ -19,13 +19,14 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import onnxruntime as ort
 import triton_python_backend_utils as pb_utils
 
-from graphs.contract import PARAMETER_SESSION_PER_SIZE
+from graphs.contract import PARAMETER_LOW_PRIORITY, PARAMETER_SESSION_PER_SIZE
 from server.backends.common import ModelSettings
 from server.backends.device import (
     DeviceMemory,
@@ -63,6 +64,8 @@ class DeviceNetwork:
         open_session: loads the network once more.
         memory: where the arrays are.
         per_size: a session for each batch size.
+        turn: a context that runs are launched in, where the sessions are on another stream than the
+            memory's.
     """
 
     def __init__(
@@ -71,8 +74,10 @@ class DeviceNetwork:
         memory: DeviceMemory,
         *,
         per_size: bool,
+        turn: AbstractContextManager[None] = nullcontext(),  # noqa: B008  (has no state)
     ) -> None:
         self._open_session = open_session
+        self._turn = turn
         self._per_size = per_size
         self._sessions: dict[int, ort.InferenceSession] = {}
         self._memory = memory
@@ -89,7 +94,8 @@ class DeviceNetwork:
             binding.bind_input(name, "cuda", device, array.dtype.type, array.shape, array.data.ptr)
         for name in outputs:
             binding.bind_output(name, "cuda", device)
-        session.run_with_iobinding(binding, self._run_options)
+        with self._turn:
+            session.run_with_iobinding(binding, self._run_options)
         return {
             name: self._memory.wrap(value.data_ptr(), value.shape(), value.data_type(), value)
             for name, value in zip(outputs, binding.get_outputs(), strict=True)
@@ -132,18 +138,23 @@ def _open_on_device(path: Path, settings: ModelSettings, memory: DeviceMemory) -
     check_providers(entries, on_gpu=True)
     # Finds the CUDA and cuDNN that pip installed, where the system has none.
     ort.preload_dlls()
-    device_id = memory.device_id
+    device_id, stream = memory.device_id, memory.stream_ptr
+    turn: dict[str, Any] = {}
+    if settings.number(PARAMETER_LOW_PRIORITY):
+        side = memory.side_stream()
+        stream, turn["turn"] = side.ptr, side
     providers = [
-        provider_entry(entry["name"], entry.get("parameters", {}), device_id, memory.stream_ptr)
+        provider_entry(entry["name"], entry.get("parameters", {}), device_id, stream)
         for entry in entries
     ]
     if all(entry["name"] != "cuda" for entry in entries):
         # What TensorRT does not take runs on the same device.
-        providers.append(provider_entry("cuda", {}, device_id, memory.stream_ptr))
+        providers.append(provider_entry("cuda", {}, device_id, stream))
     network = DeviceNetwork(
         lambda: load_session(path, settings, [*providers, "CPUExecutionProvider"]),
         memory,
         per_size=bool(settings.number(PARAMETER_SESSION_PER_SIZE)),
+        **turn,
     )
     sizes = padded_sizes(settings)
     memory.begin()
