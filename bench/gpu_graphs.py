@@ -9,14 +9,11 @@ reuses after a run: such a recording must not be replayed), and how far a replay
 a plain run's. A run that waits for the device cannot be recorded; CUDA's error is printed, and the
 process ends with it, because ONNX Runtime's next call would meet the same error: so each graph is
 tried in a process of its own.
-
-Source: CUDA driver API, graph management (`cuGraphGetNodes`, `cuGraphMemcpyNodeGetParams`).
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import multiprocessing
 import sys
 import time
@@ -30,85 +27,10 @@ import numpy as np
 
 from bench.gpu_models import cases
 from graphs.contract import DETECTED_FRAME, SEEN_FRAME
+from server.backends.recording import check_nodes
 
 RUNS: Final = 30
 LIMIT_S: Final = 90.0
-KERNEL, MEMCPY, MEMSET, EMPTY = 0, 1, 2, 5
-"""CUgraphNodeType."""
-HOST_MEMORY, DEVICE_MEMORY, UNIFIED_MEMORY = 1, 2, 4
-"""CUmemorytype."""
-_MEMORY_TYPE: Final = 2
-"""CU_POINTER_ATTRIBUTE_MEMORY_TYPE."""
-
-
-class NotReplayable(Exception):
-    """Why a recording must not be replayed."""
-
-
-class _End(ctypes.Structure):
-    """One end of a CUDA_MEMCPY3D."""
-
-    _fields_ = (
-        ("x", ctypes.c_size_t), ("y", ctypes.c_size_t), ("z", ctypes.c_size_t),
-        ("level", ctypes.c_size_t), ("memory_type", ctypes.c_int), ("host", ctypes.c_void_p),
-        ("device", ctypes.c_uint64), ("array", ctypes.c_void_p), ("reserved", ctypes.c_void_p),
-        ("pitch", ctypes.c_size_t), ("height", ctypes.c_size_t),
-    )  # fmt: skip
-
-
-class _Copy(ctypes.Structure):
-    """CUDA_MEMCPY3D."""
-
-    _fields_ = (
-        ("source", _End), ("target", _End), ("width", ctypes.c_size_t), ("height", ctypes.c_size_t),
-        ("depth", ctypes.c_size_t),
-    )  # fmt: skip
-
-
-def check_nodes(graph: int, driver: Any) -> int:
-    """Return how many nodes a CUDA graph has, after a look at each.
-
-    Args:
-        graph: a cudaGraph_t.
-        driver: libcuda.
-
-    Raises:
-        NotReplayable: one is no kernel, no memset and no copy within the device.
-    """
-
-    def call(name: str, *arguments: Any) -> None:
-        code = getattr(driver, name)(*arguments)
-        if code:
-            raise NotReplayable(f"{name} answers {code}")
-
-    handle, count = ctypes.c_void_p(graph), ctypes.c_size_t()
-    call("cuGraphGetNodes", handle, None, ctypes.byref(count))
-    nodes = (ctypes.c_void_p * count.value)()
-    call("cuGraphGetNodes", handle, nodes, ctypes.byref(count))
-    for node in nodes:
-        kind = ctypes.c_int()
-        call("cuGraphNodeGetType", ctypes.c_void_p(node), ctypes.byref(kind))
-        if kind.value == MEMCPY:
-            copy = _Copy()
-            call("cuGraphMemcpyNodeGetParams", ctypes.c_void_p(node), ctypes.byref(copy))
-            for end in (copy.source, copy.target):
-                _check_end(end, driver)
-        elif kind.value not in (KERNEL, MEMSET, EMPTY):
-            raise NotReplayable(f"it has a node of type {kind.value}")
-    return count.value
-
-
-def _check_end(end: _End, driver: Any) -> None:
-    kind = end.memory_type
-    if kind == UNIFIED_MEMORY:
-        asked = ctypes.c_uint()
-        code = driver.cuPointerGetAttribute(
-            ctypes.byref(asked), _MEMORY_TYPE, ctypes.c_uint64(end.device)
-        )
-        # The driver does not know plain host memory, and says so with an error.
-        kind = HOST_MEMORY if code else asked.value
-    if kind != DEVICE_MEMORY:
-        raise NotReplayable("it copies from or to the host")
 
 
 def _timed(run: Callable[[], None], finish: Callable[[], None]) -> tuple[float, float]:
@@ -197,7 +119,7 @@ def record(model: bytes, feeds: dict[str, Any], provider: dict[str, str]) -> str
     stream.begin_capture()
     plain()
     graph = stream.end_capture()
-    nodes = check_nodes(int(graph.graph), ctypes.CDLL("libcuda.so.1"))
+    nodes = check_nodes(int(graph.graph))
     for array in made.values():
         array.fill(0)
     graph.launch(stream)

@@ -204,6 +204,11 @@ def _add_onnxruntime(group: argparse._ArgumentGroup) -> None:
         help=f"how convolution algorithms are chosen, one of {', '.join(_CUDNN_SEARCHES)}",
     )  # fmt: skip
     group.add_argument(
+        "--no-recorded-runs", action="store_true",
+        help="launch every kernel of the landmark network by itself; by default its run on a GPU "
+        "is recorded as one CUDA graph when it is loaded",
+    )  # fmt: skip
+    group.add_argument(
         "--tensorrt-provider", action="store_true",
         help="let ONNX Runtime's TensorRT provider run what it can, with its engines in --cache; "
         "ONNX Runtime's published GPU wheel links TensorRT 10 (libnvinfer.so.10)",
@@ -285,6 +290,7 @@ def _host_options(options: argparse.Namespace) -> HostOptions:
         ),
         tensorrt_cache=str(cache) if options.tensorrt_provider else None,
         onnx_until_plan=options.onnx_until_plan,
+        record_runs=not options.no_recorded_runs,
     )
 
 

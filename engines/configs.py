@@ -55,6 +55,7 @@ from graphs.contract import (
     PARAMETER_PIXEL_BOOST,
     PARAMETER_PROVENANCE,
     PARAMETER_RECOGNIZER,
+    PARAMETER_RECORD_RUNS,
     PARAMETER_ROW_INPUTS,
     PARAMETER_ROW_MASK,
     PARAMETER_ROW_OUTPUTS,
@@ -173,6 +174,7 @@ class HostOptions:
     plan_filenames: model -> compute capability ("8.9") -> plan file, for plans that are
         named by GPU.
     onnx_until_plan: let an instance without a plan serve ONNX until there is one.
+    record_runs: let ONNX Runtime's run of the landmark network be recorded as a CUDA graph.
     """
 
     instance_count: int = 1
@@ -183,6 +185,7 @@ class HostOptions:
     tensorrt_cache: str | None = None
     plan_filenames: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     onnx_until_plan: bool = False
+    record_runs: bool = True
 
 
 def plan_filenames(repository: Path) -> dict[str, dict[str, str]]:
@@ -243,6 +246,7 @@ def make_config(
         _set_preferred_batches(config, spec, target)
         parameters |= _check_parameters(spec, deployment.extras)
         parameters |= _execution_parameters(spec, target, limits, host)
+        parameters |= _recording(spec, target, host, deployment)
         if spec.joined_rows is not None and target.ragged:
             _mark_ragged(config.input)
     for key, value in parameters.items():
@@ -359,6 +363,17 @@ def _check_parameters(spec: ModelSpec, extras: Extras) -> dict[str, str]:
     if OPTIONS.name in names:
         parameters[PARAMETER_OPTION_RANGES] = option_ranges(extras)
     return parameters
+
+
+def _recording(
+    spec: ModelSpec, target: Target, host: HostOptions, deployment: Deployment
+) -> dict[str, str]:
+    """Let a landmark network's run be one CUDA graph, where that is known to go."""
+    row = deployment.landmarker
+    if spec.name != "face_landmarker" or row is None or not row.recordable:
+        return {}
+    on = target.backend == "onnxruntime" and target.on_gpu and host.record_runs
+    return {PARAMETER_RECORD_RUNS: "1"} if on and host.tensorrt_cache is None else {}
 
 
 def _execution_parameters(

@@ -102,6 +102,8 @@ class Landmarker:
     five: for left eye, right eye, nose, left and right mouth corner (as seen in the image), the
         points whose mean it is.
     pose_points: what a pose is measured with.
+    recordable: its run in ONNX Runtime on CUDA was seen to be one CUDA graph without a part of the
+        host's (`python -m bench.gpu_graphs`); one that is not must not be tried while serving.
     """
 
     name: str
@@ -118,6 +120,7 @@ class Landmarker:
     five: tuple[tuple[int, ...], ...]
     pose_points: tuple[PosePoint, ...]
     point_template: str | None = None
+    recordable: bool = False
 
 
 _MEDIAPIPE_FRAMING: Final = Framing(scale=1.36, shift=0.043, turned=True)
@@ -167,6 +170,7 @@ FACE_MESH_ATTENTION: Final = Landmarker(
     flag=Flag(kind="logit", output="conv_faceflag"),
     five=_MEDIAPIPE_FIVE,
     pose_points=MEDIAPIPE_POSE,
+    recordable=True,
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from google.protobuf import json_format, text_format
@@ -416,6 +417,21 @@ def test_long_networks_let_short_kernels_pass_on_a_gpu_with_onnx_runtime(target:
         if make(model, target, "inswapper_128").parameters["low_priority"].string_value == "1"
     }  # fmt: skip
     assert low == ({"face_swapper"} if target == "cuda" else set())
+
+
+def test_the_landmark_networks_run_is_recorded_where_that_is_known_to_go() -> None:
+    def recorded(target: str, **host: Any) -> set[str]:
+        options = configs.HostOptions(**host)
+        return {
+            model for model in MODEL_SPECS
+            if make(model, target, "inswapper_128", host=options).parameters["record_runs"]
+            .string_value == "1"
+        }  # fmt: skip
+
+    assert recorded("cuda") == {"face_landmarker"}
+    assert not recorded("cuda", record_runs=False)
+    assert not recorded("cuda", tensorrt_cache="/cache/trt"), "TensorRT's runs were not tried"
+    assert not any(map(recorded, set(TARGETS) - {"cuda"}))
 
 
 @pytest.mark.parametrize("model", list(MODEL_SPECS))

@@ -40,6 +40,7 @@ PARAMETER_ROW_UPDATED: Final = "row_updated"
 PARAMETER_MAX_ROWS: Final = "max_rows"
 PARAMETER_SESSION_PER_SIZE: Final = "session_per_size"
 PARAMETER_LOW_PRIORITY: Final = "low_priority"
+PARAMETER_RECORD_RUNS: Final = "record_runs"
 PARAMETER_ENGINE_FLAVOUR: Final = "engine_flavour"
 PARAMETER_ONNX_UNTIL_PLAN: Final = "onnx_until_plan"
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from graphs.contract import FRAME, MIN_FRAME_SIDE, PARAMETER_FRAME_FORMAT, SCORE_COLUMN, sizes_up_to
 from server.backends.common import ModelSettings
+from server.backends.recording import check_nodes
 from server.backends.triton_arrays import adopt
 
 CUDA_DEVICE_TYPE = 2
@@ -190,6 +191,23 @@ class DeviceMemory:
     def empty(self, shape: Sequence[int], element_type: str) -> Any:
         """Return a device array of any contents, for an engine to write into."""
         return self._cupy.empty(tuple(shape), element_type)
+
+    def record(self, run: Callable[[], None]) -> tuple[Callable[[], None], object]:
+        """Record what `run` puts on this stream as one CUDA graph.
+
+        Returns:
+            What puts it there again, and what must live as long.
+
+        Raises:
+            NotReplayable: the host's memory has a part in it.
+        """
+        self._stream.begin_capture()
+        try:
+            run()
+        finally:
+            graph = self._stream.end_capture()
+        check_nodes(int(graph.graph))
+        return (lambda: graph.launch(self._stream)), graph
 
     def to_host(self, arrays: Sequence[Any]) -> list[Any]:
         """Return NumPy arrays; device arrays are copied with one wait for all of them."""

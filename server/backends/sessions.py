@@ -98,9 +98,17 @@ def default_threads(cores: int) -> int:
 
 
 def load_session(
-    path: Path, settings: ModelSettings, providers: Sequence[Any]
+    path: Path,
+    settings: ModelSettings,
+    providers: Sequence[Any],
+    *,
+    sizes: Mapping[str, int] | None = None,
 ) -> ort.InferenceSession:
     """Load a network with the config's options, on the first of the providers.
+
+    Args:
+        sizes: named axes that shall have these sizes and no other; what depends on them is computed
+            now, not with each run.
 
     Raises:
         ValueError: a parameter cannot be read, or the first provider did not start.
@@ -123,6 +131,8 @@ def load_session(
     for key, text in settings.parameters.items():
         if key.startswith("session."):
             options.add_session_config_entry(key, text)
+    for axis, size in (sizes or {}).items():
+        options.add_free_dimension_override_by_name(axis, size)
     level = settings.optimization.get("graph", {}).get("level", 0)
     options.graph_optimization_level = {
         -1: ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,

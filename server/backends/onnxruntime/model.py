@@ -26,7 +26,11 @@ from typing import Any
 import onnxruntime as ort
 import triton_python_backend_utils as pb_utils
 
-from graphs.contract import PARAMETER_LOW_PRIORITY, PARAMETER_SESSION_PER_SIZE
+from graphs.contract import (
+    PARAMETER_LOW_PRIORITY,
+    PARAMETER_RECORD_RUNS,
+    PARAMETER_SESSION_PER_SIZE,
+)
 from server.backends.common import ModelSettings
 from server.backends.device import (
     DeviceMemory,
@@ -36,6 +40,7 @@ from server.backends.device import (
     warm_inputs,
 )
 from server.backends.failures import explain
+from server.backends.recording import RecordedRun
 from server.backends.serving import RequestLoop
 from server.backends.sessions import accelerators, check_providers, load_session, provider_entry
 from server.backends.triton_arrays import HostMemory
@@ -61,7 +66,7 @@ class DeviceNetwork:
     each batch size, at the price of its weights in each.
 
     Args:
-        open_session: loads the network once more.
+        open_session: loads the network once more, with the sizes of named axes fixed.
         memory: where the arrays are.
         per_size: a session for each batch size.
         turn: a context that runs are launched in, where the sessions are on another stream than the
@@ -70,7 +75,7 @@ class DeviceNetwork:
 
     def __init__(
         self,
-        open_session: Callable[[], ort.InferenceSession],
+        open_session: Callable[[Mapping[str, int]], ort.InferenceSession],
         memory: DeviceMemory,
         *,
         per_size: bool,
@@ -80,6 +85,7 @@ class DeviceNetwork:
         self._turn = turn
         self._per_size = per_size
         self._sessions: dict[int, ort.InferenceSession] = {}
+        self._recorded: dict[int, RecordedRun] = {}
         self._memory = memory
         self._run_options = ort.RunOptions()
         # The request loop waits once a batch, for its own stream; a run need not wait for itself.
@@ -87,13 +93,57 @@ class DeviceNetwork:
 
     def run(self, inputs: Mapping[str, Any], outputs: Sequence[str], rows: int) -> dict[str, Any]:
         """Run device arrays; the outputs are views of ONNX Runtime's own device memory."""
-        device = self._memory.device_id
-        session = self._session_for(int(next(iter(inputs.values())).shape[0]))
-        binding = session.io_binding()
+        size = _rows(inputs)
+        if size in self._recorded:
+            made = self._recorded[size].run(inputs)
+            return {name: made[name] for name in outputs}
+        return self._run_session(self._session_for(size), inputs, outputs)
+
+    def record(self, inputs: Mapping[str, Any], outputs: Sequence[str]) -> None:
+        """From now on replay a recording for inputs of these shapes, one batch size.
+
+        Raises:
+            RuntimeError: CUDA does not let this run be recorded; the process is then no longer fit
+                to run anything (`recording`).
+        """
+        memory, size = self._memory, _rows(inputs)
+        named = {
+            axis: length
+            for entry in self._session_for(size).get_inputs()
+            for axis, length in zip(entry.shape, inputs[entry.name].shape, strict=True)
+            if isinstance(axis, str)
+        }
+        session = self._sessions[size] = self._open_session(named)
+        plain = self._run_session(session, inputs, outputs)
+        given, made = (
+            {name: memory.empty(array.shape, array.dtype.name) for name, array in arrays.items()}
+            for arrays in (inputs, plain)
+        )
         for name, array in inputs.items():
-            binding.bind_input(name, "cuda", device, array.dtype.type, array.shape, array.data.ptr)
+            memory.put(given[name], array)
+        binding = self._bind(session, given)
+        for name, array in made.items():
+            place = array.dtype.type, array.shape, array.data.ptr
+            binding.bind_output(name, "cuda", memory.device_id, *place)
+
+        def launch() -> None:
+            session.run_with_iobinding(binding, self._run_options)
+
+        # Once more without recording: nothing may be allocated by CUDA while it records.
+        launch()
+        memory.finish()
+        replay, graph = memory.record(launch)
+        self._recorded[size] = RecordedRun(
+            given, made, replay, put=memory.put, kept=(session, binding, graph),
+            empty_like=lambda array: memory.empty(array.shape, array.dtype.name),
+        )  # fmt: skip
+
+    def _run_session(
+        self, session: ort.InferenceSession, inputs: Mapping[str, Any], outputs: Sequence[str]
+    ) -> dict[str, Any]:
+        binding = self._bind(session, inputs)
         for name in outputs:
-            binding.bind_output(name, "cuda", device)
+            binding.bind_output(name, "cuda", self._memory.device_id)
         with self._turn:
             session.run_with_iobinding(binding, self._run_options)
         return {
@@ -101,11 +151,21 @@ class DeviceNetwork:
             for name, value in zip(outputs, binding.get_outputs(), strict=True)
         }
 
+    def _bind(self, session: ort.InferenceSession, inputs: Mapping[str, Any]) -> Any:
+        binding, device = session.io_binding(), self._memory.device_id
+        for name, array in inputs.items():
+            binding.bind_input(name, "cuda", device, array.dtype.type, array.shape, array.data.ptr)
+        return binding
+
     def _session_for(self, size: int) -> ort.InferenceSession:
         key = size if self._per_size else 0
         if key not in self._sessions:
-            self._sessions[key] = self._open_session()
+            self._sessions[key] = self._open_session({})
         return self._sessions[key]
+
+
+def _rows(inputs: Mapping[str, Any]) -> int:
+    return int(next(iter(inputs.values())).shape[0])
 
 
 def open_loop(args: Mapping[str, str], memory: Any = None) -> RequestLoop:
@@ -151,7 +211,9 @@ def _open_on_device(path: Path, settings: ModelSettings, memory: DeviceMemory) -
         # What TensorRT does not take runs on the same device.
         providers.append(provider_entry("cuda", {}, device_id, stream))
     network = DeviceNetwork(
-        lambda: load_session(path, settings, [*providers, "CPUExecutionProvider"]),
+        lambda named: load_session(
+            path, settings, [*providers, "CPUExecutionProvider"], sizes=named
+        ),
         memory,
         per_size=bool(settings.number(PARAMETER_SESSION_PER_SIZE)),
         **turn,
@@ -159,7 +221,10 @@ def _open_on_device(path: Path, settings: ModelSettings, memory: DeviceMemory) -
     sizes = padded_sizes(settings)
     memory.begin()
     for rows in sizes:
-        network.run(warm_inputs(settings, rows, memory), settings.computed_outputs, rows)
+        given = warm_inputs(settings, rows, memory)
+        if settings.number(PARAMETER_RECORD_RUNS):
+            network.record(given, settings.computed_outputs)
+        network.run(given, settings.computed_outputs, rows)
     memory.finish()
     return RequestLoop(settings, network, memory, pb_utils, padded_rows=row_padding(sizes))
 
