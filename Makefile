@@ -10,6 +10,7 @@ PROJECTS := pyproject.toml client/pyproject.toml
 GATEWAY := gateway/pyproject.toml requirements/gateway.lock
 # Tests run in two processes: one that has done its part takes tests from the other. Where a
 # server stopped answering, each test that waits for it takes minutes: a dozen failures say enough.
+# With a GPU, which both would use at once: PYTEST_ARGS="-n 0".
 PARALLEL := -n 2 --dist worksteal --maxfail 12
 
 .PHONY: help venv demo gateway test e2e training soak readers lint sbom bench lock clean

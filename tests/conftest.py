@@ -73,6 +73,12 @@ def real_repository(run_folder: Path) -> Path:
     return made_once(run_folder / "model_repository", build_for_cpu)
 
 
+def build_beside(real_repository: Path, folder: Path, *options: str) -> None:
+    """Build a repository in `folder` where only what `options` change is authored anew."""
+    shutil.copytree(real_repository, folder, dirs_exist_ok=True)
+    build_for_cpu(folder, *options)
+
+
 @pytest.fixture
 def own_repository(real_repository: Path, tmp_path: Path) -> Path:
     """A copy of it, to change or damage."""
