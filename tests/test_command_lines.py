@@ -45,6 +45,23 @@ GROUPS = {
 }  # fmt: skip
 
 
+def test_the_client_starts_without_what_only_a_build_needs() -> None:
+    """Each of them takes longer to import than all of the client."""
+    looked = (
+        "import sys\n"
+        "from frameswap.__main__ import main\n"
+        "try:\n"
+        "    main(['--help'])\n"
+        "finally:\n"
+        "    print(*sorted({'onnx', 'onnxruntime', 'onnxscript'} & sys.modules.keys()))\n"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", looked], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "models" in finished.stdout, "the commands of the deployment side are among them"
+    assert finished.stdout.splitlines()[-1] == ""
+
+
 @cache
 def help_of(command: str) -> str:
     finished = subprocess.run(

@@ -6,7 +6,6 @@ lost or displaced on the way; they say nothing about how convincing a swap is in
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ from demo.make_clip import Clip, clip_of, write_clip
 from demo.photos import photo_path, read_photo
 from fetching import weights
 from server.launcher import EmbeddedServer
-from tests.conftest import build_for_cpu
+from tests.conftest import build_beside, made_once
 
 FRAMES = 36
 
@@ -35,13 +34,13 @@ def yunet_server(real_server: EmbeddedServer) -> str:
 
 
 @pytest.fixture(scope="module")
-def scrfd_server(
-    real_repository: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
-    repository = tmp_path_factory.mktemp("scrfd") / "model_repository"
-    shutil.copytree(real_repository, repository)
-    # Only what holds the detector comes out another way.
-    build_for_cpu(repository, "--detector", "scrfd_2.5g", "--accept-licence")
+def scrfd_server(real_repository: Path, run_folder: Path) -> Iterator[str]:
+    repository = made_once(
+        run_folder / "scrfd",
+        lambda folder: build_beside(
+            real_repository, folder, "--detector", "scrfd_2.5g", "--accept-licence"
+        ),
+    )
     models = ["swap_faces_i420", "encode_source_bgr"]
     with EmbeddedServer(repository, models=models) as server:
         yield server.grpc_url

@@ -16,6 +16,7 @@ import pytest
 from demo.make_clip import clip_of
 from demo.photos import read_photo
 from fetching.cache_folder import cache_dir
+from fetching.files import TEMPORARY_PREFIX
 from tests.conftest import FOR_CPU
 from tests.generated_networks import NetworkWriter
 
@@ -73,7 +74,9 @@ class Checkout:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.cache = root.parent / "cache"
-        shutil.copytree(cache_dir() / "weights", self.cache / "weights")
+        # Another test may be bringing one just now.
+        unfinished = shutil.ignore_patterns(f"{TEMPORARY_PREFIX}*", "*.part")
+        shutil.copytree(cache_dir() / "weights", self.cache / "weights", ignore=unfinished)
         for entry in cache_dir().iterdir():
             if entry.name != "weights":
                 (self.cache / entry.name).symlink_to(entry)

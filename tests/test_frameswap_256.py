@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -21,7 +22,7 @@ from demo.photos import read_photo
 from networks.face_points import LIPS
 from networks.swappers import SWAPPERS
 from server.launcher import EmbeddedServer
-from tests.conftest import build_for_cpu
+from tests.conftest import build_beside, made_once
 
 pytestmark = pytest.mark.e2e
 Image = npt.NDArray[np.uint8]
@@ -42,9 +43,11 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def server(name: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
-    repository = tmp_path_factory.mktemp(name)
-    build_for_cpu(repository, "--swapper", name)
+def server(name: str, real_repository: Path, run_folder: Path) -> Iterator[EmbeddedServer]:
+    repository = made_once(
+        run_folder / name,
+        lambda folder: build_beside(real_repository, folder, "--swapper", name),
+    )
     with EmbeddedServer(repository, target="cpu") as running:
         yield running
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from tritonclient.utils import InferenceServerException
 from demo.make_clip import clip_of, write_clip
 from demo.photos import photo_path
 from server.launcher import EmbeddedServer
+from tests.conftest import made_once
 from tests.small_disk import small_disk
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
@@ -170,17 +171,24 @@ def disturbed(
 
 
 @pytest.fixture(scope="module")
-def reference(
-    real_repository: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Reference:
-    folder = tmp_path_factory.mktemp("reference")
-    clip = folder / "in.mp4"
-    write_clip(clip, clip_of("gauss", width=320, height=180, frames=FRAMES), audio=True)
-    with EmbeddedServer(real_repository, models=MODELS) as server:
-        job = start(command(clip, folder / "out.mp4", server.grpc_url))
-        code, err = end(job)
-    assert code == 0, err
-    return Reference(clip, folder / "out.mp4")
+def reference(real_repository: Path, run_folder: Path) -> Reference:
+    def make(folder: Path) -> None:
+        clip = clip_of("gauss", width=320, height=180, frames=FRAMES)
+        write_clip(folder / "in.mp4", clip, audio=True)
+        with EmbeddedServer(real_repository, models=MODELS) as server:
+            job = start(command(folder / "in.mp4", folder / "out.mp4", server.grpc_url))
+            code, err = end(job)
+        assert code == 0, err
+
+    folder = made_once(run_folder / "undisturbed", make)
+    return Reference(folder / "in.mp4", folder / "out.mp4")
+
+
+@pytest.fixture(scope="module")
+def server(real_repository: Path) -> Iterator[EmbeddedServer]:
+    """For the tests that do it no harm."""
+    with serve(real_repository, free_port()) as running:
+        yield running
 
 
 def serve(repository: Path, port: int = 0) -> EmbeddedServer:
@@ -261,9 +269,9 @@ def test_a_neighbour_that_unregisters_all_shared_memory(
 
 @pytest.mark.parametrize("trouble", ["drops", "delays", "truncates"])
 def test_a_network_that_fails(
-    reference: Reference, real_repository: Path, tmp_path: Path, trouble: str
+    reference: Reference, server: EmbeddedServer, tmp_path: Path, trouble: str
 ) -> None:
-    with serve(real_repository, free_port()) as server, Proxy(port_of(server)) as proxy:
+    with Proxy(port_of(server)) as proxy:
 
         def fail() -> None:
             for _ in range(3):
@@ -281,41 +289,40 @@ def test_a_network_that_fails(
 
 
 def test_a_client_that_is_killed_at_ten_moments_and_started_again_each_time(
-    reference: Reference, real_repository: Path, tmp_path: Path
+    reference: Reference, server: EmbeddedServer, tmp_path: Path
 ) -> None:
     moments = random.Random(14)
     output = tmp_path / "out.mp4"
-    with serve(real_repository) as server:
-        words = command(reference.clip, output, server.grpc_url)
-        killed = 0
-        # How many end before they are killed depends on the machine: bounded, not counted.
-        for _ in range(60):
-            if killed == 10:
-                break
-            job = start(words)
-            time.sleep(moments.uniform(0.5, 1.5))
-            killed += job.poll() is None
-            job.kill()
-            job.communicate()
-            if output.exists():
-                # It was done just before it was killed: an output is there whole or not at all.
-                assert output.read_bytes() == reference.output.read_bytes()
-                output.unlink()
-        assert killed == 10
-        code, err = end(start(words))
-        assert code == 0, err
+    words = command(reference.clip, output, server.grpc_url)
+    killed = 0
+    # How many end before they are killed depends on the machine: bounded, not counted.
+    for _ in range(60):
+        if killed == 10:
+            break
+        job = start(words)
+        time.sleep(moments.uniform(0.5, 1.5))
+        killed += job.poll() is None
+        job.kill()
+        job.communicate()
+        if output.exists():
+            # It was done just before it was killed: an output is there whole or not at all.
+            assert output.read_bytes() == reference.output.read_bytes()
+            output.unlink()
+    assert killed == 10
+    code, err = end(start(words))
+    assert code == 0, err
     assert output.read_bytes() == reference.output.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.mp4"]
 
 
 def test_a_disk_that_fills_up(
-    reference: Reference, real_repository: Path, tmp_path: Path
+    reference: Reference, server: EmbeddedServer, tmp_path: Path
 ) -> None:
     """Among the segments, and when they are joined; another place of each job's writing is tried
     in `tests/client/test_full_disk.py`."""
     (tmp_path / "disk").mkdir()
     size, last = reference.output.stat().st_size, -(-FRAMES // SEGMENT)
-    with small_disk(tmp_path / "disk", mebibytes=16) as disk, serve(real_repository) as server:
+    with small_disk(tmp_path / "disk", mebibytes=16) as disk:
         output = disk.folder / "out.mp4"
         words = command(reference.clip, output, server.grpc_url)
         done = [0]
@@ -339,13 +346,12 @@ def test_a_disk_that_fills_up(
         assert disk.names() == ["out.mp4"]
 
 
-def test_two_jobs_at_once(reference: Reference, real_repository: Path, tmp_path: Path) -> None:
-    with serve(real_repository) as server:
-        jobs = [
-            start(command(reference.clip, tmp_path / name, server.grpc_url))
-            for name in ("a.mp4", "b.mp4", "a.mp4")
-        ]
-        codes = [end(job) for job in jobs]
+def test_two_jobs_at_once(reference: Reference, server: EmbeddedServer, tmp_path: Path) -> None:
+    jobs = [
+        start(command(reference.clip, tmp_path / name, server.grpc_url))
+        for name in ("a.mp4", "b.mp4", "a.mp4")
+    ]
+    codes = [end(job) for job in jobs]
     assert sorted(code for code, _ in codes) == [0, 0, 1], codes
     assert any("another job is writing" in err for _, err in codes)
     for name in ("a.mp4", "b.mp4"):

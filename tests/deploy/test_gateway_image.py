@@ -50,7 +50,7 @@ def build(folder: Path) -> None:
 
 
 @pytest.mark.e2e
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(900)
 def test_what_the_dockerfile_installs_serves_the_page(tmp_path: Path) -> None:
     image = tmp_path / "image"
     image.mkdir()

@@ -16,6 +16,7 @@ import pytest
 from demo.photos import read_photo
 from fetching import weights
 from networks.landmarkers import LANDMARKERS
+from tests.conftest import made_once
 from tests.graphs.photo_landmarks import (
     NETWORKS,
     PHOTOS,
@@ -61,16 +62,13 @@ def rectangles(warps: np.ndarray, size: int) -> np.ndarray:
 Answers = dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]
 
 
-@pytest.fixture(scope="module")
-def answers(tmp_path_factory: pytest.TempPathFactory) -> Answers:
-    """What MediaPipe says of every face of the photos, and the views that it says it of."""
+def ask_mediapipe(folder: Path) -> None:
+    """Write what MediaPipe says to every network's views into `folder`, a file for each."""
     made = subprocess.run(
         ["make", "--no-print-directory", STAMP], cwd=ROOT, capture_output=True, text=True,
         check=False,
     )  # fmt: skip
     assert made.returncode == 0, made.stderr[-2000:]
-    folder = tmp_path_factory.mktemp("mediapipe")
-    found: Answers = {}
     content = weights.fetch("face_landmarker_v2").read_bytes()
     for name in NETWORKS:
         request = {"model/face_landmarker_v2": np.frombuffer(content, np.uint8)}
@@ -85,11 +83,19 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Answers:
             ROOT / ".venv/oracle-mediapipe/bin/python",
             ROOT / "tests/oracles/mediapipe_landmarks.py",
             folder / "request.npz",
-            folder / "answer.npz",
+            folder / f"{name}.npz",
         ]
         asked = subprocess.run(command, capture_output=True, text=True, check=False)
         assert asked.returncode == 0, asked.stderr[-2000:]
-        with np.load(folder / "answer.npz") as answer:
+
+
+@pytest.fixture(scope="module")
+def answers(run_folder: Path) -> Answers:
+    """What MediaPipe says of every face of the photos, and the views that it says it of."""
+    folder = made_once(run_folder / "mediapipe", ask_mediapipe)
+    found: Answers = {}
+    for name in NETWORKS:
+        with np.load(folder / f"{name}.npz") as answer:
             for photo in PHOTOS:
                 assert answer[f"{photo}/{name}/found"].all()
                 points, views = (answer[f"{photo}/{name}/{key}"] for key in ("points", "views"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from fetching.cache_folder import cache_dir
 from graphs.contract import FaceOrder, Option
 from server.launcher import EmbeddedServer
 from server.repository import read_repository
-from tests.conftest import FOR_CPU
+from tests.conftest import FOR_CPU, made_once
 from tests.generated_networks import enhancer_network, occluder_network, parser_network
 from tests.server.asking import Array, Asker
 from tests.server.test_ensembles import Steps, as_format, assert_same_frame, options, two_faces
@@ -84,14 +85,18 @@ def stand_in(
     patch.setitem(weights.WEIGHTS, name, replace(row, size=len(content), sha256=digest))
 
 
-def build(folder: Path, *flags: str) -> Path:
+def build(folder: Path, *flags: str) -> None:
+    """In this process, which knows the stand-ins; what comes out the same stays."""
     assert build_engines.main([*FOR_CPU, "--repository", str(folder), *flags]) == 0
-    return folder
 
 
 @pytest.fixture(scope="module")
-def repository(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("extras"), *EXTRAS)
+def repository(cache: Path, real_repository: Path, run_folder: Path) -> Path:
+    def make(folder: Path) -> None:
+        shutil.copytree(real_repository, folder, dirs_exist_ok=True)
+        build(folder, *EXTRAS)
+
+    return made_once(run_folder / "extras", make)
 
 
 @pytest.fixture(scope="module")
@@ -198,10 +203,11 @@ def test_a_deployment_without_extras_refuses_their_options(
 
 
 def test_real_super_resolution_is_served_and_left_out_again(
-    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    cache: Path, own_repository: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     weights.fetch("realesr_animevideov3_x4")
-    folder = build(tmp_path / "models", "--enhancer", "realesr_animevideov3_x4")
+    folder = own_repository
+    build(folder, "--enhancer", "realesr_animevideov3_x4")
     config = read_config(folder / "swap_faces_bgr" / "configs" / "cpu.pbtxt")
     said = {key: value.string_value for key, value in config.parameters.items()}
     assert said["enhancer"] == "realesr_animevideov3_x4"
