@@ -194,7 +194,7 @@ def as_array(frame: Frame) -> NDArray[np.uint8]:
 
 def read_outputs(
     message: bytes, connection: Connection, *, in_regions: Container[str] = ()
-) -> Mapping[str, NDArray[Any] | SharedOutput]:
+) -> dict[str, NDArray[Any] | SharedOutput]:
     """`read_response`, with damage reported as the server's fault."""
     try:
         return read_response(message, in_regions=in_regions)

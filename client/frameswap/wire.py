@@ -14,7 +14,7 @@ service_pb2.ModelInferRequest and ModelInferResponse of tritonclient (field numb
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -132,7 +132,7 @@ def _varint(value: int) -> bytes:
 
 def read_response(
     message: bytes, *, in_regions: Container[str] = ()
-) -> Mapping[str, NDArray[Any] | SharedOutput]:
+) -> dict[str, NDArray[Any] | SharedOutput]:
     """Read a ModelInferResponse without copying its tensors.
 
     Args:
