@@ -24,7 +24,7 @@ from frameswap.errors import (
 from frameswap.interrupts import signals_held_back
 from frameswap.keys import SHARED_MEMORY_KEY, read_key
 from frameswap.security import Security
-from frameswap.wire import INFER_METHOD
+from frameswap.wire import INFER_METHOD, ResponseReader
 
 __all__ = ["CLOSING_S", "Connection", "ModelDescription", "PendingCall", "check_address"]
 
@@ -134,6 +134,9 @@ class Connection:
         timeout_s: deadline of every single call, in seconds.
         security: TLS and token; None is neither.
         name: of the host, where `address` is a number behind it: what a certificate is held to.
+
+    Attributes:
+        reader: takes the answers apart.
     """
 
     def __init__(
@@ -146,6 +149,7 @@ class Connection:
     ) -> None:
         self.address = check_address(address)
         self.timeout_s = timeout_s
+        self.reader = ResponseReader()
         options: list[tuple[str, Any]] = [*_CHANNEL_OPTIONS, *_RECONNECT_OPTIONS]
         self._is_local = is_loopback(_SCHEME.sub("", address))
         if self._is_local:
