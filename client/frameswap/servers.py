@@ -88,7 +88,9 @@ class Servers:
         for their turn, and meanwhile these are to have work.
         """
         usable = self.usable()
-        most = sum(server.limit for server in usable) * (2 if len(usable) > 1 else 1)
+        if len(usable) == 1:
+            return under_way < usable[0].limit and usable[0].has_room
+        most = 2 * sum(server.limit for server in usable)
         return under_way < most and any(server.has_room for server in usable)
 
     def call(self, function: Callable[[Server], Result], *, patience_s: float) -> Result:
