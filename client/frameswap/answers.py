@@ -21,7 +21,7 @@ from frameswap.contract import (
 )
 from frameswap.errors import BadOptions, ServerFault
 from frameswap.frames import Frame
-from frameswap.padding import cut_frame, pad_frame
+from frameswap.padding import cut_frame
 
 __all__ = [
     "SwappedFrame",
@@ -98,9 +98,9 @@ def found_faces(outputs: Mapping[str, Any], address: str) -> NDArray[np.float32]
 
 
 def read_verdicts(
-    outputs: Mapping[str, Any], rows: NDArray[np.float32], address: str
+    outputs: Mapping[str, Any], held: NDArray[np.bool_], address: str
 ) -> tuple[Verdict, ...]:
-    """A verdict for each row of (M, 15) that holds a face.
+    """A verdict for each row that holds a face: those of `held`, bool (M,), as `is_row` says.
 
     Raises:
         ServerFault: there are no such verdicts.
@@ -111,7 +111,7 @@ def read_verdicts(
         raise ServerFault(f"the server returned {len(codes)} verdicts")
     _check_used(codes)
     try:
-        return tuple(Verdict(int(code)) for code in codes[is_row(rows)])
+        return tuple(Verdict(int(code)) for code in codes[held])
     except ValueError as error:
         raise ServerFault(f"the server returned a verdict that is none: {error}") from error
 
@@ -124,14 +124,18 @@ def _check_used(values: NDArray[Any]) -> None:
         )
 
 
-def read_frame(frame: Frame, outputs: Mapping[str, Any], address: str) -> NDArray[np.uint8]:
+def read_frame(
+    frame: Frame, sent: tuple[int, ...], outputs: Mapping[str, Any], address: str
+) -> NDArray[np.uint8]:
     """The swapped frame, uint8 of the frame's shape; a view where nothing was cut off.
+
+    Args:
+        sent: the shape that it was padded to.
 
     Raises:
         ServerFault: it has another type or size.
     """
     swapped = take_output(outputs, SWAPPED_FRAME, address)
-    sent = pad_frame(frame).shape
     if swapped.dtype != np.uint8 or swapped.size != math.prod(sent):
         raise ServerFault(
             f"the server returned a frame of {swapped.dtype} {swapped.shape} for one of "

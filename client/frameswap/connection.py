@@ -24,7 +24,7 @@ from frameswap.errors import (
 from frameswap.interrupts import signals_held_back
 from frameswap.keys import SHARED_MEMORY_KEY, read_key
 from frameswap.security import Security
-from frameswap.wire import INFER_METHOD
+from frameswap.wire import INFER_METHOD, ResponseReader
 
 __all__ = ["CLOSING_S", "Connection", "ModelDescription", "PendingCall", "check_address"]
 
@@ -76,6 +76,7 @@ class PendingCall:
         self._under_way = threading.Lock()
         self._under_way.acquire()
         self._answer: Any = None
+        self._failure: tuple[Any, Exception] | None = None
         with signals_held_back:
             self._future = start()
             self._future.add_done_callback(self._end)
@@ -89,36 +90,40 @@ class PendingCall:
         if not self._is_over:
             with self._under_way:
                 pass
-        try:
+        if self._failure is not None:
+            future, error = self._failure
             with signals_held_back:
-                if self._answer is None:
-                    self._answer = self._future.result()
-                    # Let go here, because its `__del__` takes a lock, and would swallow Ctrl-C.
-                    self._future = None
-        except grpc.RpcError as error:
-            # The error is the future itself: with its traceback it would hold this very call, and
-            # through all callers' frames what they hold, until the next collection of garbage.
-            error.with_traceback(None)
-            raise self._connection.translate(error, self._doing) from error
-        except grpc.FutureCancelledError as error:
-            raise self._connection.translate(self._future, self._doing) from error
+                raise self._connection.translate(future, self._doing) from error
         return self._answer
 
     def wait(self, patience_s: float) -> bool:
         """Wait at most so many seconds; whether the call is over."""
-        if not self._is_over and self._under_way.acquire(timeout=patience_s):
+        if not self._is_over and patience_s > 0 and self._under_way.acquire(timeout=patience_s):
             self._under_way.release()
         return self._is_over
 
     def cancel(self) -> None:
         """Tell the server that the answer is not wanted any more."""
         with signals_held_back:
-            if self._future is not None:
-                self._future.cancel()
+            future = self._future
+            if future is not None:
+                future.cancel()
+            del future
 
-    def _end(self, _: Any) -> None:
-        self._is_over = True
-        self._under_way.release()
+    def _end(self, future: Any) -> None:
+        # Mostly in a thread of gRPC's, where no signal is handled: what takes gRPC's locks is done
+        # here, and whoever waits takes none. Letting go of the future takes one, too.
+        try:
+            self._answer = future.result()
+        except (grpc.RpcError, grpc.FutureCancelledError) as error:
+            # Most are the future itself: with its traceback it would hold this very call, and what
+            # that holds, until the next collection of garbage.
+            error.with_traceback(None)
+            self._failure = future, error
+        finally:
+            self._future = None
+            self._is_over = True
+            self._under_way.release()
 
 
 class Connection:
@@ -129,6 +134,9 @@ class Connection:
         timeout_s: deadline of every single call, in seconds.
         security: TLS and token; None is neither.
         name: of the host, where `address` is a number behind it: what a certificate is held to.
+
+    Attributes:
+        reader: takes the answers apart.
     """
 
     def __init__(
@@ -141,6 +149,7 @@ class Connection:
     ) -> None:
         self.address = check_address(address)
         self.timeout_s = timeout_s
+        self.reader = ResponseReader()
         options: list[tuple[str, Any]] = [*_CHANNEL_OPTIONS, *_RECONNECT_OPTIONS]
         self._is_local = is_loopback(_SCHEME.sub("", address))
         if self._is_local:

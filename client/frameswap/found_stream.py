@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from frameswap.answers import (
     SwappedFrame,
     is_row,
-    read_frame,
     read_rows,
     read_verdicts,
     take_output,
@@ -135,10 +134,9 @@ class FindStream(RequestStream[Frame, FoundFrame]):
                 f"the server at {server.address} returned landmarks {landmarks.shape} with poses "
                 f"{pose.shape}, or ones that are no numbers"
             )
-        count = int(is_row(rows).sum())
-        found = FoundFaces(
-            rows[is_row(rows)], _first_rows(landmarks, count), _first_rows(pose, count)
-        )
+        held = is_row(rows)
+        count = int(held.sum())
+        found = FoundFaces(rows[held], _first_rows(landmarks, count), _first_rows(pose, count))
         if self._persons:
             self.held.append(_Held(server, entry.hand_over()))
         return FoundFrame(entry.item, found)
@@ -226,16 +224,15 @@ class SwapFoundStream(RequestStream[_Planned, SwappedFrame]):
     ) -> SwappedFrame:
         placement = entry.item.placement
         faces = placement_rows(placement)
-        swapped = entry.keep(
-            read_frame(entry.item.frame, outputs, server.address), writable=writable
-        )
+        held = is_row(faces)
+        swapped = entry.keep(entry.item.frame, outputs, server.address, writable=writable)
         if placement.weights is not None:
             swapped = mix_faces(swapped, entry.item.frame, placement.faces, placement.weights)
         return SwappedFrame(
             frame=swapped,
-            faces=faces[is_row(faces)],
+            faces=faces[held],
             original=entry.item.frame,
-            verdicts=read_verdicts(outputs, faces, server.address),
+            verdicts=read_verdicts(outputs, held, server.address),
         )
 
 

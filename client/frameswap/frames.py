@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,8 +32,7 @@ Frame = NDArray[np.uint8] | FrameSource
 """(H*3/2, W) uint8 I420 (all of Y, then U, then V; H and W even) or (H, W, 3) uint8 BGR."""
 
 
-@dataclass(frozen=True)
-class FrameSize:
+class FrameSize(NamedTuple):
     """Height and width of a picture, in pixels."""
 
     height: int

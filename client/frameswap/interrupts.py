@@ -37,7 +37,7 @@ class _HoldBack:
         self._arrived: list[tuple[int, FrameType | None]] = []
 
     def __enter__(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
+        if threading.get_ident() != threading.main_thread().ident:
             return
         self._depth += 1
         if self._depth > 1:
@@ -62,7 +62,7 @@ class _HoldBack:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if threading.current_thread() is not threading.main_thread():
+        if threading.get_ident() != threading.main_thread().ident:
             return
         if self._depth > 1:
             self._depth -= 1

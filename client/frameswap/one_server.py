@@ -82,6 +82,12 @@ class Server:
         return max(1, int(self._limit))
 
     @property
+    def has_room(self) -> bool:
+        """Whether it has less than it is given at a time."""
+        # It is not asked which are answered where even all of them would not be too many.
+        return len(self._unanswered) < self.limit or self.in_flight < self.limit
+
+    @property
     def is_usable(self) -> bool:
         return not self._is_lost and time.monotonic() >= self._resting_until_s
 

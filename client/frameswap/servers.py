@@ -74,24 +74,24 @@ class Servers:
             self._look_up()
         return [server for server in self.all if server.poll()]
 
-    def capacity(self) -> int:
-        """How many frames may be under way now; one, where no server takes any.
-
-        With several servers twice as many as they work on: answers of the faster ones wait for
-        their turn, and meanwhile these are to have work.
-        """
-        usable = self.usable()
-        return max(1, sum(server.limit for server in usable) * (2 if len(usable) > 1 else 1))
-
     def choose(self) -> Server | None:
         """The one with the fewest requests in flight; None while none takes frames."""
-        return min(self.usable(), key=lambda server: server.in_flight, default=None)
+        usable = self.usable()
+        if len(usable) > 1:
+            return min(usable, key=lambda server: server.in_flight)
+        return usable[0] if usable else None
 
-    def choose_free(self) -> Server | None:
-        """The same, of those that do not have all that they take at a time."""
-        free = [(server.in_flight, server) for server in self.usable()]
-        free = [(count, server) for count, server in free if count < server.limit]
-        return min(free, key=lambda each: each[0])[1] if free else None
+    def have_room(self, under_way: int) -> bool:
+        """Whether one takes another frame now, beside so many that are under way.
+
+        With several servers twice as many may be as they work on: answers of the faster ones wait
+        for their turn, and meanwhile these are to have work.
+        """
+        usable = self.usable()
+        if len(usable) == 1:
+            return under_way < usable[0].limit and usable[0].has_room
+        most = 2 * sum(server.limit for server in usable)
+        return under_way < most and any(server.has_room for server in usable)
 
     def call(self, function: Callable[[Server], Result], *, patience_s: float) -> Result:
         """Do something at one server, or at another, as long as errors pass and patience lasts.

@@ -44,6 +44,7 @@ __all__ = ["SharedTransport"]
 
 logger = logging.getLogger("frameswap")
 
+_IN_REGIONS: Final = frozenset({SWAPPED_FRAME})
 _UNKNOWN_REGION: Final = "unable to find shared memory region"
 """What Triton says of a region that it does not map."""
 _TOO_SMALL: Final = re.compile(r"should be at least (\d+) bytes to hold the results")
@@ -84,6 +85,7 @@ class SharedTransport:
         self._lock = threading.Lock()
         self._free: list[Slot] = []
         self._slots: list[Slot] = []
+        self._lent: list[Slot] = []
         self._given_up: list[_PendingShared] = []
         self._doubtful: list[Slot] = []
 
@@ -116,7 +118,7 @@ class SharedTransport:
     def close(self) -> None:
         """Unregister and remove every region, whatever the server answers."""
         with self._lock:
-            self._free, self._given_up, self._doubtful = [], [], []
+            self._free, self._lent, self._given_up, self._doubtful = [], [], [], []
         answers, deadline_s = True, time.monotonic() + CLOSING_S
         # One by one: whoever was interrupted here can go on by closing again.
         while True:
@@ -141,8 +143,8 @@ class SharedTransport:
         return self._connection.submit(message, doing=DOING)
 
     def read(
-        self, message: bytes, *, in_regions: set[str]
-    ) -> Mapping[str, NDArray[Any] | SharedOutput]:
+        self, message: bytes, *, in_regions: frozenset[str]
+    ) -> dict[str, NDArray[Any] | SharedOutput]:
         return read_outputs(message, self._connection, in_regions=in_regions)
 
     def register_again(self, slot: Slot) -> None:
@@ -159,9 +161,11 @@ class SharedTransport:
     def lend(self, slot: Slot, frame: NDArray[np.uint8]) -> bool:
         """Let a frame that lies in a slot outlast its request, unless many slots are lent."""
         with self._lock:
-            if sum(each.is_lent for each in self._slots) >= MOST_LENT:
+            self._lent = [each for each in self._lent if each.is_lent]
+            if len(self._lent) >= MOST_LENT:
                 return False
-        slot.lend(frame)
+            slot.lend(frame)
+            self._lent.append(slot)
         return True
 
     def give_up(self, pending: _PendingShared) -> None:
@@ -267,8 +271,8 @@ class _PendingShared:
         return self._as_bytes.result()
 
     def _shared_result(self) -> Mapping[str, NDArray[Any]]:
-        in_regions = {SWAPPED_FRAME} & set(self._request.outputs)
-        outputs = dict(self._transport.read(self._answer(), in_regions=in_regions))
+        in_regions = _IN_REGIONS if SWAPPED_FRAME in self._request.outputs else frozenset()
+        outputs = self._transport.read(self._answer(), in_regions=in_regions)
         shared = outputs.get(SWAPPED_FRAME)
         if isinstance(shared, SharedOutput):
             expected = self._request.shape_on_wire(self._request.frame.shape)

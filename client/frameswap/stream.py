@@ -126,11 +126,7 @@ class RequestStream(ABC, Generic[Item, Result]):
                 waiting.release(patience_s=max(0.0, deadline_s - time.monotonic()))
 
     def _has_room(self) -> bool:
-        if not self._window:
-            return True
-        if len(self._window) >= self._servers.capacity():
-            return False
-        return self._servers.choose_free() is not None
+        return not self._window or self._servers.have_room(len(self._window))
 
     def _send(self, entry: InFlight[Item]) -> None:
         """Send it to the server that has the least to do; it stays unsent where none takes it.
@@ -142,7 +138,7 @@ class RequestStream(ABC, Generic[Item, Result]):
         while (server := self._choose(entry.item)) is not None:
             try:
                 request = self._request(server, model, entry.item)
-                entry.request = _Request(server, model, server.submit(request))
+                entry.request = _Request(server, model, server.submit(request), request.frame.shape)
                 return
             except PASSING_ERRORS as error:
                 server.fail(error)
@@ -241,10 +237,15 @@ class RequestStream(ABC, Generic[Item, Result]):
 
 
 class _Request:
-    """A frame on its way to one server: from when it is sent until its buffers are given back."""
+    """A frame on its way to one server: from when it is sent until its buffers are given back.
 
-    def __init__(self, server: Server, model: str, pending: PendingSwap) -> None:
-        self.server, self.model, self.pending = server, model, pending
+    shape: of the frame that was sent.
+    """
+
+    def __init__(
+        self, server: Server, model: str, pending: PendingSwap, shape: tuple[int, ...]
+    ) -> None:
+        self.server, self.model, self.pending, self.shape = server, model, pending, shape
         self.sent_s = time.monotonic()
 
     def release(self, *, patience_s: float | None = None) -> None:
@@ -274,7 +275,7 @@ class FrameStream(RequestStream[Frame, SwappedFrame]):
         # Made once an ensemble, not once a frame: an image source is a quarter of a megabyte, and
         # the same array tells shared memory that what it holds is still right.
         self._stacked: dict[Ensemble, NDArray[np.float32]] = {}
-        self._fitting: tuple[Ensemble, tuple[int, ...]] | None = None
+        self._fitting: tuple[Any, ...] = (None, None, None)
 
     def _model(self, item: Frame) -> str:
         return SWAP_MODELS[frame_format(item)]
@@ -283,16 +284,16 @@ class FrameStream(RequestStream[Frame, SwappedFrame]):
         ensemble = server.find(model)
         frame = pad_frame(item)
         # A stream's frames are mostly of one size: it is checked when it, or the server, changes.
-        if self._fitting is None or self._fitting != (ensemble, frame.shape):
+        if self._fitting[0] is not ensemble or self._fitting[1] != frame.shape:
             check_size(frame, ensemble)
             check_deployed(self._asked, ensemble)
-            self._fitting = (ensemble, frame.shape)
-        if ensemble not in self._stacked:
-            self._stacked[ensemble] = stack_sources(self._sources, ensemble)
+            if ensemble not in self._stacked:
+                self._stacked[ensemble] = stack_sources(self._sources, ensemble)
+            self._fitting = (ensemble, frame.shape, self._stacked[ensemble])
         return SwapRequest(
             model=ensemble.name,
             frame=frame,
-            source=self._stacked[ensemble],
+            source=self._fitting[2],
             options=self._options,
             outputs=(SWAPPED_FRAME, FACES, VERDICTS),
             batched=ensemble.batched,
@@ -302,11 +303,12 @@ class FrameStream(RequestStream[Frame, SwappedFrame]):
         self, entry: InFlight[Frame], outputs: Mapping[str, Any], server: Server, *, writable: bool
     ) -> SwappedFrame:
         rows = read_rows(outputs, server.address)
+        held = is_row(rows)
         return SwappedFrame(
-            frame=entry.keep(read_frame(entry.item, outputs, server.address), writable=writable),
-            faces=rows[is_row(rows)],
+            frame=entry.keep(entry.item, outputs, server.address, writable=writable),
+            faces=rows[held],
             original=entry.item,
-            verdicts=read_verdicts(outputs, rows, server.address),
+            verdicts=read_verdicts(outputs, held, server.address),
         )
 
 
@@ -352,10 +354,17 @@ class InFlight(Generic[Item]):
             request, self.request = self.request, None
             request.abandon()
 
-    def keep(self, frame: NDArray[np.uint8], *, writable: bool) -> NDArray[np.uint8]:
-        """A frame of its answer, made to outlast it."""
+    def keep(
+        self, frame: Frame, outputs: Mapping[str, Any], address: str, *, writable: bool
+    ) -> NDArray[np.uint8]:
+        """What became of a frame, by its answer, made to outlast that.
+
+        Raises:
+            ServerFault: the answer has none of its size.
+        """
         assert self.request is not None
-        return self.request.pending.keep(frame, writable=writable)
+        swapped = read_frame(frame, self.request.shape, outputs, address)
+        return self.request.pending.keep(swapped, writable=writable)
 
     def hand_over(self) -> PendingSwap:
         """Give its answered request to somebody else, who releases it."""

@@ -9,7 +9,7 @@ cuda        the same with pinned memory; the device copies itself
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
 
@@ -26,7 +26,6 @@ from frameswap.wire import (
     TensorInfo,
     build_header,
     join_request,
-    read_response,
 )
 
 __all__ = ["GrpcTransport", "PendingSwap", "SwapRequest", "Transport", "TransportName"]
@@ -193,11 +192,11 @@ def as_array(frame: Frame) -> NDArray[np.uint8]:
 
 
 def read_outputs(
-    message: bytes, connection: Connection, *, in_regions: Container[str] = ()
-) -> Mapping[str, NDArray[Any] | SharedOutput]:
-    """`read_response`, with damage reported as the server's fault."""
+    message: bytes, connection: Connection, *, in_regions: frozenset[str] = frozenset()
+) -> dict[str, NDArray[Any] | SharedOutput]:
+    """`ResponseReader.read`, with damage reported as the server's fault."""
     try:
-        return read_response(message, in_regions=in_regions)
+        return connection.reader.read(message, in_regions=in_regions)
     except ResponseError as error:
         raise ServerFault(
             f"the answer of the server at {connection.address} cannot be read: {error}"

@@ -14,11 +14,11 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 from clips import Clip, read_contents, write_clip
+from commands import arguments
 from fake_server import FakeServer
 from frameswap import ReadOptions, UnreadableFile, Url
 from frameswap.addresses import as_target
 from frameswap.video import VideoReader
-from test_command_line import arguments, photo, run  # noqa: F401
 
 
 @dataclass
@@ -106,7 +106,7 @@ def clip(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("closes", [True, False])
 def test_a_video_at_an_address_is_swapped_as_its_file_is(
-    run, server: FakeServer, photo: Path, site: Site, clip: Path, tmp_path: Path,  # noqa: F811
+    run, server: FakeServer, photo: Path, site: Site, clip: Path, tmp_path: Path,
     closes: bool,
 ) -> None:  # fmt: skip
     site.closes = closes
@@ -156,7 +156,7 @@ def test_what_breaks_off_is_fetched_on_and_what_has_moved_is_found(site: Site, c
     ],
 )
 def test_what_cannot_be_read_there_is_one_sentence(
-    run, server: FakeServer, photo: Path, site: Site, clip: Path, tmp_path: Path,  # noqa: F811
+    run, server: FakeServer, photo: Path, site: Site, clip: Path, tmp_path: Path,
     name: str, text: str,
 ) -> None:  # fmt: skip
     site.files |= {"text.mp4": b"no video at all" * 99, "photo.png": photo.read_bytes()}
@@ -256,7 +256,7 @@ def test_an_address_is_told_from_a_file(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_an_address_is_swapped_alone(
-    run, server: FakeServer, photo: Path, clip: Path, site: Site, tmp_path: Path  # noqa: F811
+    run, server: FakeServer, photo: Path, clip: Path, site: Site, tmp_path: Path
 ) -> None:
     code, _, err = run("swap", "--source", photo, "--target", clip, f"{site.address}/a.mp4",
                        "--output", tmp_path / "out", "--server", server.address)  # fmt: skip

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 from clips import Clip, read_contents, write_clip
+from commands import arguments
 from fake_server import FakeServer
 from frameswap import BadOptions, UnreadableFile, UnwritableFile
 from frameswap.codecs import try_decoders, try_encoders
@@ -22,7 +23,6 @@ from frameswap.file_kinds import is_sequence
 from frameswap.file_tasks import FileTask, plan_folder
 from frameswap.read_options import ReadOptions
 from frameswap.video import VideoReader
-from test_command_line import arguments, clip, photo, run  # noqa: F401
 from test_video import copy_video
 
 
@@ -41,7 +41,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_folder_is_swapped_file_by_file_and_goes_on_after_an_error(
-    run, server: FakeServer, photo: Path, folder: Path, tmp_path: Path  # noqa: F811
+    run, server: FakeServer, photo: Path, folder: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
     code, out, err = run(*arguments(photo, folder, output, server))
@@ -55,7 +55,7 @@ def test_a_folder_is_swapped_file_by_file_and_goes_on_after_an_error(
 
 
 def test_a_folder_done_again_keeps_what_is_there_and_says_so(
-    run, server: FakeServer, photo: Path, folder: Path, tmp_path: Path  # noqa: F811
+    run, server: FakeServer, photo: Path, folder: Path, tmp_path: Path
 ) -> None:
     (folder / "broken.png").unlink()
     assert run(*arguments(photo, folder, tmp_path / "out", server))[0] == 0
@@ -66,7 +66,7 @@ def test_a_folder_done_again_keeps_what_is_there_and_says_so(
 
 
 def test_several_targets_go_into_a_folder(
-    run, server: FakeServer, photo: Path, folder: Path, tmp_path: Path  # noqa: F811
+    run, server: FakeServer, photo: Path, folder: Path, tmp_path: Path
 ) -> None:
     code, out, _ = run("swap", "--source", photo, "--target", folder / "a.png", folder / "c.mp4",
                        "--output", tmp_path / "out", "--server", server.address)  # fmt: skip
@@ -76,7 +76,7 @@ def test_several_targets_go_into_a_folder(
 
 
 def test_a_lost_server_ends_a_folder_and_says_what_was_not_tried(
-    run, server: FakeServer, photo: Path, folder: Path, tmp_path: Path  # noqa: F811
+    run, server: FakeServer, photo: Path, folder: Path, tmp_path: Path
 ) -> None:
     server.behavior.fail = lambda value, context: (
         server.behavior.__setattr__("ready", False) if server.requests > 1 else None
@@ -131,7 +131,7 @@ WRONG_KINDS = [
 
 @pytest.mark.parametrize(("flag", "value", "text"), WRONG_KINDS)
 def test_a_wrong_kind_of_file_is_said_with_what_works(
-    run, server: FakeServer, photo: Path, clip: Path, tmp_path: Path,  # noqa: F811
+    run, server: FakeServer, photo: Path, clip: Path, tmp_path: Path,
     flag: str, value: str, text: str,
 ) -> None:  # fmt: skip
     given = {"FOLDER": tmp_path, "CLIP": clip}.get(value, value)
@@ -144,7 +144,7 @@ def test_a_wrong_kind_of_file_is_said_with_what_works(
     assert server.requests == 0
 
 
-def command(server: FakeServer, photo: Path, *more: object) -> list[str]:  # noqa: F811
+def command(server: FakeServer, photo: Path, *more: object) -> list[str]:
     words = ["-m", "frameswap", "swap", "--source", photo, "--server", server.address, *more]
     return [sys.executable, *map(str, words)]
 
@@ -153,7 +153,7 @@ def command(server: FakeServer, photo: Path, *more: object) -> list[str]:  # noq
     ([], "matroska"), (["--codec", "y4m"], "yuv4mpegpipe"),
 ])  # fmt: skip
 def test_a_pipe_goes_in_and_out(
-    server: FakeServer, photo: Path, tmp_path: Path, more: list[str], form: str  # noqa: F811
+    server: FakeServer, photo: Path, tmp_path: Path, more: list[str], form: str
 ) -> None:
     source = write_clip(tmp_path / "in.mkv", Clip(frames=6))
     done = subprocess.run(
@@ -167,7 +167,7 @@ def test_a_pipe_goes_in_and_out(
 
 
 def test_y4m_goes_in_through_a_pipe(
-    server: FakeServer, photo: Path, tmp_path: Path  # noqa: F811
+    server: FakeServer, photo: Path, tmp_path: Path
 ) -> None:
     source = tmp_path / "in.y4m"
     copy_video(write_clip(tmp_path / "in.mp4", Clip(frames=5, audio=None)), source)
@@ -181,7 +181,7 @@ def test_y4m_goes_in_through_a_pipe(
 
 
 def test_numbered_pictures_go_in_and_out(
-    run, server: FakeServer, photo: Path, tmp_path: Path  # noqa: F811
+    run, server: FakeServer, photo: Path, tmp_path: Path
 ) -> None:
     for index in range(4):
         image = np.full((70, 80, 3), index * 20, np.uint8)
@@ -238,7 +238,7 @@ def test_a_part_beyond_the_end_is_said(tmp_path: Path) -> None:
 
 
 def test_a_part_without_a_length_is_wrong_usage(
-    run, server: FakeServer, photo: Path, clip: Path, tmp_path: Path  # noqa: F811
+    run, server: FakeServer, photo: Path, clip: Path, tmp_path: Path
 ) -> None:
     code, _, err = run(*arguments(photo, clip, tmp_path / "o.mp4", server), "--from", 3, "--to", 2)
     assert code == 2
@@ -265,7 +265,7 @@ def test_a_codec_that_the_file_does_not_hold_is_said() -> None:
         choose_encoder(Path("a.webm"), Encoding("x264"))
 
 
-def test_codecs_are_listed_as_they_were_tried(run) -> None:  # noqa: F811
+def test_codecs_are_listed_as_they_were_tried(run) -> None:
     code, out, _ = run("codecs")
     assert code == 0
     for trial in try_encoders():
@@ -290,7 +290,7 @@ def test_a_gpus_decoder_that_is_not_there_is_said_and_not_replaced(
 
 
 def test_frames_that_are_damaged_are_counted_or_refused(
-    run, server: FakeServer, photo: Path, tmp_path: Path  # noqa: F811
+    run, server: FakeServer, photo: Path, tmp_path: Path
 ) -> None:
     options = {"crf": "20", "preset": "ultrafast"}
     path = write_clip(tmp_path / "in.mp4", Clip(frames=48, width=320, height=240, options=options))

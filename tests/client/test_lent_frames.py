@@ -21,6 +21,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from fake_cuda import FakeCuda
 from fake_server import FakeServer
 from frameswap import Encoding, FaceSwapper, Placement, Source
 from frameswap.allocation import zero_new_memory
@@ -31,7 +32,6 @@ from frameswap.shared_memory import PREFIX
 from frameswap.shared_transport import MOST_LENT
 from frameswap.video import VideoReader
 from frameswap.video_writer import VideoWriter
-from test_shared_memory import FakeCuda
 
 SOURCE = Source(
     np.float32([1, 2, 3, 4]), "identity", "fake_identity", np.zeros((0, 15), np.float32)

@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 import pytest
 from clips import Clip, read_contents, write_clip
+from commands import arguments
 from fake_server import FakeServer
 from frameswap import UnwritableFile
 from frameswap.report import Tally
-from test_command_line import arguments, photo, run  # noqa: F401
 from test_jobs import FRAMES, clip, cut_short, swap  # noqa: F401
 
 
@@ -141,7 +141,7 @@ def test_of_a_folder_each_file_without_a_face_is_named(
 
 
 def test_of_a_folder_each_video_has_a_report_of_its_own(
-    run, server: FakeServer, photo: Path, tmp_path: Path  # noqa: F811
+    run, server: FakeServer, photo: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "in" / "day").mkdir(parents=True)
     for name, frames in (("a.mp4", 3), ("day/b.mp4", 5)):

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 from frameswap.wire import (
     ResponseError,
+    ResponseReader,
     SharedOutput,
     TensorInfo,
     build_header,
     join_request,
-    read_response,
 )
 from tritonclient.grpc import service_pb2
+
+IN_REGIONS = frozenset({"frame"})
 
 
 @pytest.mark.parametrize("count", [0, 1, 127, 128, 20_000, 3_110_400])
@@ -51,7 +53,7 @@ def make_response() -> service_pb2.ModelInferResponse:
 
 def test_a_response_is_read_without_a_copy() -> None:
     message = make_response().SerializeToString()
-    outputs = read_response(message)
+    outputs = ResponseReader().read(message)
     np.testing.assert_array_equal(outputs["frame"], [[0, 1, 2], [3, 4, 5]])
     np.testing.assert_array_equal(outputs["faces"], np.float32([[1, 2]]))
     assert np.shares_memory(outputs["frame"], np.frombuffer(message, np.uint8))
@@ -60,7 +62,7 @@ def test_a_response_is_read_without_a_copy() -> None:
 def test_an_output_in_shared_memory_has_no_bytes() -> None:
     response = make_response()
     response.raw_output_contents[0] = b""
-    outputs = read_response(response.SerializeToString(), in_regions={"frame"})
+    outputs = ResponseReader().read(response.SerializeToString(), in_regions=IN_REGIONS)
     assert outputs["frame"] == SharedOutput("UINT8", (2, 3))
     np.testing.assert_array_equal(outputs["faces"], np.float32([[1, 2]]))
 
@@ -69,7 +71,7 @@ def test_every_truncation_of_a_response_is_an_error_or_lacks_an_output() -> None
     message = make_response().SerializeToString()
     for length in range(len(message)):
         try:
-            outputs = read_response(message[:length])
+            outputs = ResponseReader().read(message[:length])
         except ResponseError:
             continue
         assert len(outputs) < 2
@@ -81,7 +83,7 @@ def test_every_truncation_of_a_response_from_shared_memory_is_one_too() -> None:
     message = response.SerializeToString()
     for length in range(len(message)):
         try:
-            outputs = read_response(message[:length], in_regions={"frame"})
+            outputs = ResponseReader().read(message[:length], in_regions=IN_REGIONS)
         except ResponseError:
             continue
         assert "faces" not in outputs
@@ -99,10 +101,62 @@ def test_a_response_that_contradicts_itself_is_an_error(change, text: str) -> No
     response = make_response()
     change(response)
     with pytest.raises(ResponseError, match=text):
-        read_response(response.SerializeToString())
+        ResponseReader().read(response.SerializeToString())
 
 
 @pytest.mark.parametrize("junk", [b"\x0b", b"\x7f" * 30, b"\xff" * 30, b"\x0a\xff\xff\xff\xff\x0f"])
 def test_junk_is_an_error(junk: bytes) -> None:
     with pytest.raises(ResponseError, match="response"):
-        read_response(junk)
+        ResponseReader().read(junk)
+
+
+def outcome(reader: ResponseReader, message: bytes, in_regions: frozenset[str]) -> object:
+    """What is read, in a form that compares bit for bit, or the error's sentence."""
+    try:
+        outputs = reader.read(message, in_regions=in_regions)
+    except ResponseError as error:
+        return str(error)
+    return {
+        name: out if isinstance(out, SharedOutput) else (out.dtype, out.shape, out.tobytes())
+        for name, out in outputs.items()
+    }
+
+
+@pytest.mark.parametrize("in_regions", [frozenset(), IN_REGIONS])
+def test_what_was_read_before_changes_nothing_in_what_is_read_of_the_next(
+    in_regions: frozenset[str],
+) -> None:
+    response = make_response()
+    if in_regions:
+        response.raw_output_contents[0] = b""
+    message = response.SerializeToString()
+    seen = set()
+    for place in range(len(message)):
+        for bit in range(8):
+            reader = ResponseReader()
+            known = outcome(reader, message, in_regions)
+            flipped = bytearray(message)
+            flipped[place] ^= 1 << bit
+            expected = outcome(ResponseReader(), bytes(flipped), in_regions)
+            assert outcome(reader, bytes(flipped), in_regions) == expected
+            assert outcome(reader, message, in_regions) == known
+            seen.add(expected == known)
+    # A model's name is not read; tensors, names and sizes are.
+    assert seen == {False, True}
+
+
+def test_tensors_of_answers_of_one_form_are_each_their_own() -> None:
+    reader, response = ResponseReader(), make_response()
+    for value in range(3):
+        response.raw_output_contents[1] = np.float32([value, -value]).tobytes()
+        outputs = reader.read(response.SerializeToString())
+        np.testing.assert_array_equal(outputs["faces"], np.float32([[value, -value]]))
+        np.testing.assert_array_equal(outputs["frame"], [[0, 1, 2], [3, 4, 5]])
+
+
+def test_an_output_of_no_bytes_has_its_shape() -> None:
+    response = make_response()
+    response.outputs[1].shape[:] = [1, 0]
+    response.raw_output_contents[1] = b""
+    for _ in range(2):
+        assert ResponseReader().read(response.SerializeToString())["faces"].shape == (1, 0)
