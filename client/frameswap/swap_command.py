@@ -173,6 +173,7 @@ def _check_outputs(arguments: Namespace, output: Path) -> None:
 def _check_usage(arguments: Namespace) -> None:
     """Raise BadOptions for flags that contradict each other or the encoder."""
     check_person_flags(arguments)
+    face_options(arguments)
     read_options(arguments)
     if arguments.at is not None:
         _check_one_frame(arguments)
