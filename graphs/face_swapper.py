@@ -36,6 +36,7 @@ from graphs.contract import (
     Extras,
     Option,
 )
+from graphs.exposure import exposures
 from graphs.geometry import apply_warps, points_in_crops
 from graphs.grey_crops import keep_grey
 from graphs.packed_images import unpack_rgb
@@ -100,13 +101,15 @@ def build(
     warps, options = author.input(WARPS), author.input(OPTIONS)
     with author.scope("preprocess"):
         occupied = _occupied_slots(op, crops, faces)
-        target = _normalize(op, _interleave(op, crops, swapper.crop_size, pixel_boost), swapper)
+        light = exposures(op, crops, swapper.least_light) if swapper.least_light else None
+        shown = crops if light is None else op.Clip(op.Div(crops, light), 0.0, 1.0)
+        target = _normalize(op, _interleave(op, shown, swapper.crop_size, pixel_boost), swapper)
         feeds = {"target": target, **_source_rows(op, source, swapper, emap, pixel_boost)}
         if swapper.points:
             feeds |= _target_places(op, faces, landmarks, warps, side)
     answers = _answers(author, free, feeds, occupied if skip_empty else None)
     with author.scope("postprocess"):
-        swapped = _finish_crops(op, answers[0], crops, swapper, pixel_boost)
+        swapped = _finish_crops(op, answers[0], crops, light, swapper, pixel_boost)
         swapped = lerp(op, swapped, crops, _kept_share(op, options, extras))
         masks = _own_masks(op, answers, landmarks, warps, swapper, pixel_boost)
         made = _in_occupied(op, occupied, swapped, masks)
@@ -215,13 +218,23 @@ def _interleave(op: Op, crops: ir.Value, size: int, boost: int) -> ir.Value:
 
 
 def _finish_crops(
-    op: Op, output: ir.Value, crops: ir.Value, swapper: Swapper, boost: int
+    op: Op,
+    output: ir.Value,
+    crops: ir.Value,
+    light: ir.Value | None,
+    swapper: Swapper,
+    boost: int,
 ) -> ir.Value:
-    """The network's pictures as crops [B, K, 3, bS, bS] in [0, 1], grey where `crops` are."""
+    """The network's pictures as crops [B, K, 3, bS, bS] in [0, 1], dark and grey where `crops` are.
+
+    Args:
+        light: what the crops were divided by for the network; None: nothing.
+    """
     if swapper.denormalize:
         output = op.Add(op.Mul(output, per_channel(op, swapper.std)), per_channel(op, swapper.mean))
     tiles = _join_tiles(op, op.Clip(output, 0.0, 1.0), 3, swapper, boost)
-    return keep_grey(op, crops, op.Reshape(tiles, op.Shape(crops)))
+    made = op.Reshape(tiles, op.Shape(crops))
+    return keep_grey(op, crops, made if light is None else op.Mul(made, light))
 
 
 def _own_masks(

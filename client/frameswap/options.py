@@ -120,6 +120,11 @@ class SwapOptions:
     def _check_masks(self) -> None:
         if MaskFlag.NONE in self.masks and self.masks != MaskFlag.NONE:
             raise BadOptions("masks: NONE stands alone, it shows the whole crop")
+        if self.regions and self.masks and MaskFlag.REGIONS not in self.masks:
+            raise BadOptions(
+                "regions are parts that the mask regions shows, and masks without it are named: "
+                "name that one, too, or leave masks or regions out"
+            )
         if self.box_blur is not None and not 0.0 <= self.box_blur <= 1.0:
             raise BadOptions(
                 f"box_blur is a share of the crop's side, from 0 to 1, not {self.box_blur}"

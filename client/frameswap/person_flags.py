@@ -105,9 +105,9 @@ def add_person_flags(parser: ArgumentParser) -> None:
         "frame by itself",
     )  # fmt: skip
     group.add_argument(
-        "--search", choices=[each.value for each in Search], default=Search.OFF.value,
+        "--search", choices=[each.value for each in Search],
         help="look once more for turned faces, small ones, or both, where nobody is seen; takes "
-        "time",
+        "time (default: turned for a photo and for --at, off for a video)",
     )  # fmt: skip
 
 
@@ -115,7 +115,17 @@ def steadiness(arguments: Namespace) -> Steadiness | None:
     """How faces are followed, by the flags; None: they are not."""
     if arguments.steady == "off":
         return None
-    return Steadiness(search=Search(arguments.search))
+    return Steadiness(search=Search(arguments.search or Search.OFF))
+
+
+def picture_search(arguments: Namespace) -> Search:
+    """What is looked for in a photo, or in one frame, by the flags.
+
+    A few looks more cost one picture little, and a face that lies would be swapped wrongly.
+    """
+    if arguments.search is not None:
+        return Search(arguments.search)
+    return Search.TURNED if arguments.steady == "on" else Search.OFF
 
 
 def knows_persons(arguments: Namespace) -> bool:
@@ -138,7 +148,7 @@ def check_person_flags(arguments: Namespace) -> None:
     if arguments.faces != 1 and knows_persons(arguments):
         raise BadOptions("--faces counts faces without names: it does not go with --only, --swap "
                          "or --assign")
-    if arguments.steady == "off" and arguments.search != Search.OFF.value:
+    if arguments.steady == "off" and arguments.search not in (None, Search.OFF.value):
         raise BadOptions("--search is for faces that are followed: it does not go with --steady "
                          "off")
     numbers = [each for each in _persons(arguments) if each.isascii() and each.isdecimal()]

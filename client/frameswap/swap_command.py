@@ -45,6 +45,7 @@ from frameswap.person_flags import (
     add_person_flags,
     check_person_flags,
     knows_persons,
+    picture_search,
     read_cast,
     steadiness,
 )
@@ -142,11 +143,10 @@ def _connect(
     size: tuple[int, int],
 ) -> FaceSwapper:
     """Connect to a server that has what the job asks for, with files of those formats."""
-    persons = knows_persons(arguments)
+    persons, picture = knows_persons(arguments), picture_search(arguments) is not Search.OFF
     is_followed = {
         pixel: persons
-        or arguments.search != "off"
-        or (pixel == "i420" and arguments.steady == "on" and arguments.at is None)
+        or (arguments.steady == "on" if pixel == "i420" and arguments.at is None else picture)
         for pixel in pixels
     }
     models: list[str] = []
@@ -173,6 +173,7 @@ def _check_outputs(arguments: Namespace, output: Path) -> None:
 def _check_usage(arguments: Namespace) -> None:
     """Raise BadOptions for flags that contradict each other or the encoder."""
     check_person_flags(arguments)
+    face_options(arguments)
     read_options(arguments)
     if arguments.at is not None:
         _check_one_frame(arguments)
@@ -310,7 +311,7 @@ def _swap_file(
     progress = Progress(1, sys.stderr, form=arguments.progress)
     tally = swap_photo(
         swapper, opened, casting, face_options(arguments), output, force=arguments.force,
-        quality=arguments.quality, search=Search(arguments.search),
+        quality=arguments.quality, search=picture_search(arguments),
     )  # fmt: skip
     return _summarise(arguments, output, tally, progress.elapsed_s)
 
@@ -326,7 +327,7 @@ def _swap_one_frame(
     progress = Progress(1, sys.stderr, form=arguments.progress)
     tally = swap_frame_at(
         swapper, opened, arguments.at, casting, face_options(arguments), output,
-        force=arguments.force, search=Search(arguments.search),
+        force=arguments.force, search=picture_search(arguments),
     )  # fmt: skip
     return _summarise(arguments, output, tally, progress.elapsed_s)
 

@@ -40,6 +40,7 @@ _FORMATS_OF_OTHER_FILES: Final = _PLAYLISTS | {
 and addresses."""
 _OVER_NETWORK: Final = "http,https,httpproxy,tcp,tls,crypto,data"
 """FFmpeg's protocols that a fetched file, where it leads elsewhere, may lead to: never `file`."""
+_FILE: Final = "file:"
 _PATIENCE_S: Final = 30.0
 """How long an address may take to answer, each time."""
 
@@ -78,7 +79,9 @@ def open_video(path: Target, options: ReadOptions, stack: ExitStack) -> Any:
             )
         check_file(path, "video")
         # The protocol is named: `concat:x.mp4` is a file's name here, and nothing else.
-        name = f"file:{_readable(path, stack)}"
+        name = f"{_FILE}{_readable(path, stack)}"
+        # While FFmpeg looks what there is, it decodes.
+        settings["max_pixels"] = str(MOST_PIXELS)
         if options.playlists:
             settings["protocol_whitelist"] = f"file,{_OVER_NETWORK}"
         return stack.enter_context(av.open(name, options=settings, **more))
@@ -152,14 +155,30 @@ def choose_stream(container: Any, path: Target) -> Any:
     chosen = chosen if still else pictures[0]
     if chosen.codec_context is None:
         raise UnreadableFile(f"{path} has video of a codec that FFmpeg does not know")
-    codec = chosen.codec_context
-    if codec.width * codec.height > MOST_PIXELS:
+    width, height = _stated_size(container, chosen)
+    if width * height > MOST_PIXELS:
         raise UnreadableFile(
-            f"{path} says that its frames have {codec.width} x {codec.height} pixels, and frames "
-            f"of up to {MOST_PIXELS / 1e6:.0f} million are read: scale it down"
+            f"{path} says that its frames have {width} x {height} pixels, and frames of up to "
+            f"{MOST_PIXELS / 1e6:.0f} million are read: scale it down"
         )
+    codec = chosen.codec_context
     codec.options = {"max_pixels": str(MOST_PIXELS)}
     return chosen
+
+
+def _stated_size(container: Any, stream: Any) -> tuple[int, int]:
+    """Width and height of a stream's frames, pixels; 0 where nothing says so."""
+    codec = stream.codec_context
+    if codec.width * codec.height or not container.name.startswith(_FILE):
+        return codec.width, codec.height
+    # FFmpeg forgets a size that it refuses to decode: without any decoder it is the container's.
+    settings = {"format_whitelist": _read_formats(), "codec_whitelist": "none"}
+    try:
+        with av.open(container.name, options=settings, **_OPEN_OPTIONS) as looked:
+            stated: Any = looked.streams[stream.index].codec_context
+            return (0, 0) if stated is None else (stated.width, stated.height)
+    except av.error.FFmpegError:
+        return 0, 0  # a playlist, which is not opened without leave; its decoder refuses
 
 
 def stated_rate(container: Any, stream: Any) -> Fraction | None:

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from frameswap import Journaling, NoFaceFound, Tally, VideoJob, average_sources
 from frameswap.one_frame import swap_frame_at
-from frameswap.persons import Casting, Role, Steadiness, swap_one
+from frameswap.persons import Casting, Role, Search, Steadiness, swap_one
 from frameswap.photo import Photo, open_photo, read_photo, write_photo
 from frameswap.picture_header import picture_size
 from frameswap.provenance import Edit
@@ -58,7 +58,9 @@ def swap_photo(
 def _swap_photo(
     bench: Bench, photo: Photo, casting: Casting, wanted: Wishes, output: Path
 ) -> Tally:
-    swapped = swap_one(bench.swapper, photo.image, casting, wanted.options)
+    swapped = swap_one(
+        bench.swapper, photo.image, casting, wanted.options, search=Search.TURNED
+    )
     tally = Tally()
     tally.add(len(swapped.faces), swapped.verdicts)
     _require(tally, wanted)

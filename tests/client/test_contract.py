@@ -91,7 +91,7 @@ def test_each_option_has_its_place() -> None:
         score_threshold=0.25,
         nms_threshold=0.75,
         refinement=contract.Refinement.NONE,
-        masks=contract.MaskFlag.BOX | contract.MaskFlag.SWAPPER,
+        masks=contract.MaskFlag.BOX | contract.MaskFlag.SWAPPER | contract.MaskFlag.REGIONS,
         keep=contract.KeepFlag.EYES | contract.KeepFlag.LIPS,
         box_blur=0.5,
         box_padding=(1, 2, 3, 63),
@@ -105,7 +105,7 @@ def test_each_option_has_its_place() -> None:
     padding = 1 + 2 * 64 + 3 * 64**2 + 63 * 64**3
     np.testing.assert_array_equal(
         options.to_tensor(),
-        np.float32([3, 3, 1, 2, 0.25, 0.75, 1, 5, 10, 0.5, padding, 0.75, 40, 6, 81 + 128, 65]),
+        np.float32([3, 3, 1, 2, 0.25, 0.75, 1, 69, 10, 0.5, padding, 0.75, 40, 6, 81 + 128, 65]),
     )
 
 
@@ -126,6 +126,8 @@ def test_a_weight_or_a_blur_of_none_is_asked_for_by_next_to_nothing() -> None:
         ({"enhance": 1.5}, "enhance is how much of the enhanced face is shown, from 0 to 1"),
         ({"enhancer_weight": -1}, "enhancer_weight is how closely the enhancer keeps to the face"),
         ({"regions": "nose"}, "regions must be one of RegionFlag's SKIN, .*, not 'nose'"),
+        ({"regions": contract.RegionFlag.NOSE, "masks": contract.MaskFlag.BOX},
+         "regions are parts that the mask regions shows, and masks without it are named"),
         ({"pose_limit": 0.0}, "greater than 0 and at most 180 degrees"),
         ({"box_blur": -0.1}, "box_blur is a share of the crop's side, from 0 to 1, not -0.1"),
         ({"box_padding": (0, 0, 0, 64)}, "each between 0 and 63 percent"),

@@ -115,7 +115,9 @@ def test_an_embedded_server_is_stopped_after_a_failed_job(
     assert code == 1
     assert "1 to 4 sources on this server, one a face, not 9" in err
     assert fake_embedded.made[0][0] == tmp_path
-    assert fake_embedded.made[0][1]["models"] == ["swap_faces_bgr", "encode_source_bgr"]
+    assert fake_embedded.made[0][1]["models"] == [
+        "find_faces_bgr", "swap_found_faces_bgr", "encode_source_bgr",
+    ]  # fmt: skip
     assert fake_embedded.running == []
 
 

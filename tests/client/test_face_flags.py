@@ -180,6 +180,16 @@ def test_flags_of_extras_reach_a_server_that_has_them(run: Run, server: FakeServ
     assert sent[Option.ENHANCER] == 81 + 128
 
 
+@pytest.mark.parametrize("masks", ["box", "box,occlusion", "none"])
+def test_regions_of_a_mask_that_is_left_out_are_a_usage_error(
+    run: Run, server: FakeServer, masks: str
+) -> None:
+    code, _, err = run("--mask", masks, "--regions", "skin,nose")
+    assert code == 2
+    assert "regions are parts that the mask regions shows" in err
+    assert server.requests == 0
+
+
 def test_an_enhancer_without_a_weight_is_named(run: Run, server: FakeServer) -> None:
     server.behavior.parameters = {"enhancer": "gfpgan_1.4"}
     code, _, err = run("--enhancer-weight", "0.5")
