@@ -99,7 +99,7 @@ def make_relief(head: Head, mesh: NDArray[np.float32], yaw_deg: float) -> Relief
     hull = cv2.convexHull(np.rint(points[:, :2]).astype(np.int32))
     face = np.zeros((_SIDE, _SIDE), np.uint8)
     cv2.fillConvexPoly(face, hull, 255)
-    away = cv2.distanceTransform(255 - face, cv2.DIST_L2, 5) / eyes
+    away = np.asarray(cv2.distanceTransform(255 - face, cv2.DIST_L2, 5), np.float64) / eyes
     depth = _surface(points, eyes, away) + _FALLS * eyes * np.minimum(away, _FALLS_FOR)
     axis = float(points[:, 0].mean()), float(points[:, 2].max())
     return Relief(head.name, image, np.asarray(depth, np.float64), five, axis, yaw_deg)
@@ -112,8 +112,11 @@ def _surface(points: Points, eyes: float, away: Points) -> Points:
     Args:
         away: (S, S), how far behind that edge a pixel lies, of the eyes' distance.
     """
-    wide = cv2.resize(_wide(points, eyes), (_SIDE, _SIDE), interpolation=cv2.INTER_CUBIC)
-    on_picture = np.clip(points[:, :2], 0, _SIDE - 1)
+    coarse = _wide(points, eyes)
+    wide: Points = np.asarray(
+        cv2.resize(coarse, (_SIDE, _SIDE), interpolation=cv2.INTER_CUBIC), np.float64
+    )
+    on_picture: Points = np.asarray(np.clip(points[:, :2], 0, _SIDE - 1), np.float64)
     left = points[:, 2] - _at(wide, on_picture)
     down, across = np.mgrid[:_SIDE, :_SIDE].astype(np.float64)
     inside = LinearNDInterpolator(on_picture, left)(across, down)
