@@ -153,8 +153,10 @@ class Placer:
 
     def _shown_live(self, sighting: Sighting) -> dict[int, tuple[FaceShape, float]]:
         for sample in sighting.samples:
-            smoother = self._live[sample.track][0] if sample.track in self._live else LiveSmoother()
-            shape = smoother.update(sample.shape, self._frame_s)
+            smoother, seen = LiveSmoother(), sighting.index - 1
+            if sample.track in self._live:
+                smoother, _, seen = self._live[sample.track]
+            shape = smoother.update(sample.shape, self._frame_s * (sighting.index - seen))
             self._live[sample.track] = (smoother, shape, sighting.index)
         shown = {}
         for track, (_, shape, seen) in list(self._live.items()):

@@ -24,7 +24,12 @@ Shown = Sequence[Sequence[np.ndarray]]
 
 
 def placements(
-    frames: Shown, *, ahead: int = AHEAD, casting: Casting | None = None, cuts: Sequence[int] = ()
+    frames: Shown,
+    *,
+    ahead: int = AHEAD,
+    casting: Casting | None = None,
+    cuts: Sequence[int] = (),
+    frame_rate: int = 25,
 ) -> list[Placement]:
     casting = casting or Casting.everyone(source_of(1))
     tracker = Tracker(
@@ -36,7 +41,7 @@ def placements(
             shot = sum(index >= cut for cut in cuts)
             yield tracker.see(PaintedEyes({0.0: 1}, shot=shot), found(*faces))
 
-    placer = Placer(casting, ahead=ahead, mesh_rows=4, frame_rate=25)
+    placer = Placer(casting, ahead=ahead, mesh_rows=4, frame_rate=frame_rate)
     placed = list(placer.place(sightings()))
     assert len(placed) == len(frames)
     return placed
@@ -198,6 +203,15 @@ def test_live_nothing_waits_and_who_is_gone_fades() -> None:
     assert held[: LIVE_HOLD // 2] == [1.0] * (LIVE_HOLD // 2)
     assert all(0 < later < earlier for earlier, later in pairwise(held[4:]))
     assert shown[20 + LIVE_HOLD :] == [0.0] * (20 - LIVE_HOLD)
+
+
+def test_live_a_gap_is_time_that_goes_by() -> None:
+    """Seen in every fifth frame of 25 a second, or in each of 5 a second: one face, one speed."""
+    steps = [20.0 * step for step in range(12)]
+    often = placements([[face_at(100 + x, 200)] for x in steps], ahead=0, frame_rate=5)
+    seldom = [[face_at(100 + x, 200)] if gone == 0 else [] for x in steps for gone in range(5)]
+    for each, same in zip(placements(seldom, ahead=0)[::5], often, strict=True):
+        np.testing.assert_allclose(each.faces[0, 5:], same.faces[0, 5:], atol=0.01)
 
 
 def test_live_places_a_frame_when_it_comes() -> None:
