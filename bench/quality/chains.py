@@ -138,19 +138,20 @@ class Bench:
 
 def move_face(face: Floats, mesh: Floats, matrix: Points) -> tuple[Floats, Floats]:
     """A row of `faces` and its landmarks (P, 3), moved by a similarity (2, 3)."""
-
-    def moved(points: Floats) -> Floats:
-        return np.asarray(points @ matrix[:, :2].T + matrix[:, 2], np.float32)
-
     row, points = face.copy(), mesh.copy()
     # A turned box is the one around it.
     x1, y1, x2, y2 = face[:4]
-    corners = moved(np.array([[x1, y1], [x2, y1], [x1, y2], [x2, y2]], np.float32))
+    corners = move_points(np.array([[x1, y1], [x2, y1], [x1, y2], [x2, y2]], np.float32), matrix)
     row[:2], row[2:4] = corners.min(axis=0), corners.max(axis=0)
-    row[5:] = moved(face[5:].reshape(5, 2)).reshape(-1)
-    points[:, :2] = moved(mesh[:, :2])
+    row[5:] = move_points(face[5:].reshape(5, 2), matrix).reshape(-1)
+    points[:, :2] = move_points(mesh, matrix)
     points[:, 2] *= np.float32(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
     return row, points
+
+
+def move_points(points: Floats, matrix: Points) -> Floats:
+    """x and y (N, 2) of points (N, 2 or more), moved by a similarity (2, 3)."""
+    return np.asarray(points[:, :2] @ matrix[:, :2].T + matrix[:, 2], np.float32)
 
 
 class _Nobody:

@@ -74,6 +74,16 @@ def warp_error(frames: Sequence[Image], targets: Sequence[Image], masks: Sequenc
     return np.array(errors)
 
 
+def hull_mask(size: tuple[int, int], points: NDArray[np.float32]) -> Array:
+    """(H, W): 1 inside the outline of a face's points (P, 2), which is what a swap covers, else 0.
+
+    What lies around it is the target's own, with all of the camera's noise, in every chain.
+    """
+    mask = np.zeros(size, np.float64)
+    cv2.fillConvexPoly(mask, cv2.convexHull(np.rint(points).astype(np.int32)), 1.0)
+    return mask
+
+
 def shifts_px(frames: Sequence[Image], region: tuple[slice, slice]) -> Array:
     """(frames, 2): by how many pixels what is seen in a region lies elsewhere than in the mean."""
     grey = [cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)[region].astype(np.float64) for frame in frames]

@@ -78,7 +78,6 @@ def run(arguments: Namespace) -> int:
     target = arguments.target
     check_target_kind(target)
     check_sheet(arguments.output, force=arguments.force)
-    total: int | None = 1
     if is_photo(target):
         image = open_photo(target).image
         models = models_to_find("bgr", knows_persons=True)
@@ -86,15 +85,15 @@ def run(arguments: Namespace) -> int:
     else:
         models = models_to_find("i420", knows_persons=True)
         with VideoReader(target, reading) as reader:
-            size, total = (reader.width, reader.height), reader.frame_count
-    progress = Progress(total, sys.stderr, form=arguments.progress)
+            size = (reader.width, reader.height)
+    progress = Progress(None, sys.stderr, form=arguments.progress)
     with ExitStack() as stack:
         swapper = connect(arguments, stack, models, size)
         swapper.check_models(models)
         survey = find_persons(
             swapper, target, every_s=arguments.every_s, reading=reading,
             score_threshold=arguments.score_threshold,
-            on_frame=lambda done, expected: progress.update(done),
+            on_frame=lambda done, expected: progress.update(done, total=expected),
         )  # fmt: skip
         progress.clear()
     write_sheet(survey, arguments.output, force=arguments.force)

@@ -48,8 +48,14 @@ class Progress:
     def elapsed_s(self) -> float:
         return self._clock() - self._started_s
 
-    def update(self, done: int) -> None:
-        """Say that `done` frames are finished, when it is time to."""
+    def update(self, done: int, *, total: int | None = None) -> None:
+        """Say that `done` frames are finished, when it is time to.
+
+        Args:
+            total: frames expected, where that is known only now.
+        """
+        if total is not None:
+            self._total = total
         now = self._clock()
         interval = TERMINAL_INTERVAL_S if self._terminal else LOG_INTERVAL_S
         if self._form == "json":

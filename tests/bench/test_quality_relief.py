@@ -54,3 +54,15 @@ def test_a_relief_has_the_depths_of_the_mesh_and_falls_off_behind_its_edge() -> 
     assert made.depth[170, 210] == pytest.approx(40 * (50 / 60) ** 2, abs=5)
     eyes = 80.0
     assert made.depth[170, 319] == pytest.approx(40 + 0.8 * 0.8 * eyes, abs=4)
+
+
+def test_a_nose_stays_as_long_as_the_mesh_has_it() -> None:
+    """Where a relief is flatter than the mesh, a turned nose is drawn where no nose would be, and
+    whoever knows noses is taken to be wrong."""
+    across, along = np.meshgrid(np.linspace(100, 220, 25), np.linspace(100, 240, 25))
+    z = -40.0 * np.exp(-0.5 * ((across - 160) ** 2 + (along - 180) ** 2) / 10.0**2)
+    mesh = np.stack([across, along, z], axis=-1).reshape(-1, 3).astype(np.float32)
+    made = make_relief(Head("nose", np.zeros((SIDE, SIDE, 3), np.uint8), FIVE), mesh, 0.0)
+    # A twentieth of the eyes' distance: turned by 40 degrees, that is a third of what is right.
+    assert made.depth[180, 160] == pytest.approx(-40, abs=0.05 * 80)
+    assert made.depth[180, 120] == pytest.approx(0, abs=0.05 * 80)

@@ -129,6 +129,9 @@ class Director:
             present: the tracks in it.
             begins_shot: whether it is the first of a shot.
             ahead: gives those of the frames behind it, as far as is known and the shot goes.
+
+        Raises:
+            BadSource: a reference of another recogniser than the server's.
         """
         if begins_shot:
             self._players.clear()
@@ -183,6 +186,12 @@ class Director:
         is_playing = self._players.get(role) == each.track
         if reference is None or not each.identity.is_known:
             return 0.0 if is_playing else float("inf")
+        if reference.shape != each.identity.embedding.shape:
+            raise BadSource(
+                f"a person is described by {reference.size} numbers, and this server's recogniser "
+                f"gives {each.identity.embedding.size}: make the sheet (`frameswap faces`) with "
+                f"this server"
+            )
         alike = likeness(reference, each.identity.embedding) + (_LOYALTY if is_playing else 0.0)
         return max(0.0, 1.0 - alike)
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frameswap.found_faces import FoundFrame, Placement
+from frameswap.frames import FrameSize, frame_size
 from frameswap.options import SwapOptions
 from frameswap.persons.casting import Casting
 from frameswap.persons.eyes import Eyes, Looker, Tape
@@ -86,7 +87,12 @@ class SteadyPlan:
         for answers in self._known:
             self._done += 1
             yield self._tracker.see(Eyes(list(answers)), None)
+        # Frames whose answers are known are a file's, so all of one size.
+        last: FrameSize | None = None
         for index, each in enumerate(founds, self._done):
+            size = frame_size(each.frame)
             kept = [] if self._tape is None else self._tape.of(index)
             eyes = Eyes(kept, frame=each.frame, looker=self._looker)
-            yield self._tracker.see(eyes, each.found)
+            is_resized = last is not None and size != last
+            last = size
+            yield self._tracker.see(eyes, each.found, is_resized=is_resized)

@@ -39,6 +39,9 @@ _RADIUS: Final = 10
 """Frames on each side that smooth one: two standard deviations of the window."""
 FADE: Final = 3
 """Frames in which a face that comes or goes is shown in part."""
+_COVERED: Final = 1.6
+"""A face that is not seen, and lies so near one that is, in sizes of that one, is behind it: half
+of its width."""
 LIVE_HOLD: Final = 8
 """Live: frames for which a face that is not seen any more is shown where it was, fading."""
 
@@ -116,7 +119,7 @@ class Placer:
         history = _History(self._window, now, is_end=is_end)
         for sample in sighting.samples:
             self._begun.setdefault(sample.track, now)
-        shown = self._shown_live(sighting) if not self._ahead else self._shown(history)
+        shown = self._shown_live(sighting) if not self._ahead else self._shown(history, sighting)
         players = self._director.cast(
             [_present(track, shape, history) for track, (shape, _) in shown.items()],
             begins_shot=sighting.begins_shot,
@@ -126,10 +129,12 @@ class Placer:
         # What smoothes and bridges the next frames stays.
         while self._window and self._window[0].index < self._now - max(_RADIUS, self._ahead):
             self._window.popleft()
+        around = {sample.track for each in self._window for sample in each.samples}
+        self._begun = {track: begun for track, begun in self._begun.items() if track in around}
         return self._placement(shown, {track: role for role, track in players.items()})
 
-    def _shown(self, history: _History) -> dict[int, tuple[FaceShape, float]]:
-        """Shape and weight of each track that is in the frame."""
+    def _shown(self, history: _History, sighting: Sighting) -> dict[int, tuple[FaceShape, float]]:
+        """Shape and weight of each track that is in the frame; 0 where another face hides it."""
         shown = {}
         for track in history.tracks():
             around = history.around(track, _RADIUS)
@@ -141,13 +146,17 @@ class Placer:
             left = history.frames_left(track, longest_gap(self._ahead))
             if left is not None:
                 weight = min(weight, (left + 1) / (FADE + 1))
+            if _is_covered(track, shape, sighting):
+                weight = 0.0
             shown[track] = (shape, min(1.0, weight))
         return shown
 
     def _shown_live(self, sighting: Sighting) -> dict[int, tuple[FaceShape, float]]:
         for sample in sighting.samples:
-            smoother = self._live[sample.track][0] if sample.track in self._live else LiveSmoother()
-            shape = smoother.update(sample.shape, self._frame_s)
+            smoother, seen = LiveSmoother(), sighting.index - 1
+            if sample.track in self._live:
+                smoother, _, seen = self._live[sample.track]
+            shape = smoother.update(sample.shape, self._frame_s * (sighting.index - seen))
             self._live[sample.track] = (smoother, shape, sighting.index)
         shown = {}
         for track, (_, shape, seen) in list(self._live.items()):
@@ -159,6 +168,8 @@ class Placer:
             weight = 1.0 if begun == self._shot else (sighting.index - begun + 1) / (FADE + 1)
             # Shown in full for the first half of the hold.
             weight = min(1.0, weight, 2.0 * (1.0 - missing / (LIVE_HOLD + 1)))
+            if _is_covered(track, shape, sighting):
+                weight = 0.0
             shown[track] = (shape, weight)
         return shown
 
@@ -177,6 +188,10 @@ class Placer:
         places |= {track: count + number for number, track in enumerate(others)}
         for track, place in places.items():
             shape, weight = shown[track]
+            if not weight:
+                # An empty row: a swap that is shown in no part would hide that of the face in
+                # front. The role stays hers.
+                continue
             rows[place], mesh = write_shape(shape)
             if track in roles:
                 weights[place] = weight
@@ -284,6 +299,16 @@ class _History:
                     here.append(_present(track, shape, self))
             frames.append(here)
         return frames
+
+
+def _is_covered(track: int, shape: FaceShape, sighting: Sighting) -> bool:
+    """Whether a track's face, which is not seen in a frame, lies behind one that is."""
+    if any(sample.track == track for sample in sighting.samples):
+        return False
+    return any(
+        np.hypot(*(shape.place[:2] - sample.shape.place[:2])) < _COVERED * sample.shape.size_px
+        for sample in sighting.samples
+    )
 
 
 def _present(track: int, shape: FaceShape, history: _History) -> Present:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -161,7 +162,7 @@ def find_persons(
             )  # fmt: skip
             frames = _some(reader, every_s)
             step = max(1.0, every_s * float(reader.frame_rate))
-            total = None if reader.frame_count is None else max(1, int(reader.frame_count / step))
+            total = None if reader.frame_count is None else math.ceil(reader.frame_count / step)
         search = _Search(swapper, options)
         for frame_s, found in search.look(frames):
             search.take(frame_s, found)

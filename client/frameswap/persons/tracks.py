@@ -129,13 +129,15 @@ class Tracker:
         self._tracks: list[_Track] = []
         self._frames = self._numbers = 0
 
-    def see(self, eyes: Eyes, found: FoundFaces | None) -> Sighting:
+    def see(self, eyes: Eyes, found: FoundFaces | None, *, is_resized: bool = False) -> Sighting:
         """Take in the next frame.
 
         Args:
             found: what `find` said of it; None where `eyes` remember.
+            is_resized: whether it has another size than the one before: where faces were, in
+                pixels, says nothing then, so a shot begins.
         """
-        begins_shot = self._cuts.is_cut(eyes.thumbnail())
+        begins_shot = self._cuts.is_cut(eyes.thumbnail()) or is_resized
         if begins_shot:
             self._tracks.clear()
         known = sighted(eyes.found(found))
@@ -183,12 +185,12 @@ class Tracker:
         return samples
 
     def _sample(self, track: _Track, each: Sighted, eyes: Eyes) -> Sample:
+        track = self._ask(track, each.row, each.pose, eyes)
         # Who was too small once is looked for where she was as long as she is seen.
         track.is_small = track.is_small or each.is_small
         track.is_followed = track.is_small or self._searcher.stays_followed(
             each.shape, was_followed=track.is_followed
         )
-        track = self._ask(track, each.row, each.pose, eyes)
         return Sample(track.number, each.shape, each.pose, track.identity)
 
     def _begin(self, shape: FaceShape) -> _Track:
@@ -239,7 +241,10 @@ class Tracker:
             track.is_suspect = True
         else:
             self._tracks.remove(track)
+            # Somebody else, but found in the same way.
+            is_small, is_followed = track.is_small, track.is_followed
             track = self._begin(track.shape)
+            track.is_small, track.is_followed = is_small, is_followed
             track.identity = track.identity.and_seen(seen)
         return track
 

@@ -85,3 +85,13 @@ def test_what_is_no_casting_is_refused() -> None:
         Casting(())
     with pytest.raises(BadOptions, match="either all roles have a reference, or none"):
         Casting((Role(source_of(1)), Role(source_of(2), person(1))))
+
+
+def test_a_reference_of_another_recogniser_is_named() -> None:
+    """A sheet that was made with a server of other networks."""
+    director = Director(Casting.by_reference([(np.eye(16, dtype=np.float32)[1], source_of(1))]))
+    message = (
+        "a person is described by 16 numbers, and this server's recogniser gives 8: make the sheet"
+    )
+    with pytest.raises(BadSource, match=message):
+        cast(director, present(7, who=1), shot=True)

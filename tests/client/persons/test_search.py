@@ -13,7 +13,7 @@ from frameswap.persons.looking import cut_part, portrait_warp
 from frameswap.persons.search import Search, Searcher
 from frameswap.persons.shapes import read_shape
 from frameswap.persons.tracks import Sighting, Tracker
-from people import FIVE, POINTS, face_at
+from people import FIVE, POINTS, face_at, person
 
 WIDTH, HEIGHT = 1280, 720
 
@@ -139,6 +139,33 @@ def test_a_small_face_is_found_in_tiles_and_then_where_it_was() -> None:
         looks.append(eyes.looks)
     assert looks == [6 + 1, 1, 1, 1, 1, 1], "six tiles, and a look from near"
     assert tracker(Search.TURNED).see(Detector(Head(eyes_px=5)), None).samples == ()
+
+
+class Passport(Detector):
+    """Who the small face is, besides: person `who`."""
+
+    def __init__(self, head: Head, who: int) -> None:
+        super().__init__(head)
+        self.who = who
+
+    def embed(self, face: np.ndarray) -> np.ndarray:
+        return person(self.who)
+
+
+@pytest.mark.parametrize(
+    ("search", "head"),
+    [(Search.SMALL, Head(1100, 600, eyes_px=5.0)), (Search.TURNED, Head(roll_deg=180.0))],
+)
+def test_a_face_that_is_somebody_elses_is_found_as_before(search: Search, head: Head) -> None:
+    """One takes another's place, in a crowd far away: the track is new, the way to look is not."""
+    ours = Tracker(
+        begin_score=0.5, longest_gap=9, knows_persons=True,
+        searcher=Searcher(search, begin_score=0.5),
+    )  # fmt: skip
+    seen = [ours.see(Passport(head, 1 if step < 10 else 2), None) for step in range(40)]
+    assert [len(each.samples) for each in seen] == [1] * 40
+    assert {sample.track for each in seen for sample in each.samples} == {0, 1}
+    assert {roll for each in seen for roll in rolls(each)} == {round(head.roll_deg)}
 
 
 @pytest.mark.parametrize("far", [0.15, 0.4, 0.9])

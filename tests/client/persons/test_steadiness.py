@@ -7,10 +7,13 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from frameswap import BadOptions, Placement, Search, Steadiness
+from frameswap import BadOptions, FoundFrame, Placement, Search, Steadiness, SwapOptions
+from frameswap.contract import FaceOrder
 from frameswap.fading import mix_faces
+from frameswap.found_faces import FoundFaces
 from frameswap.persons.casting import Casting
 from frameswap.persons.eyes import Eyes, Tape, read_tape, write_tape
+from frameswap.persons.plan import SteadyPlan
 from frameswap.persons.steadiness import FADE, LIVE_HOLD, Placer, longest_gap
 from frameswap.persons.tracks import Tracker
 from frameswap.planes import split_planes
@@ -21,7 +24,12 @@ Shown = Sequence[Sequence[np.ndarray]]
 
 
 def placements(
-    frames: Shown, *, ahead: int = AHEAD, casting: Casting | None = None, cuts: Sequence[int] = ()
+    frames: Shown,
+    *,
+    ahead: int = AHEAD,
+    casting: Casting | None = None,
+    cuts: Sequence[int] = (),
+    frame_rate: int = 25,
 ) -> list[Placement]:
     casting = casting or Casting.everyone(source_of(1))
     tracker = Tracker(
@@ -33,7 +41,7 @@ def placements(
             shot = sum(index >= cut for cut in cuts)
             yield tracker.see(PaintedEyes({0.0: 1}, shot=shot), found(*faces))
 
-    placer = Placer(casting, ahead=ahead, mesh_rows=4, frame_rate=25)
+    placer = Placer(casting, ahead=ahead, mesh_rows=4, frame_rate=frame_rate)
     placed = list(placer.place(sightings()))
     assert len(placed) == len(frames)
     return placed
@@ -101,6 +109,85 @@ def test_an_empty_role_is_an_empty_row() -> None:
         assert each.landmarks[1].any()
 
 
+def walks_behind(count: int = 60) -> list[list[np.ndarray]]:
+    """One stands; another walks by behind her, and is not seen while she is hidden."""
+    front = face_at(300, 200, 50)
+    frames = []
+    for step in range(count):
+        x = 300.0 + 6 * (step - count // 2)
+        frames.append([front] if abs(x - 300) < 24 else [front, face_at(x, 200)])
+    return frames
+
+
+@pytest.mark.parametrize("ahead", [AHEAD, 0])
+def test_a_face_behind_another_is_not_painted_over_it(ahead: int) -> None:
+    casting = Casting.by_place([source_of(1), source_of(2)], FaceOrder.LARGEST_FIRST)
+    frames = walks_behind()
+    placed = placements(frames, ahead=ahead, casting=casting)
+    hidden = [index for index, faces in enumerate(frames) if len(faces) == 1]
+    assert len(hidden) == 7, "short enough to be bridged"
+    for index in hidden:
+        (shown,) = [row for row in placed[index].faces if row[4] > 0]
+        np.testing.assert_allclose(shown[5:], face_at(300, 200, 50)[5:], atol=0.01)
+    for each in placed:
+        np.testing.assert_allclose(each.faces[0, 5:], face_at(300, 200, 50)[5:], atol=0.01)
+
+
+def test_who_is_hidden_keeps_her_role() -> None:
+    """One role, for who stands left: it is not the other's for the moment that she is hidden."""
+    casting = Casting.everyone(source_of(1), order=FaceOrder.LARGEST_FIRST)
+    behind = face_at(300, 200, 60)
+    frames = [[face_at(100 + 10 * step, 200), behind] for step in range(60)]
+    for step in range(18, 23):
+        frames[step] = frames[step][:1]
+    for index, each in enumerate(placements(frames, casting=casting)):
+        is_shown = each.faces[0, 4] > 0
+        assert is_shown == (index not in range(18, 23)), f"frame {index}"
+        if is_shown:
+            np.testing.assert_allclose(each.faces[0, 5:], behind[5:], atol=0.01)
+
+
+def test_a_frame_of_another_size_begins_a_shot() -> None:
+    """A camera that is turned: places in pixels say nothing of the next frame."""
+
+    def founds() -> Iterator[FoundFrame]:
+        for step in range(20):
+            shape = (360, 640, 3) if step < 10 else (640, 360, 3)
+            face = face_at(100, 200) if step < 10 else face_at(250, 400)
+            yield FoundFrame(np.full(shape, 90, np.uint8), found(face))
+
+    plan = SteadyPlan(
+        Casting.everyone(source_of(1)), ahead=AHEAD, options=SwapOptions(), looker=Nobody(),
+        mesh_rows=4, frame_rate=25,
+    )  # fmt: skip
+    placed = list(plan(founds()))
+    for step, face in ((9, face_at(100, 200)), (10, face_at(250, 400))):
+        np.testing.assert_allclose(placed[step].faces[0, 5:], face[5:], atol=0.01)
+    assert weights(placed) == [1.0] * 20, "as at a cut, nothing fades"
+
+
+class Nobody:
+    """A looker where nobody is to be asked."""
+
+    def embed(self, *asked: object) -> np.ndarray:
+        raise AssertionError("an embedding was asked for")
+
+    def find_turned(self, *asked: object) -> FoundFaces:
+        raise AssertionError("a part of a frame was asked for")
+
+
+def test_a_day_before_a_camera_leaves_no_more_behind_than_a_minute() -> None:
+    """Without a cut: faces come and go, and what is known of those who went is forgotten."""
+    placer = Placer(Casting.everyone(source_of(1)), ahead=0, mesh_rows=4, frame_rate=25)
+    tracker = Tracker(begin_score=0.5, longest_gap=longest_gap(0), knows_persons=False)
+    sightings = (
+        tracker.see(PaintedEyes({}), found(*[face_at(100, 200)][: step % 20 < 5]))
+        for step in range(600)
+    )
+    assert len(list(placer.place(sightings))) == 600
+    assert len(placer._begun) <= 1 + 600 // 300
+
+
 def test_roles_that_are_played_come_first_where_landmarks_have_few_rows() -> None:
     casting = Casting.by_reference([(person(k), source_of(k)) for k in (3, 4, 5, 6, 1)])
     (each,) = placements([[face_at(0, 200)]], casting=casting)
@@ -116,6 +203,15 @@ def test_live_nothing_waits_and_who_is_gone_fades() -> None:
     assert held[: LIVE_HOLD // 2] == [1.0] * (LIVE_HOLD // 2)
     assert all(0 < later < earlier for earlier, later in pairwise(held[4:]))
     assert shown[20 + LIVE_HOLD :] == [0.0] * (20 - LIVE_HOLD)
+
+
+def test_live_a_gap_is_time_that_goes_by() -> None:
+    """Seen in every fifth frame of 25 a second, or in each of 5 a second: one face, one speed."""
+    steps = [20.0 * step for step in range(12)]
+    often = placements([[face_at(100 + x, 200)] for x in steps], ahead=0, frame_rate=5)
+    seldom = [[face_at(100 + x, 200)] if gone == 0 else [] for x in steps for gone in range(5)]
+    for each, same in zip(placements(seldom, ahead=0)[::5], often, strict=True):
+        np.testing.assert_allclose(each.faces[0, 5:], same.faces[0, 5:], atol=0.01)
 
 
 def test_live_places_a_frame_when_it_comes() -> None:
