@@ -370,7 +370,7 @@ def _recording(
 ) -> dict[str, str]:
     """Let a landmark network's run be one CUDA graph, where that is known to go."""
     row = deployment.landmarker
-    if spec.name != "face_landmarker" or row is None or not row.recordable:
+    if spec.network != "landmarker" or row is None or not row.recordable:
         return {}
     on = target.backend == "onnxruntime" and target.on_gpu and host.record_runs
     return {PARAMETER_RECORD_RUNS: "1"} if on and host.tensorrt_cache is None else {}

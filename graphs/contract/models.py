@@ -47,7 +47,7 @@ Sees = Literal["frame", "photo", "crops"]
 """What comes in: a frame of a video, a photo that a source is taken from (once a job), or crops of
 faces. It decides a plan's sizes, a config's limits and whether a CPU joins requests."""
 
-Network = Literal["swapper", "other"]
+Network = Literal["swapper", "landmarker", "other"]
 """The swapper's is nine tenths of the arithmetic: it alone is put into 8 bits and rewritten for
 channels-last kernels."""
 
@@ -133,7 +133,7 @@ def _found(pixel: FrameFormat) -> tuple[TensorSpec, ...]:
 def _crop_models(extras: Extras) -> Iterator[ModelSpec]:
     yield ModelSpec(
         "face_landmarker", (VIEWS, VIEW_WARPS, DETECTIONS, OPTIONS), (FACES, LANDMARKS, POSE),
-        sees="crops", network="other",
+        sees="crops", network="landmarker",
         joined_rows=JoinedRows(
             (VIEWS.name, VIEW_WARPS.name), DETECTIONS.name, (LANDMARKS.name, POSE.name),
             shared=(OPTIONS.name,), updated=(FACES.name,),
