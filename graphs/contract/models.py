@@ -49,7 +49,7 @@ faces. It decides a plan's sizes, a config's limits and whether a CPU joins requ
 
 Network = Literal["swapper", "landmarker", "other"]
 """The swapper's is nine tenths of the arithmetic: it alone is put into 8 bits and rewritten for
-channels-last kernels."""
+channels-last kernels. The landmark network's runs are recorded where that is known to go."""
 
 
 @dataclass(frozen=True)
