@@ -89,29 +89,8 @@ def neutral_shape(faces: Faces, rows: Tensor) -> Tensor:
     return moved / faces.scale[rows][:, None, None]
 
 
-def reshape_face(
-    faces: Faces,
-    rows: Tensor,
-    *,
-    identity_change: Tensor | None = None,
-    expression: Tensor | None = None,
-    turn: Tensor | None = None,
-) -> Tensor:
-    """Landmarks of the rows with another face shape, expression or pose: (B, 478, 3) px.
-
-    Args:
-        faces: the crops.
-        rows: (B,) their numbers.
-        identity_change: (B, 48) added to the identity.
-        expression: (B, 16) instead of the row's own.
-        turn: (B, 3, 3) before the row's own rotation.
-    """
-    shape = neutral_shape(faces, rows)
-    if identity_change is not None:
-        shape = shape + (identity_change @ faces.shapes.identity).view(shape.shape)
-    if expression is not None:
-        change = expression - faces.expression[rows]
-        shape = shape + (change @ faces.shapes.expression).view(shape.shape)
+def place_shape(faces: Faces, rows: Tensor, shape: Tensor, turn: Tensor | None = None) -> Tensor:
+    """Upright shapes (B, 478, 3) in the rows' poses, turned by (B, 3, 3) before: crop px."""
     rotation = faces.rotation[rows] if turn is None else faces.rotation[rows] @ turn
     placed = shape @ rotation.transpose(1, 2) * faces.scale[rows][:, None, None]
     return placed + faces.shift[rows][:, None]

@@ -48,6 +48,9 @@ EYE_GAPS: Final = ((159, 145), (160, 144), (158, 153), (386, 374), (385, 380), (
 EYE_SPAN: Final = (33, 263)
 EXPRESSION: Final = LIPS_INNER + LIPS_OUTER + LEFT_EYE + RIGHT_EYE
 
+CHEEK: Final = 50
+"""A point on the middle of a cheek."""
+
 FIVE_POINTS: Final = (468, 473, 1, 61, 291)
 """The mesh points that stand for a detector's five: irises, nose, mouth corners."""
 

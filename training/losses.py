@@ -41,7 +41,7 @@ class LossWeights:
     surroundings: float = 20.0
     calm: float = 16.0
     occluder: float = 8.0
-    steadiness: float = 4.0
+    steadiness: float = 8.0
 
 
 class Judged(NamedTuple):

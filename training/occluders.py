@@ -17,8 +17,8 @@ from training.dice import Dice, on_device, per_image
 from training.faces import Faces
 from training.warping import blur, enlarge, pixel_grid, sample_pixels
 
-KINDS: Final = ("blob", "bar", "edge", "fingers", "glasses", "microphone", "fringe")
-ON_TARGETS: Final = (0.26, 0.12, 0.12, 0.18, 0.14, 0.08, 0.10)
+KINDS: Final = ("blob", "bar", "edge", "hand", "glasses", "microphone", "fringe")
+ON_TARGETS: Final = (0.20, 0.08, 0.10, 0.32, 0.14, 0.08, 0.08)
 ON_SOURCES: Final = (0.08, 0.04, 0.04, 0.04, 0.42, 0.00, 0.38)
 """How often each kind is drawn."""
 
@@ -73,19 +73,37 @@ def _edge(canvas: _Canvas) -> Tensor:
     return along - canvas.between(30, 100) + canvas.wave * 8
 
 
-def _fingers(canvas: _Canvas) -> Tensor:
-    """Three to four rods side by side that come out of a palm."""
-    x, y, angle = canvas.between(20, 236), canvas.between(110, 256), canvas.between(3.0, 6.4)
-    radius = canvas.between(7, 14)
-    inside = canvas.rod(x, y, angle + 3.1416, radius * 3, radius * 2.6)
-    for k in range(4):
-        side = (k - 1.5) * radius * 1.9
-        spread = angle + (k - 1.5) * canvas.between(0.0, 0.14)
-        root_x, root_y = x - side * angle.sin(), y + side * angle.cos()
-        inside = torch.maximum(
-            inside, canvas.rod(root_x, root_y, spread, radius * canvas.between(3.5, 7), radius)
-        )
+def _hand(canvas: _Canvas) -> Tensor:
+    """A palm, four fingers bent at one joint, and a thumb, anywhere and any way up."""
+    x, y, angle = canvas.between(20, 236), canvas.between(90, 270), canvas.between(2.6, 6.8)
+    radius, bend = canvas.between(5, 13), canvas.between(-0.5, 0.5)
+    inside = canvas.rod(x, y, angle + torch.pi, radius * 2, radius * canvas.between(2.6, 3.8))
+    # Fingers of a fist are short, and close to each other; a spread hand's are not.
+    length, spread = radius * canvas.between(1.2, 4.5), canvas.between(0.0, 0.22)
+    thumb = (canvas.between(0, 1) < 0.5).float() * 2 - 1
+    for k in (-1.5, -0.5, 0.5, 1.5):
+        side, towards = k * radius * 1.85, angle + k * spread
+        inside = _finger(canvas, inside, (x - side * angle.sin(), y + side * angle.cos()),
+                         (towards, bend), (length * (1.15 - 0.12 * abs(k)), radius))  # fmt: skip
+    side = thumb * radius * 2.6
+    root = (x - side * angle.sin(), y + side * angle.cos())
+    shape = (length * 0.7, radius * 1.1)
+    inside = _finger(canvas, inside, root, (angle + thumb * 0.8, -thumb * 0.4), shape)
     return inside + canvas.wave
+
+
+def _finger(
+    canvas: _Canvas,
+    inside: Tensor,
+    root: tuple[Tensor, Tensor],
+    ways: tuple[Tensor, Tensor],
+    shape: tuple[Tensor, Tensor],
+) -> Tensor:
+    """`inside` and two rods; `ways`: direction and bend, radians. `shape`: of a rod, px."""
+    (x, y), (angle, bend), (length, radius) = root, ways, shape
+    joint = (x + length * angle.cos(), y + length * angle.sin())
+    inside = torch.maximum(inside, canvas.rod(x, y, angle, length, radius))
+    return torch.maximum(inside, canvas.rod(*joint, angle + bend, length * 0.8, radius * 0.9))
 
 
 def _glasses(canvas: _Canvas, landmarks: Tensor) -> Tensor:
@@ -145,7 +163,7 @@ def draw_occluders(
     *,
     rate: float,
     kinds: tuple[float, ...],
-    own: Tensor | None = None,
+    own: Tensor,
 ) -> Occluder:
     """One occluder a face for a share `rate` of the batch.
 
@@ -155,7 +173,8 @@ def draw_occluders(
         landmarks: (B, 478, 2 or 3) px, where eyes and brows are.
         rate: how many faces have one.
         kinds: how often each of `KINDS` is drawn.
-        own: (B, 3, 256, 256) the faces' images: half the fringes are then of the own hair.
+        own: (B, 3, 256, 256) the faces' images: half the fringes are of their hair, and half the
+            hands of about their skin's colour.
     """
     batch = len(landmarks)
     canvas = _Canvas(dice, batch)
@@ -164,7 +183,7 @@ def draw_occluders(
             _blob(canvas),
             _bar(canvas),
             _edge(canvas),
-            _fingers(canvas),
+            _hand(canvas),
             _glasses(canvas, landmarks),
             _microphone(canvas),
             _fringe(canvas, landmarks),
@@ -175,10 +194,11 @@ def draw_occluders(
     picked = drawn[torch.arange(batch, device=dice.device), kind][:, None]
     alpha = (picked / 2 + 0.5).clamp(0, 1) * per_image(dice.chance(rate, batch))
     colour = _colour(dice, faces, kind, canvas)
-    if own is not None:
-        is_fringe = (kind == KINDS.index("fringe")).float()
-        hair = per_image(is_fringe * dice.chance(0.5, batch))
-        colour = colour + (_own_hair(canvas, own) - colour) * hair
+    likely = dice.chance(0.5, batch)
+    for name, of_own in (("fringe", _own_hair(canvas, own)),
+                         ("hand", _own_skin(canvas, own, landmarks))):  # fmt: skip
+        share = per_image(likely * (kind == KINDS.index(name)).float())
+        colour = colour + (of_own - colour) * share
     return Occluder(blur(alpha, 3), colour)
 
 
@@ -187,6 +207,16 @@ def _own_hair(canvas: _Canvas, images: Tensor) -> Tensor:
     x = canvas.x + canvas.wave * canvas.between(1, 6)
     y = canvas.y.expand_as(x) * canvas.between(0.08, 0.25)
     return sample_pixels(images, torch.stack([x, y], 1))
+
+
+def _own_skin(canvas: _Canvas, images: Tensor, landmarks: Tensor) -> Tensor:
+    """A cheek's mean colour, lighter or darker, with little else to tell it from a face."""
+    dice, batch = canvas.dice, canvas.batch
+    cell = 16
+    cheek = landmarks[:, face_mesh.CHEEK, :2, None, None]
+    tone = sample_pixels(F.avg_pool2d(images, cell), (cheek + 0.5) / cell - 0.5)
+    tone = tone * torch.exp(dice.normal(batch, 1, 1, 1) * 0.2 + dice.normal(batch, 3, 1, 1) * 0.03)
+    return (tone * (1 + canvas.wave[:, None] * canvas.between(0, 0.12)[:, None])).clamp(0, 1)
 
 
 def _colour(dice: Dice, faces: Faces, kind: Tensor, canvas: _Canvas) -> Tensor:

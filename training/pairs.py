@@ -22,20 +22,24 @@ from training.augment import (
     close_eyes,
     landmark_noise,
     lid_offsets,
+    neutral_shape,
+    place_shape,
     random_rotation,
     random_similarity,
-    reshape_face,
     soften,
 )
 from training.dice import Dice, per_image
 from training.faces import Faces
+from training.lent_glasses import LentGlasses
 from training.networks import Prepared, Swapper, light, mirror_prepared, near_face, reach
 from training.occluders import ON_SOURCES, ON_TARGETS, Occluder, draw_occluders
+from training.retarget import Likeness
 from training.warping import blur, enlarge, sample_pixels
 from training.worn import frames
 
 OCCLUDER_RATE: Final = 0.6
-SOURCE_OCCLUDER_RATE: Final = 0.5
+SOURCE_OCCLUDER_RATE: Final = 0.45
+LENT_GLASSES_RATE: Final = 0.25
 SHADOW_RATE: Final = 0.3
 BLINK_RATE: Final = 0.3
 
@@ -93,6 +97,7 @@ class PairMaker:
 
     def __init__(self, faces: Faces, swapper: Swapper, teacher: Swapper, dice: Dice) -> None:
         self.faces, self.swapper, self.teacher, self.dice = faces, swapper, teacher, dice
+        self.likeness, self.glasses = Likeness(faces), LentGlasses(faces, swapper)
         self._frames = faces.frames_with_neighbour
         # Glasses of a source or a truth would teach to carry them along.
         self._bare = faces.frequency * (1 - faces.worn)
@@ -110,7 +115,7 @@ class PairMaker:
         rows, flip = self.dice.weighted(self._any, batch), self.dice.chance(0.5, batch)
         view = self._target_view(self.dice, rows, flip)
         # Photos have occluders too, or they would be what tells a swap from a photo.
-        shown = self._occlude(self.dice, view.landmarks).over(view.image)
+        shown = self._occlude(self.dice, view.landmarks, view.image).over(view.image)
         return Batch(supervised, crossed, change_light(self.dice, shown, 0.5))
 
     def _other_photo(self, rows: Tensor) -> Tensor:
@@ -129,8 +134,9 @@ class PairMaker:
     def _mirrored(self, landmarks: Tensor, flip: Tensor) -> Tensor:
         return torch.where(flip[:, None, None] > 0.5, landmarks[:, self.faces.mirror], landmarks)
 
-    def _occlude(self, dice: Dice, landmarks: Tensor) -> Occluder:
-        return draw_occluders(dice, self.faces, landmarks, rate=OCCLUDER_RATE, kinds=ON_TARGETS)
+    def _occlude(self, dice: Dice, landmarks: Tensor, own: Tensor) -> Occluder:
+        rate, kinds = OCCLUDER_RATE, ON_TARGETS
+        return draw_occluders(dice, self.faces, landmarks, rate=rate, kinds=kinds, own=own)
 
     def _blinks(self, dice: Dice, batch: int, rate: float) -> Tensor:
         return dice.chance(rate, batch) * dice.uniform(batch, low=0.3, high=1.0)
@@ -153,13 +159,13 @@ class PairMaker:
         """A source as the network will see it, moved in expression and pose: image, px."""
         faces, batch = self.faces, len(rows)
         moved = dice.chance(0.65, batch)[:, None]
-        other = faces.expression[dice.integers(len(faces), batch)]
-        other = other * dice.uniform(batch, 1, low=0.3, high=1.2)
-        own = faces.expression[rows]
+        strength = moved * dice.uniform(batch, 1, low=0.3, high=1.2)
+        other = dice.integers(len(faces), batch)
         turn = random_rotation(dice, batch, yaw=0.24, pitch=0.10)
         still = torch.eye(3, device=turn.device).expand_as(turn)
         turn = torch.where(moved[:, :, None] > 0.5, turn, still)
-        shape = reshape_face(faces, rows, expression=own + moved * (other - own), turn=turn)
+        shape = neutral_shape(faces, rows) + self.likeness.express(rows, other, strength)
+        shape = place_shape(faces, rows, shape, turn)
         move = random_similarity(dice, batch, angle=0.05, scale=0.03, shift_px=2.5, flip=flip)
         blinks = self._blinks(dice, batch, BLINK_RATE / 2)
         image, landmarks = self._mesh_view(rows, shape, move, blinks)
@@ -185,9 +191,9 @@ class PairMaker:
         flip = dice.chance(0.5, batch)
         view = self._target_view(dice, a, flip)
         truth = change_light(dice, view.image, 0.5)
-        strength = dice.uniform(batch, 1, low=0.4, high=1.2)
-        towards_b = strength * (faces.identity[b] - faces.identity[a])
-        shape = close_eyes(reshape_face(faces, a, identity_change=towards_b), view.blinks)
+        strength = dice.uniform(batch, 1, low=0.3, high=1.1)
+        shape = neutral_shape(faces, a) + self.likeness.move(a, b, strength)
+        shape = close_eyes(place_shape(faces, a, shape), view.blinks)
         b_shape = self._mirrored(view.moved_by.move(shape), flip)
         b_view = self._source_view(dice, b, dice.chance(0.5, batch), 1.0)
         target, landmarks = self._paste(truth, view.landmarks, b_view, b_shape), b_shape
@@ -203,16 +209,22 @@ class PairMaker:
         landmarks = landmark_noise(dice, faces, landmarks)
         source_landmarks = landmark_noise(dice, faces, source_landmarks)
         retargeted = self.swapper.retargeter(landmarks, source_landmarks)
-        known = (dice.chance(0.5, batch) > 0.5)[:, None, None]
+        # The retargeter cannot know the truth to the pixel.
+        known = (dice.chance(0.8, batch) > 0.5)[:, None, None]
         goal = torch.where(known, view.landmarks[..., :2], retargeted)
         prepared = self.swapper.prepare(target, landmarks, source, source_landmarks, goal)
-        occluder = self._occlude(dice, goal)
+        occluder = self._occlude(dice, goal, prepared.target)
         return Supervised(_occluded(prepared, occluder), occluder.over(truth), occluder.alpha)
 
     def _hide(self, dice: Dice, image: Tensor, landmarks: Tensor) -> Occluder:
         """Glasses, a fringe and the like on a source, which the swap must not carry along."""
         rate, kinds = SOURCE_OCCLUDER_RATE, ON_SOURCES
-        return draw_occluders(dice, self.faces, landmarks, rate=rate, kinds=kinds, own=image)
+        drawn = draw_occluders(dice, self.faces, landmarks, rate=rate, kinds=kinds, own=image)
+        if not len(self.glasses.wearers):
+            return drawn
+        lent = per_image(dice.chance(LENT_GLASSES_RATE, len(image))) > 0.5
+        real = self.glasses.put_on(dice, landmarks)
+        return Occluder(*(torch.where(lent, a, b) for a, b in zip(real, drawn, strict=True)))
 
     def _paste(
         self, truth: Tensor, landmarks: Tensor, b_view: tuple[Tensor, Tensor], b_shape: Tensor
@@ -282,7 +294,7 @@ class PairMaker:
         disturbed = hidden.over(cast_shadow(dice, shown, SHADOW_RATE))
         prepared = self.swapper.prepare(image, noisy[0], disturbed, noisy[1])
         warped = sample_pixels(shown, prepared.source_at)
-        occluder = self._occlude(dice, prepared.landmarks)
+        occluder = self._occlude(dice, prepared.landmarks, prepared.target)
         worn = frames(prepared.target, prepared.landmarks, prepared.labels)
         return Crossed(
             _occluded(prepared, occluder),

@@ -58,6 +58,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add("--adversary-from", type=int, default=settings.adversary_from, metavar="STEP")
     add("--own-swaps-from", type=int, default=settings.own_swaps_from, metavar="STEP")
     add("--retargeter-steps", type=int, default=settings.retargeter_steps, metavar="STEPS")
+    add("--fit-retargeter", action="store_true",
+        help="fit it anew after --start; --steps 0 then does no more than that")  # fmt: skip
     add("--channels", type=int, nargs=4, default=settings.channels, metavar="C",
         help="of the U-Net's four sizes")  # fmt: skip
     add("--student", type=int, nargs=4, metavar="C",
@@ -127,8 +129,8 @@ def make_trainer(options: argparse.Namespace) -> Trainer:
         trainer.resume(options.out / CHECKPOINT)
     elif options.start is not None:
         trainer.start_from_weights(options.start)
-    else:
-        print(f"retargeter: {trainer.start_from_nothing():.3f} px RMS", flush=True)
+    if not options.resume and (options.start is None or options.fit_retargeter):
+        print(f"retargeter: {trainer.fit_retargeter():.3f} px RMS", flush=True)
     frames = len(faces.frames_with_neighbour)
     print(f"{len(faces)} crops, {frames} with a next frame; step {trainer.step}", flush=True)
     return trainer
@@ -163,6 +165,10 @@ def main() -> int:
     options = parse_arguments()
     if options.resume and options.start is not None:
         print("error: --resume and --start exclude each other", file=sys.stderr)
+        return 2
+    if options.resume and options.fit_retargeter:
+        print("error: a run that goes on keeps its retargeter; leave --fit-retargeter out",
+              file=sys.stderr)  # fmt: skip
         return 2
     try:
         train(options)

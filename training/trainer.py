@@ -115,8 +115,8 @@ class Trainer:
         parameters = module.parameters()
         return torch.optim.Adam(parameters, rate, betas=betas, fused=gpu, capturable=gpu)
 
-    def start_from_nothing(self) -> float:
-        """Fit the retargeter; returns its error, RMS in px."""
+    def fit_retargeter(self) -> float:
+        """Before the first step, or anew; returns its error, RMS in px."""
         retargeter = self.swapper.retargeter.requires_grad_(True)
         steps = self.settings.retargeter_steps
         error = fit_retargeter(retargeter, self.faces, self.dice, steps=steps)

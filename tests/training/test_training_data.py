@@ -16,6 +16,7 @@ from training.dice import Dice
 from training.evaluate import Evaluation
 from training.face_mesh import ARCFACE_128, LEFT_EYE, OVAL, RIGHT_EYE, mirror_points
 from training.faces import Faces, HeldOut
+from training.lent_glasses import LentGlasses
 from training.networks import Prepared, Swapped, Swapper
 from training.occluders import KINDS, ON_TARGETS, draw_occluders
 from training.prepare import MOST_ENLARGED, Face, crop_face, split
@@ -102,6 +103,35 @@ def test_some_fringes_are_of_the_own_hair(data: Path) -> None:
     assert 4 <= (reddest.float().mean((1, 2)) > 0.9).sum() <= 14
 
 
+def test_some_hands_are_of_the_own_skin(data: Path) -> None:
+    faces = Faces.load(data, CPU)
+    only = tuple(float(kind == "hand") for kind in KINDS)
+    own = torch.tensor([0.2, 0.6, 0.1]).view(1, 3, 1, 1).expand(18, -1, 256, 256)
+    marks = faces.landmarks[:18]
+    shown = draw_occluders(Dice.seeded(1, CPU), faces, marks, rate=1.0, kinds=only, own=own)
+    tone = shown.colour.mean((2, 3))
+    hue = tone / tone.sum(1, keepdim=True) - torch.tensor([0.2, 0.6, 0.1]) / 0.9
+    # Half of them are meant; fewer than 4 or more than 14 of 18 are drawn once in 130 times.
+    assert 4 <= (hue.abs().amax(1) < 0.06).sum() <= 14
+
+
+def test_lent_glasses_lie_where_their_owner_wears_them(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faces = Faces.load(data, CPU)
+    rows = slice(0, 1)
+    worn, _ = with_glasses(faces, rows)
+    faces.pixels[rows, :, 32:288, 32:288] = (worn * 255).round().byte()
+    faces.worn[:] = 0
+    faces.worn[0] = 1
+    swapper = Swapper(drawn_faces.mean_shape(), (4, 4, 4, 4))
+    lent = LentGlasses(faces, swapper).put_on(Dice.seeded(0, CPU), faces.landmarks[rows])
+    assert (lent.alpha > 0.9).sum() > 100
+    shown = lent.alpha.expand_as(worn) > 0
+    # A byte a channel is half a level off.
+    torch.testing.assert_close(lent.colour[shown], worn[shown], atol=0.003, rtol=0)
+
+
 def test_crops_that_do_not_belong_to_the_table_are_refused(data: Path, tmp_path: Path) -> None:
     for name in ("train_meta.npz", "geometry.npz"):
         (tmp_path / name).symlink_to(data / name)
@@ -175,9 +205,8 @@ def test_every_kind_of_occluder_covers_some_of_the_face_and_not_all(data: Path) 
     faces = Faces.load(data, CPU)
     for k, kind in enumerate(KINDS):
         only = tuple(float(k == j) for j in range(len(KINDS)))
-        drawn = draw_occluders(
-            Dice.seeded(k, CPU), faces, faces.landmarks[:6], rate=1.0, kinds=only
-        )
+        own, marks = torch.full((6, 3, 256, 256), 0.5), faces.landmarks[:6]
+        drawn = draw_occluders(Dice.seeded(k, CPU), faces, marks, rate=1.0, kinds=only, own=own)
         assert 0.001 < drawn.alpha.mean() < 0.9, kind
         assert drawn.colour.min() >= 0, kind
         assert drawn.colour.max() <= 1, kind

@@ -16,8 +16,9 @@ from training.augment import (
     cast_shadow,
     close_eyes,
     lid_offsets,
+    neutral_shape,
+    place_shape,
     random_similarity,
-    reshape_face,
 )
 from training.colours import distance_to_mixture, distance_to_surroundings
 from training.dice import Dice
@@ -25,6 +26,7 @@ from training.faces import Faces
 from training.frozen import FrozenNetwork
 from training.measures import eye_opening
 from training.networks import Paint, Prepared, Swapper, compose, mirror_prepared, reach
+from training.retarget import Likeness, person_share
 from training.warping import GRID, Warper, pixel_grid, sample_pixels
 
 pytestmark = pytest.mark.training
@@ -110,11 +112,42 @@ def test_a_similaritys_origin_undoes_its_move() -> None:
     torch.testing.assert_close(back, at, atol=FLOAT32, rtol=0)
 
 
-def test_a_shape_that_is_told_its_own_expression_stays(data: Path) -> None:
+def test_an_upright_shape_in_its_own_pose_is_the_photos(data: Path) -> None:
     faces = Faces.load(data, CPU)
     rows = torch.arange(len(faces))
-    same = reshape_face(faces, rows, expression=faces.expression)
+    same = place_shape(faces, rows, neutral_shape(faces, rows))
     torch.testing.assert_close(same, faces.landmarks, atol=FLOAT32, rtol=0)
+
+
+def test_what_photos_of_one_person_share_is_the_persons() -> None:
+    # Four coordinates, independent: variance among people, and between photos of one.
+    people, photos = np.array([9.0, 9.0, 4.0, 0.0]), np.array([0.0, 1.0, 4.0, 3.0])
+    draw, count = np.random.default_rng(5), 4000
+    who = np.repeat(np.arange(count), 2)
+    person = draw.normal(size=(count, 4)) * np.sqrt(people)
+    table = person[who] + draw.normal(size=(2 * count, 4)) * np.sqrt(photos)
+    mixed, _ = np.linalg.qr(draw.normal(size=(4, 4)))
+    share = person_share(torch.from_numpy(table @ mixed.T), torch.from_numpy(who)).double().numpy()
+    wanted = np.clip(1 - 2 * photos / (people + photos), 0, 1)
+    # 4,000 people: a ratio of variances is known to 2 %.
+    np.testing.assert_allclose(mixed.T @ share @ mixed, np.diag(wanted), atol=0.06)
+    with pytest.raises(ValueError, match="nobody has two photos"):
+        person_share(torch.from_numpy(table), torch.arange(2 * count))
+
+
+def test_mouth_and_eyes_stay_when_a_face_takes_anothers_shape(data: Path) -> None:
+    faces = Faces.load(data, CPU)
+    likeness, rows, others = Likeness(faces), torch.tensor([0, 4]), torch.tensor([9, 13])
+    held = ((face_mesh.EXPRESSION + face_mesh.IRISES, 0.0), (face_mesh.OVAL, 0.5))
+    for points, share in held:
+        assert likeness.free[list(points)].numpy() == pytest.approx(share)
+    assert likeness.free.max() == 1
+    moved = likeness.move(rows, others)
+    assert moved.abs().amax((1, 2)).min() > 0.5
+    assert likeness.move(rows, rows).abs().max() == 0
+    # Nearly linear: the five points are aligned by a similarity.
+    half = likeness.move(rows, others, 0.5)
+    torch.testing.assert_close(half, moved / 2, atol=0.3, rtol=0)
 
 
 def test_closing_eyes_moves_lids_and_only_pixels_at_the_eyes(data: Path) -> None:

@@ -15,7 +15,7 @@ from training.export import export_error, export_network, pack_source
 from training.faces import Faces
 from training.judges import Landmarker, Recogniser
 from training.networks import Swapper, mirror_prepared
-from training.retarget import fit_retargeter, landmark_pairs
+from training.retarget import Likeness, fit_retargeter, landmark_pairs
 from training.train import CHECKPOINT, StopRequest, parse_arguments, train
 from training.trainer import Trainer, TrainerSettings
 
@@ -49,7 +49,7 @@ def test_the_losses_of_one_batch_fall(trainer: Trainer, monkeypatch: pytest.Monk
     monkeypatch.setattr("training.pairs.OCCLUDER_RATE", 1.0)
     monkeypatch.setattr("training.pairs.SOURCE_OCCLUDER_RATE", 0.0)
     monkeypatch.setattr("training.pairs.SHADOW_RATE", 0.0)
-    trainer.start_from_nothing()
+    trainer.fit_retargeter()
     batch = trainer.pairs.make(1, own_swaps=False)
     monkeypatch.setattr(trainer.pairs, "make", lambda *_, **__: batch)
     monkeypatch.setattr("training.trainer._WARM_UP_STEPS", 1)
@@ -106,7 +106,7 @@ def test_the_student_is_kept_beside_and_gone_on_with(trainer: Trainer, tmp_path:
 def test_the_exported_network_equals_pytorch_for_any_batch(
     trainer: Trainer, tmp_path: Path
 ) -> None:
-    trainer.start_from_nothing()
+    trainer.fit_retargeter()
     swapper: Swapper = trainer.averaged
     path = tmp_path / "swapper.onnx"
     export_network(swapper, path)
@@ -122,12 +122,23 @@ def test_the_exported_network_equals_pytorch_for_any_batch(
         assert error < EXPORT_TOLERANCE, f"batch {batch}: {error:.1e}"
 
 
-def test_the_retargeter_learns_synthetic_faces(trainer: Trainer) -> None:
+def test_the_retargeter_learns_to_take_shapes(trainer: Trainer) -> None:
     retargeter = trainer.swapper.retargeter.requires_grad_(True)
     error = fit_retargeter(retargeter, trainer.faces, trainer.dice, steps=60, batch=64)
-    pairs = landmark_pairs(trainer.faces, trainer.dice, 256)
+    pairs = landmark_pairs(trainer.faces, Likeness(trainer.faces), trainer.dice, 256)
     unmoved = (pairs.truth - pairs.target[..., :2]).pow(2).mean().sqrt()
     assert error < 0.8 * unmoved
+
+
+def test_the_retargeter_alone_is_fitted_anew(data: Path, tmp_path: Path) -> None:
+    trained = run(data, tmp_path / "old", 1)
+    fitted = run(data, tmp_path / "new", 0, "--start", str(tmp_path / "old"), "--fit-retargeter")
+    assert fitted.step == trained.step == 1
+    for name in (SWAPPER_FILE, f"{STUDENT}/{SWAPPER_FILE}"):
+        with np.load(tmp_path / "old" / name) as old, np.load(tmp_path / "new" / name) as new:
+            changed = {key for key in old.files if not np.array_equal(old[key], new[key])}
+        assert changed
+        assert {key.split(".")[0] for key in changed} == {"retargeter"}
 
 
 def test_neighbouring_frames_get_one_source_and_one_light(trainer: Trainer) -> None:
@@ -145,7 +156,7 @@ def test_what_is_wanted_of_a_pair_is_the_pair_undisturbed(
     trainer: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert trainer.pairs.make(4, own_swaps=False).crossed.calm is None
-    for name in ("OCCLUDER_RATE", "SOURCE_OCCLUDER_RATE", "SHADOW_RATE"):
+    for name in ("OCCLUDER_RATE", "SOURCE_OCCLUDER_RATE", "LENT_GLASSES_RATE", "SHADOW_RATE"):
         monkeypatch.setattr(f"training.pairs.{name}", 0.0)
     monkeypatch.setattr("training.pairs.landmark_noise", lambda dice, faces, points: points)
     crossed = trainer.pairs.make(4, own_swaps=True).crossed
