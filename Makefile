@@ -8,10 +8,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet
 PROJECTS := pyproject.toml client/pyproject.toml
 GATEWAY := gateway/pyproject.toml requirements/gateway.lock
-# Tests run in two processes: one that has done its part takes tests from the other. Where a
-# server stopped answering, each test that waits for it takes minutes: a dozen failures say enough.
+# Tests run in two processes: one that has done its part takes tests from the other. Those with
+# servers of their own do not: on two cores the storms of one keep the other's from starting in time.
 # With a GPU, which both would use at once: PYTEST_ARGS="-n 0".
-PARALLEL := -n 2 --dist worksteal --maxfail 12
+PARALLEL := -n 2 --dist worksteal
+# Where a server stopped answering, each test that waits for it takes minutes.
+MOST_FAILURES := --maxfail 12
 
 .PHONY: help venv demo gateway test e2e training soak readers lint sbom bench lock clean
 
@@ -28,13 +30,13 @@ gateway: $(VENV)/gateway.stamp ## Serve the web page on 127.0.0.1:8080, with a s
 	@$(BIN)/frameswap gateway
 
 test: $(VENV)/test.stamp ## Run the tests for every change, after installing what they need
-	@$(BIN)/python -m pytest -m "not soak and not e2e and not training" $(PARALLEL) $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -m "not soak and not e2e and not training" $(PARALLEL) $(MOST_FAILURES) $(PYTEST_ARGS)
 
 e2e: $(VENV)/test.stamp $(VENV)/deploy.stamp $(VENV)/gateway-e2e.stamp ## Run those with servers of their own: starts, kills, whole jobs, the demo
-	@$(BIN)/python -m pytest -m "e2e and not soak" $(PARALLEL) $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -m "e2e and not soak" $(MOST_FAILURES) $(PYTEST_ARGS)
 
 training: $(VENV)/training.stamp ## Run those of training/, which need PyTorch
-	@$(BIN)/python -m pytest -m training tests/training $(PARALLEL) $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -m training tests/training $(PARALLEL) $(MOST_FAILURES) $(PYTEST_ARGS)
 
 soak: $(VENV)/test.stamp $(VENV)/gateway-e2e.stamp ## Run the long ones: memory over ten thousand frames, ten thousand requests
 	@$(BIN)/python -m pytest -m soak -o faulthandler_timeout=0 $(PYTEST_ARGS)
