@@ -246,7 +246,8 @@ def make_config(
         _set_preferred_batches(config, spec, target)
         parameters |= _check_parameters(spec, deployment.extras)
         parameters |= _execution_parameters(spec, target, limits, host)
-        parameters |= _recording(spec, target, host, deployment)
+        if target.uses_cuda_provider:
+            parameters |= _cuda_parameters(spec, host, deployment)
         if spec.joined_rows is not None and target.ragged:
             _mark_ragged(config.input)
     for key, value in parameters.items():
@@ -278,7 +279,7 @@ def _set_optimization(
 ) -> None:
     if target.backend == "onnxruntime" and host.graph_level:
         config.optimization.graph.level = host.graph_level
-    if target.backend == "onnxruntime" and target.on_gpu:
+    if target.uses_cuda_provider:
         accelerators = config.optimization.execution_accelerators.gpu_execution_accelerator
         if host.tensorrt_cache is not None:
             tensorrt = accelerators.add(name="tensorrt")
@@ -365,15 +366,17 @@ def _check_parameters(spec: ModelSpec, extras: Extras) -> dict[str, str]:
     return parameters
 
 
-def _recording(
-    spec: ModelSpec, target: Target, host: HostOptions, deployment: Deployment
+def _cuda_parameters(
+    spec: ModelSpec, host: HostOptions, deployment: Deployment
 ) -> dict[str, str]:
-    """Let a landmark network's run be one CUDA graph, where that is known to go."""
+    """How our backend launches a network's kernels with ONNX Runtime's CUDA provider."""
+    if spec.name in _LONG_KERNELS:
+        return {PARAMETER_LOW_PRIORITY: "1"}
     row = deployment.landmarker
-    if spec.network != "landmarker" or row is None or not row.recordable:
-        return {}
-    on = target.backend == "onnxruntime" and target.on_gpu and host.record_runs
-    return {PARAMETER_RECORD_RUNS: "1"} if on and host.tensorrt_cache is None else {}
+    is_known = spec.network == "landmarker" and row is not None and row.recordable
+    if is_known and host.record_runs and host.tensorrt_cache is None:
+        return {PARAMETER_RECORD_RUNS: "1"}
+    return {}
 
 
 def _execution_parameters(
@@ -404,8 +407,6 @@ def _execution_parameters(
     if target.session_per_size and spec.network is not None:
         # Convolutions; our backend's docs say why. NVIDIA's C++ backend ignores it.
         parameters[PARAMETER_SESSION_PER_SIZE] = "1"
-    if target.backend == "onnxruntime" and target.on_gpu and spec.name in _LONG_KERNELS:
-        parameters[PARAMETER_LOW_PRIORITY] = "1"
     if target.flavour is not None:
         parameters[PARAMETER_ENGINE_FLAVOUR] = target.flavour
         if host.onnx_until_plan:

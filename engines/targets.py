@@ -85,6 +85,11 @@ class Target:
     one_process: bool = False
     instances: int | None = None
 
+    @property
+    def uses_cuda_provider(self) -> bool:
+        """Whether ONNX Runtime's CUDA provider runs the graphs."""
+        return self.backend == "onnxruntime" and self.on_gpu
+
 
 def _rows() -> tuple[Target, ...]:
     return (

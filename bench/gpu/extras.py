@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime
 
 from bench import random_extras
-from bench.gpu.cells import CUDA, SCENES, Bench, Cell, engine_name
+from bench.gpu.cells import CUDA, PRICE_MODE, SCENES, Bench, Cell, engine_name
 from bench.gpu.clients import peer_networks
 from bench.gpu.devices import check_provider, faces_a_second, load_cuda
 from bench.gpu.load import IN_FLIGHT
@@ -30,9 +30,9 @@ from graphs.contract import OPTIONS
 KINDS: Final[tuple[Kind, ...]] = ("occluder", "parser", "enhancer")
 FINER: Final = ("super-resolution animevideov3", "super-resolution x4plus")
 """Forms whose networks are the real ones; the peers have none of them for a face."""
-MODES: Final[dict[str, str]] = dict.fromkeys(KINDS[:2], "one process, 4 instances, MPS")
-FEWER: Final = "one process, 2 instances, MPS"
-"""Of an enhancer: two take 61 GiB."""
+MASKED_MODE: Final = "one process, 4 instances, MPS"
+"""Of an occluder and of a parser, with whom two instances leave the GPU idle; of an enhancer two
+take 61 GiB."""
 BATCH: Final = 8
 ONE_FACE: Final = next(iter(SCENES))
 PEER_THREADS: Final = 8
@@ -66,7 +66,8 @@ def _served(kind: str) -> Cell:
     def work(bench: Bench) -> Any:
         return bench.scene(ONE_FACE)
 
-    return Cell(served_name(kind), work, Setup(kind, MODES.get(kind, FEWER)))
+    mode = MASKED_MODE if kind in KINDS[:2] else PRICE_MODE
+    return Cell(served_name(kind), work, Setup(kind, mode))
 
 
 def _alone(kind: str) -> Cell:
@@ -154,7 +155,7 @@ def extra_table(results: Results) -> list[tuple[Any, ...]]:
 
 
 NOTE: Final = (
-    f"One face a frame, 1080p. Served as {MODES[KINDS[0]]} (an enhancer: {FEWER}), {IN_FLIGHT} "
+    f"One face a frame, 1080p. Served as {MASKED_MODE} (an enhancer: {PRICE_MODE}), {IN_FLIGHT} "
     "requests in flight, float16; "
     f"the peers' networks are float32 but the swapper's, {PEER_THREADS} threads. In turn: what "
     "both engines make alone if one runs after the other."

@@ -192,6 +192,10 @@ class DeviceMemory:
         """Return a device array of any contents, for an engine to write into."""
         return self._cupy.empty(tuple(shape), element_type)
 
+    def empty_like(self, array: Any) -> Any:
+        """Return a device array of any contents, of an array's shape and dtype."""
+        return self._cupy.empty(array.shape, array.dtype)
+
     def record(self, run: Callable[[], None]) -> tuple[Callable[[], None], object]:
         """Record what `run` puts on this stream as one CUDA graph.
 

@@ -17,7 +17,7 @@ Source: CUDA driver API, graph management (`cuGraphGetNodes`, `cuGraphMemcpyNode
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 KERNEL, MEMCPY, MEMSET, EMPTY = 0, 1, 2, 5
@@ -103,28 +103,26 @@ class RecordedRun:
     """A recorded run between arrays of its own.
 
     Args:
+        memory: the `DeviceMemory` that the arrays are in.
         given, made: device arrays that the run reads and writes, by name.
         launch: puts the recording on the memory's stream.
-        put: copies an array over another of its shape, on the same stream.
-        empty_like: a new device array.
         kept: what must live as long as the recording.
     """
 
     def __init__(
         self,
+        memory: Any,
         given: Mapping[str, Any],
         made: Mapping[str, Any],
         launch: Callable[[], None],
         *,
-        put: Callable[[Any, Any], None],
-        empty_like: Callable[[Any], Any],
         kept: object,
     ) -> None:
-        self._given, self._made, self._launch = given, made, launch
-        self._put, self._empty_like, self._kept = put, empty_like, kept
+        self._memory, self._given, self._made = memory, given, made
+        self._launch, self._kept = launch, kept
 
-    def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Run arrays of the recorded shapes; the outputs are the caller's own.
+    def run(self, inputs: Mapping[str, Any], outputs: Sequence[str]) -> dict[str, Any]:
+        """Run arrays of the recorded shapes; what it returns is the caller's own.
 
         Raises:
             ValueError: an array has another shape.
@@ -134,10 +132,9 @@ class RecordedRun:
                 raise ValueError(
                     f"{name} was recorded as {array.shape}, and has {inputs[name].shape}"
                 )
-            self._put(array, inputs[name])
+            self._memory.put(array, inputs[name])
         self._launch()
-        outputs = {}
-        for name, array in self._made.items():
-            outputs[name] = self._empty_like(array)
-            self._put(outputs[name], array)
-        return outputs
+        copies = {name: self._memory.empty_like(self._made[name]) for name in outputs}
+        for name, copy in copies.items():
+            self._memory.put(copy, self._made[name])
+        return copies

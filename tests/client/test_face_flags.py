@@ -24,7 +24,6 @@ from frameswap import (
     arguments,
     face_flags,
 )
-from frameswap import __main__ as command_line
 from frameswap.contract import Option
 from frameswap.one_frame import read_frame_at
 from frameswap.video import VideoReader
@@ -33,24 +32,16 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(tmp_path: Path, server: FakeServer, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(tmp_path: Path, server: FakeServer, photo: Path, clip: Path, run: Run) -> Run:
     """Swap a clip of twelve frames: exit code, standard output, standard error."""
-    photo = tmp_path / "face.png"
-    cv2.imwrite(str(photo), np.full((48, 64, 3), (10, 20, 30), np.uint8))
-    write_clip(tmp_path / "in.mp4", Clip())
 
     def swap(
-        *flags: object, target: str = "in.mp4", output: str = "out.mp4"
+        *flags: object, target: str = clip.name, output: str = "out.mp4"
     ) -> tuple[int, str, str]:
-        line = ["swap", "--source", photo, "--target", tmp_path / target,
-                "--output", tmp_path / output,
-                "--server", server.address, *flags]  # fmt: skip
-        try:
-            code = command_line.main([str(word) for word in line])
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
+        return run(
+            "swap", "--source", photo, "--target", tmp_path / target,
+            "--output", tmp_path / output, "--server", server.address, *flags,
+        )  # fmt: skip
 
     return swap
 

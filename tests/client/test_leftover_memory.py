@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from fake_server import FakeServer
@@ -20,15 +21,8 @@ def test_what_a_killed_client_left_is_forgotten_by_the_server_that_it_used(
 ) -> None:
     """Whichever server the next client is a client of."""
     with FakeServer() as other:
-        killed = subprocess.Popen(
-            [sys.executable, "-c", KILLED, server.address, shared_memory.PREFIX],
-            stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert killed.stdout is not None
-        assert killed.stdout.readline() == "ready\n"
-        killed.kill()
-        killed.wait()
-        killed.stdout.close()
+        with killed_client(server):
+            pass
         assert len(server.regions) == len(regions()) == 3
         with connect(other):
             assert server.regions == {}
@@ -59,6 +53,19 @@ time.sleep(60)
 """
 
 
+@contextmanager
+def killed_client(server: FakeServer) -> Iterator[None]:
+    """A client in another process holds shared memory in the block, and is killed behind it."""
+    command = [sys.executable, "-c", KILLED, server.address, shared_memory.PREFIX]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as client:
+        try:
+            assert client.stdout is not None
+            assert client.stdout.readline() == "ready\n"
+            yield
+        finally:
+            client.kill()
+
+
 def test_what_a_killed_client_left_is_reclaimed_and_only_that(server: FakeServer) -> None:
     foreign = FOLDER / f"{shared_memory.PREFIX}not-ours-to-follow"
     foreign.symlink_to("/etc/hostname")
@@ -66,20 +73,12 @@ def test_what_a_killed_client_left_is_reclaimed_and_only_that(server: FakeServer
         with connect(server) as living:
             list(living.stream(frames(4), SOURCE))
             ours = set(regions())
-            killed = subprocess.Popen(
-                [sys.executable, "-c", KILLED, server.address, shared_memory.PREFIX],
-                stdout=subprocess.PIPE, text=True,
-            )  # fmt: skip
-            assert killed.stdout is not None
-            assert killed.stdout.readline() == "ready\n"
-            theirs = set(regions()) - ours
-            assert len(theirs) == 3
-            # While it lives, nobody takes its memory.
-            with connect(server):
-                assert set(regions()) == ours | theirs
-            killed.send_signal(signal.SIGKILL)
-            killed.wait()
-            killed.stdout.close()
+            with killed_client(server):
+                theirs = set(regions()) - ours
+                assert len(theirs) == 3
+                # While it lives, nobody takes its memory.
+                with connect(server):
+                    assert set(regions()) == ours | theirs
             assert set(regions()) == ours | theirs
             with connect(server):
                 assert set(regions()) == ours

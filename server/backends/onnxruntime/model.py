@@ -20,6 +20,7 @@ import gc
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +96,7 @@ class DeviceNetwork:
         """Run device arrays; the outputs are views of ONNX Runtime's own device memory."""
         size = _rows(inputs)
         if size in self._recorded:
-            made = self._recorded[size].run(inputs)
-            return {name: made[name] for name in outputs}
+            return self._recorded[size].run(inputs, outputs)
         return self._run_session(self._session_for(size), inputs, outputs)
 
     def record(self, inputs: Mapping[str, Any], outputs: Sequence[str]) -> None:
@@ -109,14 +109,14 @@ class DeviceNetwork:
         memory, size = self._memory, _rows(inputs)
         named = {
             axis: length
-            for entry in self._session_for(size).get_inputs()
-            for axis, length in zip(entry.shape, inputs[entry.name].shape, strict=True)
+            for name, shape in self._named_shapes.items()
+            for axis, length in zip(shape, inputs[name].shape, strict=True)
             if isinstance(axis, str)
         }
         session = self._sessions[size] = self._open_session(named)
         plain = self._run_session(session, inputs, outputs)
         given, made = (
-            {name: memory.empty(array.shape, array.dtype.name) for name, array in arrays.items()}
+            {name: memory.empty_like(array) for name, array in arrays.items()}
             for arrays in (inputs, plain)
         )
         for name, array in inputs.items():
@@ -134,9 +134,13 @@ class DeviceNetwork:
         memory.finish()
         replay, graph = memory.record(launch)
         self._recorded[size] = RecordedRun(
-            given, made, replay, put=memory.put, kept=(session, binding, graph),
-            empty_like=lambda array: memory.empty(array.shape, array.dtype.name),
-        )  # fmt: skip
+            memory, given, made, replay, kept=(session, binding, graph)
+        )
+
+    @cached_property
+    def _named_shapes(self) -> Mapping[str, Sequence[int | str]]:
+        """Input name to shape, with the names of axes that no session here has fixed."""
+        return {entry.name: entry.shape for entry in self._open_session({}).get_inputs()}
 
     def _run_session(
         self, session: ort.InferenceSession, inputs: Mapping[str, Any], outputs: Sequence[str]
@@ -199,10 +203,10 @@ def _open_on_device(path: Path, settings: ModelSettings, memory: DeviceMemory) -
     # Finds the CUDA and cuDNN that pip installed, where the system has none.
     ort.preload_dlls()
     device_id, stream = memory.device_id, memory.stream_ptr
-    turn: dict[str, Any] = {}
+    turn: AbstractContextManager[None] = nullcontext()
     if settings.number(PARAMETER_LOW_PRIORITY):
-        side = memory.side_stream()
-        stream, turn["turn"] = side.ptr, side
+        turn = side = memory.side_stream()
+        stream = side.ptr
     providers = [
         provider_entry(entry["name"], entry.get("parameters", {}), device_id, stream)
         for entry in entries
@@ -216,7 +220,7 @@ def _open_on_device(path: Path, settings: ModelSettings, memory: DeviceMemory) -
         ),
         memory,
         per_size=bool(settings.number(PARAMETER_SESSION_PER_SIZE)),
-        **turn,
+        turn=turn,
     )
     sizes = padded_sizes(settings)
     memory.begin()
