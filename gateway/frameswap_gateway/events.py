@@ -35,7 +35,8 @@ async def stream_events(gateway: Gateway, job: Job, seen: int) -> AsyncIterator[
             if current.is_final or gateway.is_stopping:
                 return
             try:
-                await asyncio.wait_for(listener.wait(), HEARTBEAT_S)
+                async with asyncio.timeout(HEARTBEAT_S):
+                    await listener.wait()
             except TimeoutError:
                 yield ": still here\n\n"
             await asyncio.sleep(_PAUSE_S)

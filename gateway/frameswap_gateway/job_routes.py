@@ -289,7 +289,8 @@ async def _wait(request: Request, job: Job, most_s: float) -> Job:
             if left_s <= 0:
                 break
             try:
-                await asyncio.wait_for(listener.wait(), left_s)
+                async with asyncio.timeout(left_s):
+                    await listener.wait()
             except TimeoutError:
                 break
             listener.clear()

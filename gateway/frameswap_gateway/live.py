@@ -73,7 +73,8 @@ async def _read_request(gateway: Gateway, socket: WebSocket) -> dict[str, Any]:
         Problem: it is none, or the source is not there.
     """
     try:
-        text = await asyncio.wait_for(socket.receive_text(), _FIRST_S)
+        async with asyncio.timeout(_FIRST_S):
+            text = await socket.receive_text()
         wanted = LiveRequest.model_validate_json(text)
     except (TimeoutError, KeyError, ValidationError) as error:
         raise Problem("not-possible", "first comes a text: {\"source\": [\"ID\"]}") from error

@@ -65,8 +65,10 @@ class Scheduler:
                     )
             except Problem as problem:
                 LOG.warning("%s", problem)
+            # Not `wait_for`: in Python 3.11 it forgets a cancel that comes with the wake-up.
             with suppress(TimeoutError):
-                await asyncio.wait_for(gateway.wake.wait(), _LOOK_AGAIN_S)
+                async with asyncio.timeout(_LOOK_AGAIN_S):
+                    await gateway.wake.wait()
 
     async def cancel(self, job: Job) -> Job:
         """Stop a job: at once where it waits, else when its frames have stopped."""

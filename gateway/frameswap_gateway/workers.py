@@ -161,8 +161,10 @@ class WorkerPool:
                 self._busy.add(worker)
                 try:
                     message = {"task": task, "names": names or {}, **arguments}
-                    done = self._converse(worker, message, on_event, handle or Handle())
-                    answer = await asyncio.wait_for(done, timeout_s)
+                    async with asyncio.timeout(timeout_s):
+                        answer = await self._converse(
+                            worker, message, on_event, handle or Handle()
+                        )
                     self._idle.append(worker)
                     return answer
                 except TaskFailed:
@@ -221,7 +223,8 @@ class WorkerPool:
         worker = _Worker(process)
         try:
             await worker.tell(self._settings)
-            await asyncio.wait_for(worker.answer(), _START_S)
+            async with asyncio.timeout(_START_S):
+                await worker.answer()
         except BaseException:
             await worker.end()
             raise

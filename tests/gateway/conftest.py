@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -69,8 +70,6 @@ class FakeRunner:
             self.taken -= 1
 
     async def _wait(self, on_event: OnEvent | None, handle: Handle) -> None:
-        import asyncio
-
         while not self.gate.is_set():
             if on_event is not None:
                 await on_event({"frames": 1, "rate": 2.0, "left_s": 1.5})

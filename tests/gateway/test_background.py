@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hmac
 import json
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 from conftest import WANTED, FakeRunner, House, OpenHouse
 from frameswap_gateway.retention import sweep
+from frameswap_gateway.scheduler import Scheduler
 from frameswap_gateway.settings import Limits
 from frameswap_gateway.webhooks import sign
 from frameswap_gateway.workers import Handle, OnEvent, TaskFailed
@@ -172,8 +174,6 @@ class Camera(FakeRunner):
         self, task: str, *, on_event: OnEvent | None = None, handle: Handle | None = None,
         **arguments: Any,
     ) -> dict[str, Any]:  # fmt: skip
-        import asyncio
-
         assert task == "live"
         assert on_event is not None
         assert handle is not None
@@ -227,6 +227,25 @@ def test_a_gateway_that_stops_takes_no_jobs(house: House) -> None:
     assert (answer.status_code, answer.json()["code"]) == (503, "stopping")
     assert house.client.get("/readyz").status_code == 503
     assert house.client.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize("steps", range(4))
+def test_the_scheduler_ends_though_a_job_ends_at_the_same_moment(house: House, steps: int) -> None:
+    """Cancelled so many steps of the loop after it was woken: at some of them both are due."""
+
+    async def wake_and_cancel() -> bool:
+        running = asyncio.create_task(Scheduler(house.gateway).run())
+        # It has looked for jobs, and waits.
+        await asyncio.sleep(0.1)
+        house.gateway.wake.set()
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        running.cancel()
+        ended, _ = await asyncio.wait([running], timeout=1.0)
+        return bool(ended)
+
+    assert house.client.portal is not None
+    assert house.client.portal.call(wake_and_cancel)
 
 
 def test_a_gateway_whose_parts_have_ended_says_that_it_is_not_well(house: House) -> None:
