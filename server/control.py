@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -40,8 +40,14 @@ class Control:
         self._name = name
         self._headers = {GRPC_KEY_HEADER: admin_key}
 
-    def wait_until_ready(self, process: ServerProcess, timeout_s: float) -> bool:
+    def wait_until_ready(
+        self, process: ServerProcess, timeout_s: float, *, ports: Collection[int] = ()
+    ) -> bool:
         """Wait for readiness; False when the process ended before.
+
+        Args:
+            ports: where it must listen by then. gRPC's answers come before the server tries its
+                others, and one that is taken ends it.
 
         Raises:
             StartError: it takes too long, or will never be.
@@ -52,7 +58,7 @@ class Control:
             while time.monotonic() < deadline:
                 if not process.is_running:
                     return False
-                if self._is_ready(client):
+                if self._is_ready(client) and process.listens_at(ports):
                     return True
                 # Triton 24.10 waits for a model's process that died before it said anything.
                 if not process.dead_models():

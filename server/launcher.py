@@ -331,7 +331,8 @@ class EmbeddedServer:
         for attempt in range(PORT_ATTEMPTS):
             self._doors = self._asked_doors.chosen(self._scratch)
             self._process = process = self._spawn(distribution)
-            if self._control().wait_until_ready(process, self._start_timeout_s):
+            ports = [port for port in self._doors.ports if port is not None]
+            if self._control().wait_until_ready(process, self._start_timeout_s, ports=ports):
                 return
             log = process.read_log()
             reason = self.describe_end()
@@ -340,10 +341,9 @@ class EmbeddedServer:
                 raise StartError(f"the embedded server did not start: {reason}")
             if 0 not in self._asked_doors.ports or attempt == PORT_ATTEMPTS - 1:
                 break
-        ports = ", ".join(str(port) for port in self._doors.ports if port is not None)
         raise PortError(
-            f"a port of {ports} on {self._doors.address or LOOPBACK} was taken while the server "
-            "started; try again, or give other ports"
+            f"a port of {', '.join(map(str, ports))} on {self._doors.address or LOOPBACK} was "
+            "taken while the server started; try again, or give other ports"
         )
 
     def _spawn(self, distribution: Distribution) -> ServerProcess:

@@ -7,7 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -122,6 +122,17 @@ class ServerProcess:
             return {each.pid for each in children if each.status() == psutil.STATUS_ZOMBIE}
         except psutil.NoSuchProcess:
             return set()
+
+    def listens_at(self, ports: Iterable[int]) -> bool:
+        """Whether the server itself has all of these TCP ports; True where nobody may ask that."""
+        try:
+            open_here = psutil.Process(self.pid).net_connections("tcp")
+        except psutil.NoSuchProcess:
+            return False
+        except (psutil.AccessDenied, OSError):
+            return True
+        listening = {each.laddr.port for each in open_here if each.status == psutil.CONN_LISTEN}
+        return listening.issuperset(ports)
 
     def kept_for_the_dead(self) -> int:
         """Bytes of /dev/shm that the server keeps for models' processes that have died.

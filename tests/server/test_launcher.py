@@ -278,8 +278,9 @@ def test_a_port_that_is_taken_is_one_sentence(tiny_repository: Path) -> None:
             EmbeddedServer(tiny_repository, grpc_port=port).start()
 
 
+@pytest.mark.parametrize("door", ["grpc_port", "http_port", "metrics_port"])
 def test_a_port_lost_between_choosing_and_binding_is_chosen_again(
-    tiny_repository: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_repository: Path, monkeypatch: pytest.MonkeyPatch, door: str
 ) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -290,11 +291,18 @@ def test_a_port_lost_between_choosing_and_binding_is_chosen_again(
         def choose_first_the_lost_one(asked: Doors, folder: Path) -> Doors:
             chosen = real(asked, folder)
             calls.append(chosen)
-            return replace(chosen, grpc_port=lost) if len(calls) == 1 else chosen
+            return replace(chosen, **{door: lost}) if len(calls) == 1 else chosen
 
         monkeypatch.setattr(Doors, "chosen", choose_first_the_lost_one)
-        with EmbeddedServer(tiny_repository, models=["invert_frame"], grpc_port=0) as server:
+        with EmbeddedServer(
+            tiny_repository, models=["invert_frame"], grpc_port=0, http_port=0, metrics_port=0
+        ) as server:
+            # One that was called ready too early has ended by now, or is about to.
+            time.sleep(1.0)
             assert_serves(server)
+            for url in (server.doors.http_url, server.doors.metrics_url):
+                host, _, port = str(url).rpartition(":")
+                socket.create_connection((host, int(port))).close()
         assert len(calls) == 2
 
 
