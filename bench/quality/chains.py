@@ -160,7 +160,7 @@ class _Nobody:
     def embed(self, frame: object, face: NDArray[np.float32]) -> NDArray[np.float32]:
         raise AssertionError("an embedding was asked for")
 
-    def find_turned(self, *asked: object) -> FoundFaces:
+    def find_in(self, *asked: object) -> list[FoundFaces]:
         raise AssertionError("a part of a frame was asked for")
 
 

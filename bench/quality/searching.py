@@ -28,18 +28,21 @@ _NO_FACES_WIDTH: Final = 1500
 def turned(bench: Bench) -> Iterator[Row]:
     """Every roll of 15 degrees, of six faces."""
     width, height = SIZES["720p"]
-    totals = [0, 0]
+    searches = (Search.OFF, Search.UPRIGHT, Search.TURNED)
     for name, head in bench.heads.items():
-        right = [0, 0]
+        right, wrong = [0, 0, 0], [0, 0, 0]
         for roll in range(0, 360, 15):
             pose = Pose(width / 2, height / 2, 400, roll)
             frame, true = as_i420(scene(width, height, [(head, pose)])), truth(head, pose)
-            for which, search in enumerate((Search.OFF, Search.TURNED)):
+            for which, search in enumerate(searches):
                 swapped = swap_one(bench.swapper, frame, bench.everyone, search=search)
-                right[which] += _is_right(swapped, true)
-        totals = [total + each for total, each in zip(totals, right, strict=True)]
-        yield Row(f"roll, {name}: right of 24", str(right[0]), str(right[1]), "24",
-                  right[1] == 24)  # fmt: skip
+                is_right = _is_right(swapped, true)
+                right[which] += is_right
+                wrong[which] += is_swapped(swapped) and not is_right
+        yield Row(f"roll, {name}: wrong of 24; `upright`", str(wrong[0]), str(wrong[1]), "0",
+                  wrong[1] == 0)  # fmt: skip
+        yield Row(f"roll, {name}: right of 24; `turned`", str(right[0]), str(right[2]), "24",
+                  right[2] == 24)  # fmt: skip
 
 
 def _is_right(swapped: SwappedFrame, true: Points) -> bool:

@@ -106,8 +106,9 @@ def add_person_flags(parser: ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument(
         "--search", choices=[each.value for each in Search],
-        help="look once more for turned faces, small ones, or both, where nobody is seen; takes "
-        "time (default: turned for a photo and for --at, off for a video)",
+        help="look once more whether new faces are upright; or for turned faces, small ones, or "
+        "both, where nobody is seen, too, which takes time (default: off for a video, turned for "
+        "a photo and for --at)",
     )  # fmt: skip
 
 

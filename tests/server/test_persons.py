@@ -11,12 +11,19 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from frameswap import Casting, FaceSwapper, Search, Verdict, find_persons
+from frameswap import (
+    Casting,
+    FaceSwapper,
+    Search,
+    SwappedFrame,
+    Verdict,
+    find_persons,
+)
 from frameswap.persons import follow, swap_one
 from frameswap.persons.identity import SAME_PERSON
 
 from bench.quality.rows import Bench
-from bench.quality.scenes import Pose, as_i420, scene, truth
+from bench.quality.scenes import Head, Pose, as_i420, scene, truth
 from server.launcher import EmbeddedServer
 
 pytestmark = pytest.mark.e2e
@@ -88,15 +95,33 @@ def test_following_swaps_what_a_single_pass_swaps(bench: Bench) -> None:
         assert np.abs(each.frame.astype(int) - alone.frame).max() <= 2
 
 
+def error_of(swapped: SwappedFrame, head: Head, pose: Pose) -> float:
+    """Of the five points of the only face, in distances of its eyes."""
+    assert swapped.verdicts == (Verdict.SWAPPED,)
+    error = np.linalg.norm(swapped.faces[0, 5:].reshape(5, 2) - truth(head, pose), axis=1).mean()
+    return float(error) / (head.eyes_px * pose.side / head.image.shape[0])
+
+
 @pytest.mark.parametrize("roll", [60, 180, 285])
 def test_a_turned_face_is_found_the_right_way_up(bench: Bench, roll: int) -> None:
     head, pose = bench.heads["newton"], Pose(320, 180, 240, roll)
     frame = as_i420(scene(WIDTH, HEIGHT, [(head, pose)]))
     swapped = swap_one(bench.swapper, frame, bench.everyone, search=Search.TURNED)
-    assert swapped.verdicts == (Verdict.SWAPPED,)
-    error = np.linalg.norm(swapped.faces[0, 5:].reshape(5, 2) - truth(head, pose), axis=1).mean()
-    # A tenth of the eyes' distance; the wrong way up it is more than a whole one.
-    assert error < head.eyes_px * pose.side / head.image.shape[0] / 10
+    # A tenth; the wrong way up it is more than a whole one.
+    assert error_of(swapped, head, pose) < 0.1
+
+
+@pytest.mark.parametrize("roll", [180, 210])
+def test_what_is_found_the_wrong_way_up_is_righted_where_asked_for(bench: Bench, roll: int) -> None:
+    """Faces that the ordinary look does find: it takes their chins for foreheads."""
+    head, pose = bench.heads["newton"], Pose(640, 360, 400, roll)
+    frame = as_i420(scene(1280, 720, [(head, pose)]))
+    assert error_of(swap_one(bench.swapper, frame, bench.everyone), head, pose) > 0.5
+    swapped = follow(
+        bench.swapper, [frame] * 3, bench.everyone, pixel="i420", ahead=12, frame_rate=25,
+        search=Search.UPRIGHT,
+    )  # fmt: skip
+    assert all(error_of(each, head, pose) < 0.1 for each in swapped)
 
 
 def test_a_photo_that_lies_is_swapped_as_if_it_stood(bench: Bench, tmp_path: Path) -> None:

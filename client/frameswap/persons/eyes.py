@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,9 +18,11 @@ from frameswap.found_faces import FoundFaces
 from frameswap.frames import Frame, frame_size
 from frameswap.persons.cuts import thumbnail
 
-__all__ = ["Eyes", "Looker", "Tape", "read_tape", "write_tape"]
+__all__ = ["Eyes", "Looker", "Part", "Tape", "read_tape", "write_tape"]
 
 Array = NDArray[np.float32]
+Part = tuple[Array, tuple[int, int]]
+"""Of a frame: (2, 3), frame to part; and the part's width and height in pixels, both even."""
 
 
 class Looker(Protocol):
@@ -28,14 +31,12 @@ class Looker(Protocol):
     def embed(self, frame: Frame, face: Array) -> Array:
         """Who a face (15,) is: (E,) of unit length; zeros where the face could not be seen."""
 
-    def find_turned(
-        self, frame: Frame, warp: Array, size: tuple[int, int], least_score: float | None = None
-    ) -> FoundFaces:
-        """Faces of a part of the frame, in the frame's pixels.
+    def find_in(
+        self, frame: Frame, parts: Sequence[Part], least_score: float | None = None
+    ) -> list[FoundFaces]:
+        """Faces of each of some parts of the frame, in the frame's pixels.
 
         Args:
-            warp: (2, 3), frame to the part that is looked at.
-            size: of the part, width and height in pixels, both even.
             least_score: of a face; None: as in the job's ordinary look.
         """
 
@@ -81,13 +82,18 @@ class Eyes:
         """See `Looker.embed`."""
         return self._see(lambda: self._asked().embed(self._given(), face))
 
-    def find_turned(
-        self, warp: Array, size: tuple[int, int], least_score: float | None = None
-    ) -> FoundFaces:
-        """See `Looker.find_turned`."""
-        return self._see_found(
-            lambda: self._asked().find_turned(self._given(), warp, size, least_score)
-        )
+    def find_in(
+        self, parts: Sequence[Part], least_score: float | None = None
+    ) -> list[FoundFaces]:
+        """See `Looker.find_in`."""
+        answers: list[FoundFaces] = []
+
+        def answer(number: int) -> FoundFaces:
+            if not answers:
+                answers.extend(self._asked().find_in(self._given(), parts, least_score))
+            return answers[number]
+
+        return [self._see_found(partial(answer, number)) for number in range(len(parts))]
 
     def _given(self) -> Frame:
         frame = self._frame

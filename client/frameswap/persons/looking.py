@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -14,6 +15,7 @@ from frameswap.found_faces import FoundFaces
 from frameswap.frame_picture import HD_ROWS
 from frameswap.frames import Frame, frame_format, frame_size
 from frameswap.options import SwapOptions
+from frameswap.persons.eyes import Part
 from frameswap.persons.shapes import read_shape
 from frameswap.planes import split_planes
 
@@ -64,14 +66,15 @@ class ServerLooker:
         is_other = np.abs(middle - (side - 1) / 2).max() > _MIDDLE_SHARE * side
         return np.zeros(0, np.float32) if is_other else embedding
 
-    def find_turned(
-        self, frame: Frame, warp: Array, size: tuple[int, int], least_score: float | None = None
-    ) -> FoundFaces:
+    def find_in(
+        self, frame: Frame, parts: Sequence[Part], least_score: float | None = None
+    ) -> list[FoundFaces]:
         options = self.options_of(frame)
         if least_score is not None:
             options = replace(options, score_threshold=least_score)
-        found = self._swapper.find(cut_part(frame, warp, size), options)
-        return _taken_back(found, warp)
+        # Requests that overlap: the frames behind this one wait for the answers.
+        looks = self._swapper.find_stream((cut_part(frame, *part) for part in parts), options)
+        return [_taken_back(look.found, warp) for look, (warp, _) in zip(looks, parts, strict=True)]
 
 
 def portrait_warp(face: Array, side: int, *, share: float = _PORTRAIT_SHARE) -> Array:

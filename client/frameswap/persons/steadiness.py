@@ -52,7 +52,7 @@ class Steadiness:
 
     ahead: frames that are looked at before one is placed; 0 is live: nothing waits, and what is
         smoothed lags a little. None: a third of a second, at least 12 frames and at most 24.
-    search: for turned and for small faces.
+    search: what is looked at once more.
     """
 
     ahead: int | None = None

@@ -147,7 +147,7 @@ class Tracker:
         samples += self._take(faces, eyes)
         if samples:
             self._searcher.sees_somebody()
-        elif self._searcher.is_on and not self._tracks:
+        elif self._searcher.sweeps and not self._tracks:
             hidden = self._searcher.sweep(eyes, faces, begins_shot=begins_shot)
             samples += [self._sample(self._begin(each.shape), each, eyes) for each in hidden]
         seen = {sample.track for sample in samples}

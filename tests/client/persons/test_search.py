@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import pytest
 from frameswap.found_faces import FoundFaces
-from frameswap.persons.eyes import Eyes
+from frameswap.persons.eyes import Eyes, Part
 from frameswap.persons.looking import cut_part, portrait_warp
 from frameswap.persons.search import Search, Searcher
 from frameswap.persons.shapes import read_shape
@@ -24,6 +25,7 @@ class Head:
 
     far, near: scores where fewer and where more than 10 pixels are between its eyes; None: of an
         ordinary face.
+    upright, askew: of an ordinary face, without roll and with more than 50 degrees of it.
     """
 
     x: float = 640.0
@@ -32,6 +34,8 @@ class Head:
     roll_deg: float = 0.0
     far: float | None = None
     near: float | None = None
+    upright: float = 0.94
+    askew: float = 0.85
 
 
 def row(head: Head, *, turn_deg: float, score: float) -> np.ndarray:
@@ -47,7 +51,7 @@ class Detector(Eyes):
 
     def __init__(self, *heads: Head, shot: int = 0) -> None:
         super().__init__([])
-        self.heads, self.shot, self.looks = heads, shot, 0
+        self.heads, self.shot, self.looks, self.rounds = heads, shot, 0, 0
 
     def thumbnail(self) -> np.ndarray:
         return np.full((9, 16), 100.0 * self.shot, np.float32)
@@ -58,11 +62,12 @@ class Detector(Eyes):
     def found(self, given: FoundFaces | None) -> FoundFaces:
         return self._find(np.float32([[1, 0, 0], [0, 1, 0]]), (WIDTH, HEIGHT))
 
-    def find_turned(
-        self, warp: np.ndarray, size: tuple[int, int], least_score: float | None = None
-    ) -> FoundFaces:
-        self.looks += 1
-        return self._find(warp, size, 0.3 if least_score is None else least_score)
+    def find_in(
+        self, parts: Sequence[Part], least_score: float | None = None
+    ) -> list[FoundFaces]:
+        self.looks += len(parts)
+        self.rounds += bool(parts)
+        return [self._find(*part, 0.3 if least_score is None else least_score) for part in parts]
 
     def _find(
         self, warp: np.ndarray, size: tuple[int, int], least_score: float = 0.3
@@ -76,7 +81,7 @@ class Detector(Eyes):
             if head.eyes_px * scale < 4 or (place < 0).any() or (place >= size).any():
                 continue
             given = head.near if head.eyes_px * scale > 10 else head.far
-            score = 0.94 - abs(roll) / 1000 if abs(roll) <= 50 else 0.85
+            score = head.upright - abs(roll) / 1000 if abs(roll) <= 50 else head.askew
             score = score if given is None else given
             if score >= least_score:
                 # Upright in the view, whatever it is, where it is turned too far.
@@ -99,12 +104,41 @@ def rolls(sighting: Sighting) -> list[int]:
     return [round(np.degrees(sample.shape.place[3])) % 360 for sample in sighting.samples]
 
 
+@pytest.mark.parametrize("search", [Search.UPRIGHT, Search.TURNED])
 @pytest.mark.parametrize("roll", range(0, 360, 15))
-def test_every_roll_is_seen_the_right_way_up(roll: int) -> None:
-    ours = tracker(Search.TURNED)
+def test_every_roll_is_seen_the_right_way_up(roll: int, search: Search) -> None:
+    ours = tracker(search)
     for _ in range(3):
         (seen,) = rolls(ours.see(Detector(Head(roll_deg=roll)), None))
         assert abs((seen - roll + 180) % 360 - 180) <= 1
+
+
+@pytest.mark.parametrize(
+    ("score", "looks", "rounds"),
+    # Two; then three quarters, levelled; then four turns between, each of these as sure as others.
+    [(None, 0, 0), (0.91, 8, 4), (0.8, 16, 6)],
+)
+def test_a_face_is_looked_at_until_its_detector_is_sure(
+    score: float | None, looks: int, rounds: int
+) -> None:
+    eyes = Detector(Head(near=score))
+    tracker(Search.UPRIGHT).see(eyes, None)
+    assert (eyes.looks, eyes.rounds) == (looks, rounds)
+
+
+def test_a_view_that_is_far_less_sure_is_not_levelled() -> None:
+    """Upright it has 0.9 in the ordinary look's eyes; turned further than 50 degrees, 0.8."""
+    eyes = Detector(Head(upright=0.9, askew=0.8))
+    assert rolls(tracker(Search.UPRIGHT).see(eyes, None)) == [0]
+    assert (eyes.looks, eyes.rounds) == (5, 3)
+
+
+def test_frames_without_faces_are_searched_only_where_that_was_asked_for() -> None:
+    eyes = Detector()
+    assert tracker(Search.UPRIGHT).see(eyes, None).samples == ()
+    assert eyes.looks == 0
+    tracker(Search.TURNED).see(eyes, None)
+    assert eyes.looks > 0
 
 
 def test_without_search_nothing_is_looked_at_again() -> None:

@@ -172,7 +172,7 @@ class Nobody:
     def embed(self, *asked: object) -> np.ndarray:
         raise AssertionError("an embedding was asked for")
 
-    def find_turned(self, *asked: object) -> FoundFaces:
+    def find_in(self, *asked: object) -> list[FoundFaces]:
         raise AssertionError("a part of a frame was asked for")
 
 
