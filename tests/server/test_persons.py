@@ -11,14 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from frameswap import (
-    Casting,
-    FaceSwapper,
-    Search,
-    SwappedFrame,
-    Verdict,
-    find_persons,
-)
+from frameswap import Casting, FaceSwapper, Search, SwappedFrame, Verdict, find_persons
 from frameswap.persons import follow, swap_one
 from frameswap.persons.identity import SAME_PERSON
 

@@ -72,8 +72,9 @@ class ServerLooker:
         options = self.options_of(frame)
         if least_score is not None:
             options = replace(options, score_threshold=least_score)
+        whole = _as_array(frame)
         # Requests that overlap: the frames behind this one wait for the answers.
-        looks = self._swapper.find_stream((cut_part(frame, *part) for part in parts), options)
+        looks = self._swapper.find_stream((cut_part(whole, *part) for part in parts), options)
         return [_taken_back(look.found, warp) for look, (warp, _) in zip(looks, parts, strict=True)]
 
 
@@ -94,12 +95,8 @@ def cut_part(frame: Frame, warp: Array, size: tuple[int, int]) -> Image:
     Args:
         warp: (2, 3), frame to part, pixels. size: width and height of the part, even.
     """
-    if isinstance(frame, np.ndarray):
-        whole = np.ascontiguousarray(frame)
-    else:
-        whole = np.empty(frame.shape, np.uint8)
-        frame.copy_to(whole)
-    if frame_format(frame) == "bgr":
+    whole = _as_array(frame)
+    if frame_format(whole) == "bgr":
         return _sample(whole, warp, size)
     width, height = size
     part = np.empty((height * 3 // 2, width), np.uint8)
@@ -112,6 +109,14 @@ def cut_part(frame: Frame, warp: Array, size: tuple[int, int]) -> Image:
     for source, target in chroma:
         target[...] = _sample(source, halved, (width // 2, height // 2))
     return part
+
+
+def _as_array(frame: Frame) -> Image:
+    if isinstance(frame, np.ndarray):
+        return np.ascontiguousarray(frame)
+    whole = np.empty(frame.shape, np.uint8)
+    frame.copy_to(whole)
+    return whole
 
 
 def to_bgr(part: Image) -> Image:

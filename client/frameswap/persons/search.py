@@ -193,7 +193,7 @@ class Searcher:
                 (turn, each) for turn, each in zip(turns, seen, strict=True)
                 if each is not None and _score(each) >= least
             ]  # fmt: skip
-            levels = _look(eyes, [(each.shape.place, _roll_rad(each)) for _, each in there])
+            levels = _look_level(eyes, [each for _, each in there])
             for (turn, _), level in zip(there, levels, strict=True):
                 if level is None:
                     continue
@@ -245,8 +245,7 @@ class Searcher:
     def _from_near(self, eyes: Eyes, glimpsed: Sequence[Sighted]) -> list[Sighted]:
         """Those that are faces, as they look from near."""
         found = []
-        near = _look(eyes, [(each.shape.place, _roll_rad(each)) for each in glimpsed])
-        for each, seen in zip(glimpsed, near, strict=True):
+        for each, seen in zip(glimpsed, _look_level(eyes, glimpsed), strict=True):
             if self._turned and seen is not None and self._believes(seen):
                 seen = self._look_around(eyes, seen.shape.place)
             if seen is not None and _score(seen) >= max(self._begin_score, _SURELY_A_FACE):
@@ -264,6 +263,11 @@ def _look(eyes: Eyes, views: Sequence[tuple[Array, float]]) -> list[Sighted | No
         away, each = min(near, key=lambda pair: pair[0], default=(np.inf, None))
         middles.append(each if away <= _NEAR_SHARE * _SIDE else None)
     return middles
+
+
+def _look_level(eyes: Eyes, faces: Sequence[Sighted]) -> list[Sighted | None]:
+    """Each face once more, from near and with level eyes."""
+    return _look(eyes, [(each.shape.place, _roll_rad(each)) for each in faces])
 
 
 def _view(place: Array, roll_rad: float) -> Array:
