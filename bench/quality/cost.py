@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import psutil
-from frameswap import Search, SwappedFrame
+from frameswap import Steadiness, SwappedFrame
 from frameswap.persons import follow
 
 from bench.quality.chains import AHEAD, FPS, SIZES, Bench, Row
@@ -63,5 +63,5 @@ def _chain_off(bench: Bench) -> Chain:
 def _chain_on(bench: Bench) -> Chain:
     return lambda frames: follow(
         bench.swapper, frames, bench.everyone, pixel="i420", ahead=AHEAD, frame_rate=FPS,
-        search=Search.UPRIGHT, reuse_buffers=True,
+        search=Steadiness().search, reuse_buffers=True,
     )  # fmt: skip

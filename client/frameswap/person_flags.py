@@ -107,8 +107,8 @@ def add_person_flags(parser: ArgumentParser) -> None:
     group.add_argument(
         "--search", choices=[each.value for each in Search],
         help="look once more whether new faces are upright; or for turned faces, small ones, or "
-        "both, where nobody is seen, too, which takes time (default: off for a video, turned for "
-        "a photo and for --at)",
+        "both, where nobody is seen, too, which takes time (default: upright for a video, turned "
+        "for a photo and for --at)",
     )  # fmt: skip
 
 
@@ -116,7 +116,7 @@ def steadiness(arguments: Namespace) -> Steadiness | None:
     """How faces are followed, by the flags; None: they are not."""
     if arguments.steady == "off":
         return None
-    return Steadiness(search=Search(arguments.search or Search.OFF))
+    return Steadiness(search=Search(arguments.search or Search.UPRIGHT))
 
 
 def picture_search(arguments: Namespace) -> Search:

@@ -235,7 +235,7 @@ def test_ctrl_c_in_a_folder_sums_up_what_is_done(server: FakeServer, tmp_path: P
     command = [
         sys.executable, "-m", "frameswap", "swap", "--source", str(tmp_path / "face.png"),
         "--target", str(tmp_path / "in"), "--output", str(tmp_path / "out"), "--window", "2",
-        "--server", server.address,
+        "--server", server.address, "--search", "off",  # looks are requests, too
     ]  # fmt: skip
     code, out, err = interrupted(command, server, after=20)
     assert code == 130
@@ -254,6 +254,7 @@ def test_ctrl_c_finishes_the_file_and_the_same_command_goes_on(
         sys.executable, "-m", "frameswap", "swap", "--source", str(tmp_path / "face.png"),
         "--target", str(clip), "--output", str(tmp_path / "out.mp4"), "--server", server.address,
         "--window", "2", "--segment-frames", "8", "--report", str(tmp_path / "out.jsonl"),
+        "--search", "off",  # looks are requests, too
     ]  # fmt: skip
     code, _, err = interrupted(command, server, after=30)
     assert code == 130

@@ -56,7 +56,7 @@ class Steadiness:
     """
 
     ahead: int | None = None
-    search: Search = Search.OFF
+    search: Search = Search.UPRIGHT
 
     def __post_init__(self) -> None:
         if self.ahead is not None and not (self.ahead == 0 or FADE < self.ahead <= MOST_AHEAD):

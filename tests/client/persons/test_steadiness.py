@@ -233,7 +233,7 @@ def test_how_far_ahead_follows_the_frame_rate() -> None:
     assert Steadiness().frames_ahead(60) == 21
     assert Steadiness().frames_ahead(240) == 24
     assert Steadiness(ahead=0).frames_ahead(25) == 0
-    assert Steadiness().search is Search.OFF
+    assert Steadiness().search is Search.UPRIGHT
     with pytest.raises(BadOptions, match=r"ahead is 0 \(live\) or 4 to 64 frames, not 3"):
         Steadiness(ahead=3)
 
