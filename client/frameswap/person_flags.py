@@ -116,7 +116,9 @@ def steadiness(arguments: Namespace) -> Steadiness | None:
     """How faces are followed, by the flags; None: they are not."""
     if arguments.steady == "off":
         return None
-    return Steadiness(search=Search(arguments.search or Search.UPRIGHT))
+    if arguments.search is None:
+        return Steadiness()
+    return Steadiness(search=Search(arguments.search))
 
 
 def picture_search(arguments: Namespace) -> Search:

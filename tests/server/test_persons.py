@@ -24,7 +24,8 @@ from frameswap.persons import follow, swap_one
 from frameswap.persons.identity import SAME_PERSON
 
 from bench.quality.rows import Bench
-from bench.quality.scenes import Head, Pose, as_i420, scene, truth
+from bench.quality.scenes import Points, Pose, as_i420, scene, truth
+from bench.quality.searching import error_of
 from server.launcher import EmbeddedServer
 
 pytestmark = pytest.mark.e2e
@@ -96,33 +97,32 @@ def test_following_swaps_what_a_single_pass_swaps(bench: Bench) -> None:
         assert np.abs(each.frame.astype(int) - alone.frame).max() <= 2
 
 
-def error_of(swapped: SwappedFrame, head: Head, pose: Pose) -> float:
-    """Of the five points of the only face, in distances of its eyes."""
+def error_of_the_only_face(swapped: SwappedFrame, true: Points) -> float:
     assert swapped.verdicts == (Verdict.SWAPPED,)
-    error = np.linalg.norm(swapped.faces[0, 5:].reshape(5, 2) - truth(head, pose), axis=1).mean()
-    return float(error) / (head.eyes_px * pose.side / head.image.shape[0])
+    return error_of(swapped, true)
 
 
 @pytest.mark.parametrize("roll", [60, 180, 285])
 def test_a_turned_face_is_found_the_right_way_up(bench: Bench, roll: int) -> None:
     head, pose = bench.heads["newton"], Pose(320, 180, 240, roll)
-    frame = as_i420(scene(WIDTH, HEIGHT, [(head, pose)]))
+    frame, true = as_i420(scene(WIDTH, HEIGHT, [(head, pose)])), truth(head, pose)
     swapped = swap_one(bench.swapper, frame, bench.everyone, search=Search.TURNED)
     # A tenth; the wrong way up it is more than a whole one.
-    assert error_of(swapped, head, pose) < 0.1
+    assert error_of_the_only_face(swapped, true) < 0.1
 
 
 @pytest.mark.parametrize("roll", [180, 210])
 def test_what_is_found_the_wrong_way_up_is_righted_in_every_video(bench: Bench, roll: int) -> None:
     """Faces that the ordinary look does find: it takes their chins for foreheads."""
     head, pose = bench.heads["newton"], Pose(640, 360, 400, roll)
-    frame = as_i420(scene(1280, 720, [(head, pose)]))
-    assert error_of(swap_one(bench.swapper, frame, bench.everyone), head, pose) > 0.5
+    frame, true = as_i420(scene(1280, 720, [(head, pose)])), truth(head, pose)
+    alone = swap_one(bench.swapper, frame, bench.everyone)
+    assert error_of_the_only_face(alone, true) > 0.5
     swapped = follow(
         bench.swapper, [frame] * 3, bench.everyone, pixel="i420", ahead=12, frame_rate=25,
         search=Steadiness().search,
     )  # fmt: skip
-    assert all(error_of(each, head, pose) < 0.1 for each in swapped)
+    assert all(error_of_the_only_face(each, true) < 0.1 for each in swapped)
 
 
 def test_a_photo_that_lies_is_swapped_as_if_it_stood(bench: Bench, tmp_path: Path) -> None:

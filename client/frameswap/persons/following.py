@@ -62,7 +62,7 @@ def follow(
     Args:
         pixel: their format.
         ahead: as `Steadiness.frames_ahead` says; 0: live.
-        search: what is looked for where nobody is seen.
+        search: what is looked at once more.
         known: the answers about frames in front of these, as a `Tape` gives them.
         tape: gets the answers about these.
         reuse_buffers: as in `FaceSwapper.stream`.

@@ -45,7 +45,7 @@ class SteadyPlan:
     Args:
         ahead: frames that are known before one is placed; 0: live.
         options: of the job.
-        search: what is looked for where nobody is seen.
+        search: what is looked at once more.
         mesh_rows: rows of `landmarks` that the server takes.
         known: the answers of the frames that are done already, which no more frames come of.
         tape: gets the answers of the others; None: they are forgotten.
